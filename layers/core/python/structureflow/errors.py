@@ -1,0 +1,202 @@
+"""The error root of structureflow.
+
+Every error that the system raises on purpose descends from `StructureFlowError`. An error is either
+*permanent* (the same input fails again; never retried) or *transient* (a later try may succeed; the state
+machine and the asynchronous Lambda queue may retry it). Each error also descends from the built-in that
+fits it, so code that knows nothing of structureflow can still catch it by kind.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class StructureFlowError(Exception):
+    """Root of all errors of this package; `detail` holds machine-readable facts about the failure."""
+
+    transient: ClassVar[bool] = False
+
+    def __init__(self, message: str, **detail: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+
+    @property
+    def code(self) -> str:
+        """Stable name of the error, as it stands in `status.json`: the class name."""
+        return type(self).__name__
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON form used in `status.json` and in replies: `code`, `message`, `detail`."""
+        return {"code": self.code, "message": self.message, "detail": self.detail}
+
+
+class TransientError(StructureFlowError):
+    """A later try of the same step may succeed."""
+
+    transient: ClassVar[bool] = True
+
+
+# --- configuration -----------------------------------------------------------------------------------
+
+
+class SettingsError(StructureFlowError, ValueError):
+    """An environment setting is missing, empty or malformed; the message names it."""
+
+
+# --- requests and keys -------------------------------------------------------------------------------
+
+
+class InvalidRequestError(StructureFlowError, ValueError):
+    """The job request does not follow its schema, or contradicts itself or the structure video."""
+
+
+class InvalidIdError(InvalidRequestError):
+    """A task, timeline, job or stage id has characters that must not stand in a storage key."""
+
+
+class InvalidKeyError(StructureFlowError, ValueError):
+    """A storage key does not have the form that its place in the layout demands."""
+
+
+class InputNotAllowedError(InvalidRequestError, PermissionError):
+    """An input lies in a bucket, host or address that the settings do not allow."""
+
+
+class InputNotFoundError(StructureFlowError, FileNotFoundError):
+    """A video or image that the request names does not exist."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
+# --- media -------------------------------------------------------------------------------------------
+
+
+class MediaError(StructureFlowError, ValueError):
+    """A video or image cannot be used."""
+
+
+class NotAVideoError(MediaError):
+    """The bytes are no video that the decoder opens."""
+
+
+class NotAnImageError(MediaError):
+    """The bytes are no image that the decoder opens."""
+
+
+class VideoTooShortError(MediaError):
+    """A structure video needs at least two frames to have motion."""
+
+
+class MediaLimitError(MediaError):
+    """A video or image exceeds the configured size, frame count or duration, or is too small."""
+
+
+class CorruptMediaError(MediaError):
+    """Decoding stopped early or gave fewer frames than the container promises, beyond tolerance."""
+
+
+class EncodeError(StructureFlowError, RuntimeError):
+    """The encoder failed or its result does not have the frames it was given."""
+
+
+# --- storage -----------------------------------------------------------------------------------------
+
+
+class StorageError(StructureFlowError, OSError):
+    """A storage operation failed for good (denied, wrong bucket, refused)."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ObjectNotFoundError(StorageError, FileNotFoundError):
+    """No object has that key."""
+
+
+class ObjectExistsError(StorageError, FileExistsError):
+    """A conditional create found an object with that key."""
+
+
+class ObjectChangedError(StorageError):
+    """The object was overwritten between two reads (`if_match` failed)."""
+
+
+class RangeNotSatisfiableError(StorageError, ValueError):
+    """The byte range starts at or past the end of the object."""
+
+
+class TransientStorageError(TransientError, StorageError):
+    """The store did not answer, throttled, or broke off; a later try may succeed."""
+
+
+# --- flow --------------------------------------------------------------------------------------------
+
+
+class FlowError(StructureFlowError, ValueError):
+    """A flow field is unusable: wrong shape, dtype or range, or not finite."""
+
+
+class FlowCacheError(FlowError):
+    """A flow archive cannot be read; callers fall back to cached frames, then to the video."""
+
+
+class FlowCacheFormatError(FlowCacheError):
+    """The archive is no flow cache, is truncated, or its members, headers or offsets do not fit."""
+
+
+class FlowCacheVersionError(FlowCacheError):
+    """The archive was written in a format version that this reader does not know."""
+
+
+class FlowCacheCorruptError(FlowCacheError):
+    """A block's CRC-32 or its inflated size is not what the seek table says."""
+
+
+class FlowCacheLimitError(FlowCacheError):
+    """The archive declares more than the configured bounds allow (a bomb, or a giant header)."""
+
+
+class EngineUnavailableError(StructureFlowError, RuntimeError):
+    """The requested flow engine cannot run here."""
+
+
+# --- frame cache -------------------------------------------------------------------------------------
+
+
+class FrameCacheError(StructureFlowError, ValueError):
+    """The frame cache of a timeline cannot be used."""
+
+
+class TimelineNotFoundError(FrameCacheError, FileNotFoundError):
+    """No committed frame cache (no manifest) or no source chunks exist for the timeline."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class FrameNotFoundError(FrameCacheError, FileNotFoundError):
+    """The manifest lists a frame whose object is gone, or the sequence is not in the timeline."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class FrameCorruptError(FrameCacheError):
+    """A cached frame's bytes are no decodable JPEG, or not the ones that the manifest lists."""
+
+
+# --- jobs --------------------------------------------------------------------------------------------
+
+
+class GuidanceError(StructureFlowError, ValueError):
+    """Guides, anchors and flows of a segment do not fit together."""
+
+
+class JobStateError(StructureFlowError, RuntimeError):
+    """A step of the job was started without what the step before it must have left."""
+
+
+class IncompleteJobError(JobStateError):
+    """A planned output object is missing when the job is assembled."""

@@ -1,0 +1,1 @@
+"""Optical flow: engines, fields, the seekable archive, and extraction from a video."""

@@ -1,0 +1,235 @@
+"""Every storage key of the system is built and parsed here, and nowhere else.
+
+Layout of the bucket::
+
+    jobs/{task_id}/request.json                                   what the user asks for; its arrival starts the job
+    jobs/{task_id}/inputs/{name}                                  files that the command line uploaded for the job
+    jobs/{task_id}/job.json                                       what the orchestrator resolved
+    jobs/{task_id}/structure_flows_{task_id}.npz                  its arrival starts the state machine
+    jobs/{task_id}/runs/{run_id}.json                             which execution claimed which run
+    jobs/{task_id}/segments/{index:03d}/{guide.mp4,mask.mp4,…}    what the user collects
+    jobs/{task_id}/{manifest.json,report.html,status.json}
+    work/{task_id}/{index:03d}/{name}                             hand-over between two steps; deleted at the end
+    cache/flows/{key}.npz                                         flows by content, engine and parameters
+    cache/timelines/{timeline_id}/…                               frames, manifest, overlays of a timeline
+    timelines/{timeline_id}/chunks/…                              source chunks of a timeline, in order
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from structureflow.errors import InvalidIdError, InvalidKeyError
+
+ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+_ID = re.compile(ID_PATTERN)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_REQUEST = re.compile(rf"jobs/({ID_PATTERN})/request\.json")
+_JOB_FLOWS = re.compile(rf"jobs/({ID_PATTERN})/structure_flows_({ID_PATTERN})\.npz")
+_FLOW_KEY = re.compile(r"[0-9a-f]{16,64}")
+_FRAME = re.compile(r"(?:.*/)?frames/(\d{1,9})\.jpe?g")
+_OVERLAY = re.compile(r"(?:.*/)?(\d{1,9})_([A-Za-z0-9][A-Za-z0-9._-]{0,99})\.png")
+
+#: Prefixes that only the system writes; a request must not name an input below them.
+RESERVED_PREFIXES: Final = ("cache/flows/", "work/")
+
+
+def check_id(value: str, what: str = "id") -> str:
+    """Return `value` if it may stand in a key as one path part.
+
+    An id starts with a letter or digit, goes on with letters, digits, ``.``, ``_`` or ``-``, is at most 128
+    characters long and has no ``..``; so it can neither climb nor be a prefix of a neighbour's folder.
+
+    Raises:
+        InvalidIdError: it has another form; the message names `what`.
+    """
+    if not _ID.fullmatch(value) or ".." in value:
+        raise InvalidIdError(
+            f"{what}: expected 1 to 128 characters of A-Z a-z 0-9 . _ - starting with a letter or digit "
+            f"and without '..', got {value!r:.200}"
+        )
+    return value
+
+
+def check_name(value: str, what: str = "name") -> str:
+    """Return `value` if it is a plain file name; same rules as `check_id`, up to 200 characters."""
+    if not _NAME.fullmatch(value) or ".." in value:
+        raise InvalidIdError(f"{what}: expected a plain file name, got {value!r:.200}")
+    return value
+
+
+# --- jobs --------------------------------------------------------------------------------------------
+
+
+def job_prefix(task_id: str) -> str:
+    """Folder of a job, ending in a slash."""
+    return f"jobs/{check_id(task_id, 'task_id')}/"
+
+
+def job_request(task_id: str) -> str:
+    """The job request; its creation starts the orchestrator."""
+    return f"{job_prefix(task_id)}request.json"
+
+
+def parse_job_request(key: str) -> str:
+    """Return the task id of a request's key.
+
+    Raises:
+        InvalidKeyError: the key is no ``jobs/{task_id}/request.json``.
+    """
+    match = _REQUEST.fullmatch(key)
+    if not match or ".." in match[1]:
+        raise InvalidKeyError(f"expected jobs/{{task_id}}/request.json, got {key!r:.300}")
+    return match[1]
+
+
+def job_input(task_id: str, name: str) -> str:
+    """A file that was uploaded for the job."""
+    return f"{job_prefix(task_id)}inputs/{check_name(name, 'input name')}"
+
+
+def job_record(task_id: str) -> str:
+    """What the orchestrator resolved about the job: source, timeline, engine, run id."""
+    return f"{job_prefix(task_id)}job.json"
+
+
+def job_flows(task_id: str) -> str:
+    """The job's flow archive; its creation starts the state machine."""
+    return f"{job_prefix(task_id)}structure_flows_{task_id}.npz"
+
+
+def parse_job_flows(key: str) -> str:
+    """Return the task id of a job's flow archive.
+
+    Raises:
+        InvalidKeyError: the key is no ``jobs/{task_id}/structure_flows_{task_id}.npz``.
+    """
+    match = _JOB_FLOWS.fullmatch(key)
+    if not match or match[1] != match[2] or ".." in match[1]:
+        raise InvalidKeyError(f"expected jobs/{{task_id}}/structure_flows_{{task_id}}.npz, got {key!r:.300}")
+    return match[1]
+
+
+def job_run_claim(task_id: str, run_id: str) -> str:
+    """Claim of a run by one execution of the state machine (created conditionally)."""
+    return f"{job_prefix(task_id)}runs/{check_id(run_id, 'run_id')}.json"
+
+
+def job_status(task_id: str) -> str:
+    """State, stage and typed error of the job."""
+    return f"{job_prefix(task_id)}status.json"
+
+
+def job_manifest(task_id: str) -> str:
+    """Every output of a finished job."""
+    return f"{job_prefix(task_id)}manifest.json"
+
+
+def job_report(task_id: str) -> str:
+    """The self-contained HTML page of a job."""
+    return f"{job_prefix(task_id)}report.html"
+
+
+def segment_file(task_id: str, index: int, name: str) -> str:
+    """An output of segment `index` (zero-based): ``guide.mp4``, ``mask.mp4``, ``result.json``, …"""
+    return f"{job_prefix(task_id)}segments/{_index(index)}/{check_name(name)}"
+
+
+def work_prefix(task_id: str) -> str:
+    """Folder of hand-over objects of a job, ending in a slash."""
+    return f"work/{check_id(task_id, 'task_id')}/"
+
+
+def work_file(task_id: str, index: int, name: str) -> str:
+    """A hand-over object of segment `index` (zero-based)."""
+    return f"{work_prefix(task_id)}{_index(index)}/{check_name(name)}"
+
+
+def _index(index: int) -> str:
+    if not 0 <= index <= 99_999:
+        raise InvalidKeyError(f"segment index: expected 0 to 99999, got {index}")
+    return f"{index:03d}"
+
+
+# --- flow cache --------------------------------------------------------------------------------------
+
+
+def flow_cache(key: str) -> str:
+    """The flow archive shared by all jobs; `key` is the lower-case hex digest of what it depends on."""
+    if not _FLOW_KEY.fullmatch(key):
+        raise InvalidKeyError(f"flow key: expected 16 to 64 lower-case hex digits, got {key!r:.100}")
+    return f"cache/flows/{key}.npz"
+
+
+# --- timelines ---------------------------------------------------------------------------------------
+
+
+def timeline_prefix(timeline_id: str) -> str:
+    """Folder of a timeline's cache, ending in a slash."""
+    return f"cache/timelines/{check_id(timeline_id, 'timeline_id')}/"
+
+
+def timeline_frames_prefix(timeline_id: str) -> str:
+    """Folder of a timeline's cached frames, ending in a slash."""
+    return f"{timeline_prefix(timeline_id)}frames/"
+
+
+def timeline_frame(timeline_id: str, sequence: int) -> str:
+    """The JPEG of frame `sequence` (zero-based)."""
+    if not 0 <= sequence <= 999_999_999:
+        raise InvalidKeyError(f"frame sequence: expected 0 to 999999999, got {sequence}")
+    return f"{timeline_frames_prefix(timeline_id)}{sequence:06d}.jpg"
+
+
+def parse_timeline_frame(key: str) -> int:
+    """Return the sequence number of a frame's key; keys written without zero padding are understood.
+
+    Raises:
+        InvalidKeyError: the key is no frame's.
+    """
+    match = _FRAME.fullmatch(key)
+    if not match:
+        raise InvalidKeyError(f"expected …/frames/{{sequence}}.jpg, got {key!r:.300}")
+    return int(match[1])
+
+
+def timeline_manifest(timeline_id: str) -> str:
+    """The manifest of a timeline's frame cache; written last, it is the commit."""
+    return f"{timeline_prefix(timeline_id)}manifest.json"
+
+
+def timeline_overlays_prefix(timeline_id: str, job_id: str | None = None, stage: str | None = None) -> str:
+    """Folder of a timeline's overlays, optionally of one job, optionally of one stage; ends in a slash."""
+    prefix = f"{timeline_prefix(timeline_id)}overlays/"
+    if job_id is not None:
+        prefix += f"{check_id(job_id, 'job_id')}/"
+        if stage is not None:
+            prefix += f"{check_id(stage, 'stage')}/"
+    elif stage is not None:
+        raise InvalidKeyError("a stage's overlays need the job id too")
+    return prefix
+
+
+def timeline_overlay(timeline_id: str, job_id: str, stage: str, sequence: int, name: str) -> str:
+    """The PNG of one overlay of one frame."""
+    if not 0 <= sequence <= 999_999_999:
+        raise InvalidKeyError(f"frame sequence: expected 0 to 999999999, got {sequence}")
+    return f"{timeline_overlays_prefix(timeline_id, job_id, stage)}{sequence:06d}_{check_id(name, 'overlay name')}.png"
+
+
+def parse_timeline_overlay(key: str) -> tuple[int, str]:
+    """Return (sequence, name) of an overlay's key.
+
+    Raises:
+        InvalidKeyError: the key is no overlay's.
+    """
+    match = _OVERLAY.fullmatch(key)
+    if not match:
+        raise InvalidKeyError(f"expected …/{{sequence}}_{{name}}.png, got {key!r:.300}")
+    return int(match[1]), match[2]
+
+
+def timeline_chunks_prefix(timeline_id: str) -> str:
+    """Folder of a timeline's source chunks, ending in a slash."""
+    return f"timelines/{check_id(timeline_id, 'timeline_id')}/chunks/"

@@ -1,0 +1,147 @@
+"""What the steps of a job hand each other and leave behind, each a model of its own."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from structureflow.models.job import JobRequest
+
+FlowSourceName = Literal["cache", "frames", "video"]
+JobState = Literal["running", "done", "failed"]
+
+
+def now() -> datetime:
+    """Return the present time in UTC, to the millisecond."""
+    moment = datetime.now(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+class Model(BaseModel):
+    """Base of all documents the system writes: frozen, unknown fields refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def to_json(self) -> bytes:
+        """Return the document as it is stored: indented UTF-8 JSON."""
+        return self.model_dump_json(indent=2, by_alias=True, exclude_none=True).encode()
+
+
+class ErrorInfo(Model):
+    """A typed error as it stands in ``status.json``."""
+
+    code: str
+    message: str
+    stage: str
+    detail: dict[str, Any] = {}
+
+
+class SourceInfo(Model):
+    """The structure video as it was found. `identity` changes whenever the bytes may have changed."""
+
+    reference: str
+    identity: str
+    size_bytes: int
+    frames: int
+    fps: float
+    width_px: int
+    height_px: int
+
+
+class Fallback(Model):
+    """A step that did not go as asked, and what was done instead."""
+
+    stage: str
+    wanted: str
+    used: str
+    reason: str
+
+
+class JobRecord(Model):
+    """``job.json``: the request and everything the orchestrator resolved; input of all later steps."""
+
+    task_id: str
+    run_id: str
+    request: JobRequest
+    source: SourceInfo
+    timeline_id: str
+    resolution: tuple[int, int]
+    engine_requested: str
+    engine: str
+    engine_params: dict[str, Any] = {}
+    flows_key: str | None
+    flow_cache_key: str | None
+    flow_cache_hit: bool
+    scene_cuts: tuple[int, ...] = ()
+    fallbacks: tuple[Fallback, ...] = ()
+    timings_s: dict[str, float] = {}
+    created_at: datetime
+
+
+class OutputObject(Model):
+    """One stored output."""
+
+    key: str
+    size_bytes: int
+    etag: str
+
+
+class SegmentResult(Model):
+    """``result.json`` of a segment: what was made, from what, and how long it took.
+
+    Ranges are inclusive pairs of zero-based frame numbers: `unguided` as planned, `filled` those carried by
+    motion (black in the mask), `left_unguided` those left to the generator (white in the mask).
+    """
+
+    task_id: str
+    index: int
+    frames: int
+    width_px: int
+    height_px: int
+    fps: float
+    treatment: str
+    anchors: str
+    motion_strength: float
+    flow_source: FlowSourceName
+    engine: str
+    flows_used: int
+    unguided: tuple[tuple[int, int], ...]
+    filled: tuple[tuple[int, int], ...]
+    left_unguided: tuple[tuple[int, int], ...]
+    fallbacks: tuple[Fallback, ...] = ()
+    outputs: dict[str, OutputObject] = {}
+    timings_s: dict[str, float] = {}
+
+
+class Manifest(Model):
+    """``manifest.json``: every output of a finished job."""
+
+    task_id: str
+    run_id: str
+    project_id: str | None = None
+    timeline_id: str
+    engine_requested: str
+    engine: str
+    flow_cache_hit: bool
+    flow_cache_key: str | None
+    flows: OutputObject | None
+    report: OutputObject
+    segments: tuple[SegmentResult, ...]
+    fallbacks: tuple[Fallback, ...]
+    timings_s: dict[str, float]
+    created_at: datetime
+    finished_at: datetime
+
+
+class JobStatus(Model):
+    """``status.json``: where a job is; `error` says why it failed."""
+
+    task_id: str
+    run_id: str
+    state: JobState
+    stage: str
+    updated_at: datetime
+    error: ErrorInfo | None = None
+    segments: int | None = None

@@ -1,0 +1,1 @@
+"""The local cloud and the command line of structureflow."""
