@@ -8,7 +8,7 @@ fits it, so code that knows nothing of structureflow can still catch it by kind.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class StructureFlowError(Exception):
@@ -25,6 +25,10 @@ class StructureFlowError(Exception):
     def code(self) -> str:
         """Stable name of the error, as it stands in `status.json`: the class name."""
         return type(self).__name__
+
+    def within(self, where: str) -> Self:
+        """Return the same error with `where` in front of its message, to be raised ``from`` this one."""
+        return type(self)(f"{where}: {self.message}", **self.detail)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON form used in `status.json` and in replies: `code`, `message`, `detail`."""

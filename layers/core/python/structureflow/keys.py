@@ -131,9 +131,14 @@ def job_report(task_id: str) -> str:
     return f"{job_prefix(task_id)}report.html"
 
 
+def segments_prefix(task_id: str) -> str:
+    """Folder of all segments' outputs of a job, ending in a slash."""
+    return f"{job_prefix(task_id)}segments/"
+
+
 def segment_file(task_id: str, index: int, name: str) -> str:
     """An output of segment `index` (zero-based): ``guide.mp4``, ``mask.mp4``, ``result.json``, …"""
-    return f"{job_prefix(task_id)}segments/{_index(index)}/{check_name(name)}"
+    return f"{segments_prefix(task_id)}{_index(index)}/{check_name(name)}"
 
 
 def work_prefix(task_id: str) -> str:

@@ -96,6 +96,7 @@ class SegmentResult(Model):
     """
 
     task_id: str
+    run_id: str
     index: int
     frames: int
     width_px: int
@@ -127,7 +128,7 @@ class Manifest(Model):
     flow_cache_hit: bool
     flow_cache_key: str | None
     flows: OutputObject | None
-    report: OutputObject
+    report: OutputObject | None = None
     segments: tuple[SegmentResult, ...]
     fallbacks: tuple[Fallback, ...]
     timings_s: dict[str, float]

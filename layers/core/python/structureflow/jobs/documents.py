@@ -1,0 +1,84 @@
+"""Reading and writing the JSON documents of a job: request, record, status, results."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from structureflow import keys
+from structureflow.errors import JobStateError, ObjectNotFoundError, StructureFlowError
+from structureflow.models.results import ErrorInfo, JobRecord, JobState, JobStatus, Model, now
+from structureflow.storage.base import ObjectInfo, Storage, StoredObject
+
+_JSON = "application/json"
+_Document = TypeVar("_Document", bound=BaseModel)
+
+
+def put_document(storage: Storage, key: str, document: Model, *, if_absent: bool = False) -> ObjectInfo:
+    """Write a document as JSON; with `if_absent`, only if none is there (`ObjectExistsError`)."""
+    return storage.put(key, document.to_json(), content_type=_JSON, if_absent=if_absent)
+
+
+def get_document(storage: Storage, key: str, model: type[_Document], *, made_by: str) -> _Document:
+    """Read a document that an earlier step, `made_by`, must have left.
+
+    Raises:
+        JobStateError: it is not there, or is not what that step writes.
+    """
+    try:
+        data = storage.get(key).data
+    except ObjectNotFoundError as error:
+        raise JobStateError(f"{key}: expected from {made_by}, but it is not there") from error
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        raise JobStateError(f"{key}: not a document of {made_by}: {error}") from error
+
+
+def run_id(request: StoredObject) -> str:
+    """Return the id of the run that this copy of a ``request.json`` asks for.
+
+    Two deliveries of the same event give the same run; putting the request again, even unchanged, a new one.
+    """
+    moment = request.info.last_modified.isoformat() if request.info.last_modified else ""
+    return hashlib.sha256(f"{request.info.key}|{request.info.etag}|{moment}".encode()).hexdigest()[:16]
+
+
+def load_record(storage: Storage, task_id: str, *, expected_run_id: str | None = None) -> JobRecord:
+    """Read ``job.json``.
+
+    Raises:
+        JobStateError: it is not there, or belongs to another run than `expected_run_id`.
+    """
+    record = get_document(storage, keys.job_record(task_id), JobRecord, made_by="the orchestrator")
+    if expected_run_id is not None and record.run_id != expected_run_id:
+        raise JobStateError(
+            f"job {task_id}: expected run {expected_run_id}, but the job was started again as run {record.run_id}"
+        )
+    return record
+
+
+def put_status(
+    storage: Storage,
+    *,
+    task_id: str,
+    run_id: str,
+    state: JobState,
+    stage: str,
+    error: ErrorInfo | None = None,
+    segments: int | None = None,
+) -> JobStatus:
+    """Write ``status.json`` and return what was written."""
+    status = JobStatus(
+        task_id=task_id, run_id=run_id, state=state, stage=stage, updated_at=now(), error=error, segments=segments
+    )
+    put_document(storage, keys.job_status(task_id), status)
+    return status
+
+
+def describe_error(error: StructureFlowError, stage: str) -> ErrorInfo:
+    """Return the typed error as ``status.json`` shows it."""
+    detail: dict[str, Any] = error.as_dict()["detail"]
+    return ErrorInfo(code=error.code, message=error.message, stage=stage, detail=detail)

@@ -1,0 +1,63 @@
+"""What the steps of a job work with; `structureflow.runtime.wiring` builds it, tests build their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from structureflow.jobs.inputs import Inputs
+from structureflow.storage.base import Storage
+
+if TYPE_CHECKING:  # the encoder's function has no OpenCV, which this import loads
+    from structureflow.media.decode import DecodeLimits
+
+#: Called as ``count(name, value)``; the names are listed in `METRICS`.
+Counter = Callable[[str, int], None]
+
+#: Metrics that the steps count, by name.
+METRICS = (
+    "JobsStarted",
+    "JobsDone",
+    "JobsFailed",
+    "FlowCacheHits",
+    "FlowCacheMisses",
+    "Fallbacks",
+    "SegmentsRendered",
+    "DuplicateEvents",
+)
+
+
+@dataclass(frozen=True)
+class Services:
+    """Adapters and limits of one function process.
+
+    Attributes:
+        storage: the data bucket.
+        inputs: opens what a request names: keys, ``s3://`` URIs, ``https://`` URLs.
+        limits: bounds of every decoded video.
+        max_input_bytes: bound of every downloaded input.
+        workers: threads that computation may use: the vCPUs that the function pays for.
+        work_dir: folder for temporary files.
+        start_segments: starts the state machine as ``start_segments(execution_name, input)``; used only when
+            the flow archive could not be written, for its arrival starts the machine otherwise.
+        count: counts a metric.
+    """
+
+    storage: Storage
+    inputs: Inputs
+    limits: DecodeLimits
+    max_input_bytes: int
+    workers: int
+    work_dir: Path
+    start_segments: Callable[[str, Mapping[str, Any]], None]
+    count: Counter
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Give a fresh temporary folder that is removed with all its files, also on an error."""
+        with TemporaryDirectory(prefix="structureflow-", dir=self.work_dir) as folder:
+            yield Path(folder)

@@ -1,0 +1,108 @@
+"""The environment of a function process, read once and typed; nothing else reads it.
+
+A missing, empty or malformed value is a `SettingsError` that names the variable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from structureflow.errors import SettingsError
+
+_MB_PER_VCPU = 1769
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Typed environment.
+
+    Attributes:
+        data_bucket: bucket of jobs, caches and timelines.
+        allowed_buckets: further buckets that requests may name.
+        allowed_hosts: hosts that requests may name with ``https://``.
+        s3_endpoint_url: endpoint of an S3-compatible store; None for AWS.
+        s3_addressing_style: ``auto``, ``path`` or ``virtual``.
+        region: region of the store; None leaves it to the SDK.
+        state_machine_arn: machine that renders segments; only the orchestrator has it.
+        memory_mb: memory of the function; a vCPU is paid for per 1,769 MB (AWS Lambda Developer Guide).
+        max_video_frames, max_video_bytes: bounds of inputs.
+        work_dir: folder for temporary files.
+    """
+
+    data_bucket: str
+    allowed_buckets: tuple[str, ...]
+    allowed_hosts: tuple[str, ...]
+    s3_endpoint_url: str | None
+    s3_addressing_style: str
+    region: str | None
+    state_machine_arn: str | None
+    memory_mb: int
+    max_video_frames: int
+    max_video_bytes: int
+    work_dir: Path
+
+    @property
+    def workers(self) -> int:
+        """Threads worth using: the vCPUs that this memory buys, at least one."""
+        return max(1, self.memory_mb // _MB_PER_VCPU)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Read and check all settings.
+
+        Raises:
+            SettingsError: a variable is missing, empty or malformed.
+        """
+        return cls(
+            data_bucket=_required(environment, "DATA_BUCKET"),
+            allowed_buckets=_list(environment, "ALLOWED_BUCKETS"),
+            allowed_hosts=_list(environment, "ALLOWED_HOSTS"),
+            s3_endpoint_url=environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or None,
+            s3_addressing_style=_choice(environment, "S3_ADDRESSING_STYLE", "auto", ("auto", "path", "virtual")),
+            region=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or None,
+            state_machine_arn=environment.get("STATE_MACHINE_ARN") or None,
+            memory_mb=_positive(environment, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
+            max_video_frames=_positive(environment, "MAX_VIDEO_FRAMES"),
+            max_video_bytes=_positive(environment, "MAX_VIDEO_MEGABYTES") * 1_000_000,
+            work_dir=Path(environment.get("TMPDIR") or "/tmp"),  # noqa: S108  the only writable folder of a Lambda
+        )
+
+
+def _required(environment: Mapping[str, str], name: str) -> str:
+    value = environment.get(name, "").strip()
+    if not value:
+        raise SettingsError(f"{name}: expected a value in the environment, got {environment.get(name)!r}")
+    return value
+
+
+def _parsed(environment: Mapping[str, str], name: str, parse: Callable[[str], _Value], expected: str) -> _Value:
+    value = _required(environment, name)
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise SettingsError(f"{name}: expected {expected}, got {value!r}") from error
+
+
+def _positive(environment: Mapping[str, str], name: str) -> int:
+    def parse(value: str) -> int:
+        number = int(value)
+        if number < 1:
+            raise ValueError(value)
+        return number
+
+    return _parsed(environment, name, parse, "a whole number above 0")
+
+
+def _list(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in environment.get(name, "").split(",") if part.strip())
+
+
+def _choice(environment: Mapping[str, str], name: str, default: str, allowed: tuple[str, ...]) -> str:
+    value = environment.get(name) or default
+    if value not in allowed:
+        raise SettingsError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
+    return value
