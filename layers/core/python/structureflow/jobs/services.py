@@ -7,13 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from structureflow.jobs.inputs import Inputs
 from structureflow.storage.base import Storage
-
-if TYPE_CHECKING:  # the encoder's function has no OpenCV, which this import loads
-    from structureflow.media.decode import DecodeLimits
 
 #: Called as ``count(name, value)``; the names are listed in `METRICS`.
 Counter = Callable[[str, int], None]
@@ -38,7 +35,7 @@ class Services:
     Attributes:
         storage: the data bucket.
         inputs: opens what a request names: keys, ``s3://`` URIs, ``https://`` URLs.
-        limits: bounds of every decoded video.
+        max_video_frames: bound of every decoded video.
         max_input_bytes: bound of every downloaded input.
         workers: threads that computation may use: the vCPUs that the function pays for.
         work_dir: folder for temporary files.
@@ -49,7 +46,7 @@ class Services:
 
     storage: Storage
     inputs: Inputs
-    limits: DecodeLimits
+    max_video_frames: int
     max_input_bytes: int
     workers: int
     work_dir: Path

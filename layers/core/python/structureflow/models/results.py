@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from structureflow.models.job import JobRequest
+from structureflow.models.job import ExtraOutput, JobRequest
 
 FlowSourceName = Literal["cache", "frames", "video"]
 JobState = Literal["running", "done", "failed"]
@@ -112,6 +112,7 @@ class SegmentResult(Model):
     filled: tuple[tuple[int, int], ...]
     left_unguided: tuple[tuple[int, int], ...]
     fallbacks: tuple[Fallback, ...] = ()
+    extra_outputs: tuple[ExtraOutput, ...] = ()
     outputs: dict[str, OutputObject] = {}
     timings_s: dict[str, float] = {}
 

@@ -1,0 +1,120 @@
+"""Render one segment: read its part of the flows, carry the guided frames, hand the frames to the encoder."""
+
+from __future__ import annotations
+
+import time
+
+from pydantic import BaseModel, ConfigDict
+
+from structureflow import keys
+from structureflow.errors import StructureFlowError
+from structureflow.guide.render import RenderOutcome, RenderSettings, flow_window, render_segment as render
+from structureflow.jobs.documents import load_record, put_document
+from structureflow.jobs.flow_sources import FoundFlows, find_flows
+from structureflow.jobs.guides import FittedGuides
+from structureflow.jobs.segment_sink import SegmentFiles
+from structureflow.jobs.services import Services
+from structureflow.models.results import JobRecord, SegmentResult
+
+
+class RenderSegmentInput(BaseModel):
+    """Which segment of which run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    task_id: str
+    run_id: str
+    index: int
+
+
+class RenderedSegment(BaseModel):
+    """What the step says of itself; the frames are in the bucket."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    task_id: str
+    index: int
+    frames: int
+    flow_source: str
+    engine: str
+    fallbacks: int
+
+
+def render_segment(event: RenderSegmentInput, services: Services) -> RenderedSegment:
+    """Render the frames of a segment and leave them, with their facts and pictures, for the next steps.
+
+    Raises:
+        JobStateError: the job has no record, or was started again.
+        GuidanceError, MediaError: guides, flows and segment do not fit together.
+        InputNotFoundError: a guide is gone, or neither flows, frames nor video can be read any more.
+    """
+    try:
+        return _render(event, services)
+    except StructureFlowError as error:
+        raise error.within(f"segment {event.index}") from error
+
+
+def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
+    record = load_record(services.storage, event.task_id, expected_run_id=event.run_id)
+    request = record.request
+    segment = request.segments[event.index]
+    width, height = record.resolution
+    begin = time.perf_counter()
+    with services.scratch() as folder:
+        found = find_flows(record, services, folder)
+        start, stop = flow_window(request.segments, event.index, request.flow_span, found.flows.meta.total_flows)
+        settings = RenderSettings(
+            height=height,
+            width=width,
+            treatment=request.treatment,
+            anchors=request.anchors,
+            motion_strength=request.motion_strength,
+            flow_start=start,
+            flow_stop=stop,
+            workers=services.workers,
+        )
+        guides = FittedGuides(services, folder, height=height, width=width)
+        with SegmentFiles(record, event.index, segment, services, folder) as files:
+            outcome = render(segment, found.flows, guides, settings, files)
+            files.finish(found, outcome)
+    result = _result(record, event, found, outcome, time.perf_counter() - begin)
+    put_document(services.storage, keys.work_file(event.task_id, event.index, "render.json"), result)
+    services.count("SegmentsRendered", 1)
+    if found.fallbacks:
+        services.count("Fallbacks", len(found.fallbacks))
+    return RenderedSegment(
+        task_id=event.task_id,
+        index=event.index,
+        frames=segment.frames,
+        flow_source=found.source,
+        engine=found.flows.meta.engine,
+        fallbacks=len(found.fallbacks),
+    )
+
+
+def _result(
+    record: JobRecord, event: RenderSegmentInput, found: FoundFlows, outcome: RenderOutcome, render_s: float
+) -> SegmentResult:
+    request = record.request
+    width, height = record.resolution
+    return SegmentResult(
+        task_id=event.task_id,
+        run_id=event.run_id,
+        index=event.index,
+        frames=request.segments[event.index].frames,
+        width_px=width,
+        height_px=height,
+        fps=request.fps,
+        treatment=request.treatment,
+        anchors=request.anchors,
+        motion_strength=request.motion_strength,
+        flow_source=found.source,
+        engine=found.flows.meta.engine,
+        flows_used=outcome.flows_used,
+        unguided=tuple(outcome.unguided),
+        filled=tuple(outcome.filled),
+        left_unguided=tuple(outcome.left_unguided),
+        fallbacks=found.fallbacks,
+        extra_outputs=request.outputs,
+        timings_s={**{f"render.{name}": round(s, 3) for name, s in outcome.timings_s.items()}, "render": round(render_s, 3)},
+    )
