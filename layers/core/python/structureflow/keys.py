@@ -238,3 +238,11 @@ def parse_timeline_overlay(key: str) -> tuple[int, str]:
 def timeline_chunks_prefix(timeline_id: str) -> str:
     """Folder of a timeline's source chunks, ending in a slash."""
     return f"timelines/{check_id(timeline_id, 'timeline_id')}/chunks/"
+
+
+# --- storage -----------------------------------------------------------------------------------------
+
+
+def storage_probe(token: str) -> str:
+    """A short-lived object by which an adapter finds out what a store can do; outside of every job."""
+    return f"work/.probe/{check_id(token, 'probe token')}"

@@ -11,6 +11,62 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Final
+
+from structureflow.errors import InvalidKeyError
+
+#: S3's own limit, and that of all adapters.
+MAX_KEY_BYTES: Final = 1024
+MAX_PRESIGN_S: Final = 7 * 24 * 3600
+
+
+def check_key(key: str) -> str:
+    """Return `key` if every adapter can store an object under it.
+
+    A key is a relative path: 1 to 1024 bytes of UTF-8, parts separated by ``/``, no part empty or ``.`` or
+    ``..``, no control character and no backslash.
+
+    Raises:
+        InvalidKeyError: it has another form.
+    """
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidKeyError(f"expected a key of valid Unicode, got {key!r:.200}") from error
+    if not 1 <= size <= MAX_KEY_BYTES:
+        raise InvalidKeyError(f"expected a key of 1 to {MAX_KEY_BYTES} bytes, got {size}")
+    if any(part in ("", ".", "..") for part in key.split("/")) or "\\" in key or _has_control(key):
+        raise InvalidKeyError(
+            f"expected a relative key without empty, '.' or '..' parts, backslash or control characters, "
+            f"got {key!r:.200}"
+        )
+    return key
+
+
+def check_prefix(prefix: str) -> str:
+    """Return `prefix` if keys can start with it; the empty prefix stands for all keys.
+
+    Raises:
+        InvalidKeyError: no key can start with it.
+    """
+    if prefix:
+        check_key(prefix.removesuffix("/") if prefix != "/" else prefix)
+    return prefix
+
+
+def check_expiry(expires_s: int) -> int:
+    """Return `expires_s` if a URL may be valid for so long: 1 second to 7 days.
+
+    Raises:
+        ValueError: it is outside.
+    """
+    if not 1 <= expires_s <= MAX_PRESIGN_S:
+        raise ValueError(f"expires_s: expected 1 to {MAX_PRESIGN_S}, got {expires_s}")
+    return expires_s
+
+
+def _has_control(text: str) -> bool:
+    return any(ord(character) < 32 or 127 <= ord(character) < 160 for character in text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +116,7 @@ class Storage(abc.ABC):
 
     Common to all methods: `StorageError` when access is denied or the bucket does not exist,
     `TransientStorageError` when the store does not answer, throttles or breaks off (after the adapter's own
-    retries).
+    retries), `InvalidKeyError` for a key that `check_key` refuses.
     """
 
     @property
@@ -100,7 +156,8 @@ class Storage(abc.ABC):
     ) -> ObjectInfo:
         """Write an object in one piece; readers see the old object or the new one, never a mixture.
 
-        With `if_absent`, create only: a lost reply whose write did arrive counts as success.
+        With `if_absent`, create only: a lost reply whose write did arrive counts as success, so an object
+        with the very same bytes does too. To claim something, write bytes that no other claimant writes.
 
         Raises:
             ObjectExistsError: `if_absent` and an object with other bytes is there.
@@ -124,7 +181,11 @@ class Storage(abc.ABC):
 
     @abc.abstractmethod
     def list(self, prefix: str, *, start_after: str | None = None) -> Iterator[ObjectInfo]:
-        """Iterate over objects whose key starts with `prefix`, in UTF-8 order, a page at a time."""
+        """Iterate over objects whose key starts with `prefix`, in UTF-8 order, a page at a time.
+
+        Empty objects whose key ends in a slash (the folder marks of some consoles) are left out.
+        `start_after` skips keys up to and including that one.
+        """
 
     @abc.abstractmethod
     def delete(self, keys: Iterable[str]) -> int:
@@ -143,4 +204,7 @@ class Storage(abc.ABC):
 
     @abc.abstractmethod
     def presigned_url(self, key: str, *, expires_s: int = 3600) -> str:
-        """Return a URL that reads the object without credentials for `expires_s` seconds."""
+        """Return a URL that reads the object without credentials for `expires_s` seconds (up to 7 days).
+
+        The object need not exist. Stores that cannot sign return what a reader on this machine can open.
+        """
