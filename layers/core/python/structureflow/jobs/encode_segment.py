@@ -116,7 +116,5 @@ def _planes(reader: HandoverReader) -> Iterator[Planes]:
 
 
 def _store(services: Services, event: EncodeSegmentInput, path: Path) -> OutputObject:
-    info = services.storage.put_file(
-        keys.segment_file(event.task_id, event.index, path.name), path, content_type=_MP4
-    )
+    info = services.storage.put_file(keys.segment_file(event.task_id, event.index, path.name), path, content_type=_MP4)
     return OutputObject(key=info.key, size_bytes=info.size_bytes, etag=info.etag)

@@ -116,5 +116,8 @@ def _result(
         left_unguided=tuple(outcome.left_unguided),
         fallbacks=found.fallbacks,
         extra_outputs=request.outputs,
-        timings_s={**{f"render.{name}": round(s, 3) for name, s in outcome.timings_s.items()}, "render": round(render_s, 3)},
+        timings_s={
+            **{f"render.{name}": round(s, 3) for name, s in outcome.timings_s.items()},
+            "render": round(render_s, 3),
+        },
     )

@@ -1,0 +1,50 @@
+# Two commands matter: `make demo` and `make test`. Both set up all they need in .venv.
+
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell for p in python3.13 $$HOME/.pyenv/versions/3.13*/bin/python3.13 python3.12 python3.11 python3; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& { command -v $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+OUT ?= out
+
+.PHONY: help
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: setup
+setup: $(READY) ## make .venv with everything pinned
+
+$(READY): requirements/dev.txt requirements/build.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "structureflow needs CPython 3.11 or later with venv (3.13 is the deployed one)" >&2; exit 1; }
+	@echo "Setting up $(VENV) with $(PYTHON) (about a minute, once)"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements/dev.txt -r requirements/build.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $(READY)
+
+.PHONY: demo
+demo: $(READY) ## run a whole job here: make demo [VIDEO=clip.mp4] [JOB=job.json] [OUT=folder]
+	@$(BIN)/structureflow demo --out "$(OUT)" $(if $(VIDEO),--video "$(VIDEO)") $(if $(JOB),--job "$(JOB)")
+
+.PHONY: test
+test: $(READY) ## lint, types, and every test that needs no deployed stack
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2 --dist worksteal
+
+.PHONY: lint
+lint: $(READY) ## format and lint, mending what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: bench
+bench: $(READY) ## measure against the original design: bench/results.json, a table, a plot
+	$(BIN)/python -m bench
+
+.PHONY: clean
+clean: ## remove what make made
+	rm -rf $(VENV) .aws-sam .structureflow out .mypy_cache .ruff_cache .pytest_cache .hypothesis

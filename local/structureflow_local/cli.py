@@ -1,0 +1,178 @@
+"""The command line: ``structureflow COMMAND …``.
+
+Exit codes: 0 done, 1 an unexpected error, 2 bad input or a failed job (a typed error was printed), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from structureflow import __version__
+from structureflow.errors import SettingsError, StructureFlowError
+
+if TYPE_CHECKING:
+    from structureflow.storage.base import Storage
+    from structureflow_local.client import PreparedJob
+
+SAMPLE = Path(__file__).resolve().parents[1] / "sample" / "structure.mp4"
+DEFAULT_STORE = Path(".structureflow")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    args = _parser().parse_args(argv)
+    console = Console(stderr=False)
+    try:
+        code: int = args.run(args, console)
+    except StructureFlowError as error:
+        Console(stderr=True).print(f"[bold red]{error.code}[/]: {error.message}", soft_wrap=True, highlight=False)
+        return 2
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted")
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="structureflow", description="Structure video guidance.")
+    parser.add_argument("--version", action="version", version=f"structureflow {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run a whole job on the local cloud")
+    run.add_argument("job", type=Path, metavar="JOB.json", help="the request; paths in it may be local files")
+    _add_run_options(run)
+    run.set_defaults(run=_run)
+
+    demo = commands.add_parser("demo", help="run a job made of a video alone, or of the sample clip")
+    demo.add_argument("--video", type=Path, help="structure video (default: the project's sample)")
+    demo.add_argument("--job", type=Path, metavar="JOB.json", help="run this job instead")
+    _add_run_options(demo)
+    demo.set_defaults(run=_demo)
+
+    for name, function, text in (
+        ("submit", _submit, "upload a job to a data bucket and start it"),
+        ("status", _status, "show where a job is"),
+        ("fetch", _fetch, "download what a job made"),
+        ("clean", _clean, "delete a job's folder"),
+    ):
+        command = commands.add_parser(name, help=text)
+        if name == "submit":
+            command.add_argument("job", type=Path, metavar="JOB.json", help="paths in it may be local files")
+        else:
+            command.add_argument("task_id", metavar="TASK_ID")
+        if name == "fetch":
+            command.add_argument("--out", type=Path, required=True, metavar="DIR")
+        _add_bucket_options(command)
+        command.set_defaults(run=function)
+    return parser
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the job's folder goes")
+    parser.add_argument(
+        "--store",
+        type=Path,
+        default=DEFAULT_STORE,
+        metavar="DIR",
+        help=f"keeps flow and frame caches between runs (default: {DEFAULT_STORE})",
+    )
+    parser.add_argument("--no-store", action="store_true", help="keep nothing between runs")
+    parser.add_argument("--timeout", type=float, default=1800, metavar="SECONDS", help="give up after (default: 1800)")
+
+
+def _add_bucket_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bucket", help="data bucket (default: $DATA_BUCKET)")
+    parser.add_argument("--endpoint-url", help="endpoint of an S3-compatible store (default: $AWS_ENDPOINT_URL_S3)")
+
+
+def _run(args: argparse.Namespace, console: Console) -> int:
+    return _run_file(args.job, args, console)
+
+
+def _demo(args: argparse.Namespace, console: Console) -> int:
+    from structureflow_local.demo import write_demo_job
+
+    if args.job is not None:
+        return _run_file(args.job, args, console)
+    with TemporaryDirectory(prefix="structureflow-demo-") as folder:
+        return _run_file(write_demo_job(args.video or SAMPLE, Path(folder)), args, console)
+
+
+def _run_file(path: Path, args: argparse.Namespace, console: Console) -> int:
+    from structureflow_local.client import clear_fetched
+    from structureflow_local.run import print_result, run_job
+
+    job = _prepare(path)
+    clear_fetched(args.out)
+    store = None if args.no_store else args.store
+    status, files = run_job(job, args.out, store=store, timeout_s=args.timeout, console=console)
+    print_result(console, status, args.out, files)
+    return 0 if status.state == "done" else 2
+
+
+def _submit(args: argparse.Namespace, console: Console) -> int:
+    from structureflow_local.client import JobClient
+
+    job = _prepare(args.job)
+    JobClient(_bucket(args)).submit(job)
+    console.print(job.task_id)
+    return 0
+
+
+def _status(args: argparse.Namespace, console: Console) -> int:
+    from structureflow_local.client import JobClient
+
+    status = JobClient(_bucket(args)).status(args.task_id)
+    if status is None:
+        console.print(f"job {args.task_id}: no status yet")
+        return 2
+    console.print_json(status.model_dump_json(exclude_none=True))
+    return 2 if status.state == "failed" else 0
+
+
+def _fetch(args: argparse.Namespace, console: Console) -> int:
+    from structureflow_local.client import JobClient
+
+    for path in JobClient(_bucket(args)).fetch(args.task_id, args.out):
+        console.print(str(path), soft_wrap=True, highlight=False)
+    return 0
+
+
+def _clean(args: argparse.Namespace, console: Console) -> int:
+    from structureflow_local.client import JobClient
+
+    console.print(f"{JobClient(_bucket(args)).clean(args.task_id)} objects deleted")
+    return 0
+
+
+def _prepare(path: Path) -> PreparedJob:
+    from structureflow.errors import InputNotFoundError
+    from structureflow_local.client import prepare_job
+
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise InputNotFoundError(f"{path}: cannot be read: {error.strerror}") from error
+    return prepare_job(text, name=path.stem, folder=path.parent)
+
+
+def _bucket(args: argparse.Namespace) -> Storage:
+    from structureflow.storage.s3 import S3Settings, S3Storage
+
+    name = args.bucket or os.environ.get("DATA_BUCKET")
+    if not name:
+        raise SettingsError("--bucket: expected a bucket name, or DATA_BUCKET in the environment")
+    endpoint = args.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or None
+    return S3Storage(name, settings=S3Settings(endpoint_url=endpoint))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

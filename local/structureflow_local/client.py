@@ -1,0 +1,206 @@
+"""Talks to a data bucket, local or deployed: upload a job, watch it, fetch or remove what it made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from structureflow import keys
+from structureflow.errors import InputNotFoundError, InvalidRequestError, JobStateError, ObjectNotFoundError
+from structureflow.models.results import JobStatus, Manifest
+from structureflow.storage.base import ObjectInfo, Storage
+
+_TRANSFERS = 8
+_POLL_S = 0.1
+#: Parts of a job's folder that a user put there, or that only the system reads.
+_NOT_FETCHED = ("inputs/", "runs/")
+
+
+@dataclass(frozen=True)
+class PreparedJob:
+    """A request ready to be put, and the local files that must be there before it.
+
+    `request` is sent as it is when it is no JSON object: the orchestrator refuses it with a typed error.
+    """
+
+    task_id: str
+    request: bytes
+    uploads: dict[str, Path]
+
+
+def prepare_job(text: str, *, name: str, folder: Path) -> PreparedJob:
+    """Turn a job file's text into a request: local paths in it become keys of files to upload.
+
+    Args:
+        text: content of the job file.
+        name: what the job is called when it has no ``task_id``.
+        folder: where relative paths in it start.
+
+    Raises:
+        InvalidIdError: the task id can't be part of a key.
+        InputNotFoundError: a path that is absolute, or starts with a dot, leads to no file.
+    """
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        return PreparedJob(keys.check_id(name, "task_id"), text.encode(), {})
+    id_field = "orchestrator_task_id" if "orchestrator_task_id" in document else "task_id"
+    if id_field not in document:
+        document = {id_field: f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}", **document}
+    task_id = keys.check_id(str(document[id_field]), "task_id")
+    uploads: dict[str, Path] = {}
+    document = _with_uploads(document, task_id, folder, uploads)
+    return PreparedJob(task_id, json.dumps(document, indent=2).encode(), uploads)
+
+
+def _with_uploads(node: Any, task_id: str, folder: Path, uploads: dict[str, Path], field: str = "") -> Any:
+    """Replace every reference to a local file by its future key; collect the files in `uploads`."""
+    if isinstance(node, dict):
+        return {name: _with_uploads(value, task_id, folder, uploads, name) for name, value in node.items()}
+    if isinstance(node, list):
+        return [_with_uploads(value, task_id, folder, uploads, field) for value in node]
+    if isinstance(node, str) and field in _REFERENCE_FIELDS and "://" not in node:
+        path = _local_file(folder, node)
+        if path is not None:
+            key = keys.job_input(task_id, _upload_name(path))
+            uploads[key] = path
+            return key
+    return node
+
+
+_REFERENCE_FIELDS = {"structure_video", "structure_video_path", "images", "image", "video", "fade"}
+
+
+def _local_file(folder: Path, reference: str) -> Path | None:
+    path = folder / Path(reference).expanduser()
+    if path.is_file():
+        return path
+    if reference.startswith(("/", ".", "~")):
+        raise InputNotFoundError(f"{reference}: there is no such file (looked for {path})", reference=reference)
+    return None
+
+
+def _upload_name(path: Path) -> str:
+    """A plain, unique name: files of the same name in different folders must not meet."""
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in path.name).replace("..", "_.")
+    return f"{digest}_{plain[-100:]}"
+
+
+class JobClient:
+    """Jobs of one data bucket."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def submit(self, job: PreparedJob) -> None:
+        """Upload a job's files, then its request, whose arrival starts it."""
+        with ThreadPoolExecutor(_TRANSFERS, thread_name_prefix="upload") as pool:
+            list(pool.map(lambda item: self._storage.put_file(item[0], item[1]), job.uploads.items()))
+        self._storage.put(keys.job_request(job.task_id), job.request, content_type="application/json")
+
+    def status(self, task_id: str) -> JobStatus | None:
+        """Return a job's status, or None where none was written yet."""
+        try:
+            return JobStatus.model_validate_json(self._storage.get(keys.job_status(task_id)).data)
+        except ObjectNotFoundError:
+            return None
+
+    def manifest(self, task_id: str) -> Manifest:
+        """Return the manifest of a finished job (`ObjectNotFoundError` if it has none)."""
+        return Manifest.model_validate_json(self._storage.get(keys.job_manifest(task_id)).data)
+
+    def wait(
+        self,
+        task_id: str,
+        *,
+        timeout_s: float,
+        watch: Callable[[JobStatus | None], None] = lambda _: None,
+        newer_than: JobStatus | None = None,
+    ) -> JobStatus:
+        """Poll until the job is done or failed; `watch` sees every poll.
+
+        `newer_than` is the status before the request was put again: until it changes, it does not count.
+
+        Raises:
+            JobStateError: the job did not end within `timeout_s`.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            status = self.status(task_id)
+            if status is not None and newer_than is not None and status == newer_than:
+                status = None
+            watch(status)
+            if status is not None and status.state != "running":
+                return status
+            if time.monotonic() > deadline:
+                raise JobStateError(
+                    f"job {task_id}: expected an end within {timeout_s:.0f} s, "
+                    f"but it is {status.stage if status else 'not started'}"
+                )
+            time.sleep(_POLL_S)
+
+    def outputs(self, task_id: str) -> Iterator[ObjectInfo]:
+        """Iterate over what a user collects of a job's folder."""
+        prefix = keys.job_prefix(task_id)
+        for info in self._storage.list(prefix):
+            if not info.key.removeprefix(prefix).startswith(_NOT_FETCHED):
+                yield info
+
+    def fetch(self, task_id: str, target: Path) -> list[Path]:
+        """Download a job's folder into `target`, replacing what an earlier job left there.
+
+        Raises:
+            JobStateError: nothing is known of the job.
+            InvalidRequestError: `target` holds files that no job made.
+        """
+        prefix = keys.job_prefix(task_id)
+        found = list(self.outputs(task_id))
+        if not found:
+            raise JobStateError(f"job {task_id}: nothing at {self._storage.uri}/{prefix}")
+        clear_fetched(target)
+
+        def fetch_one(info: ObjectInfo) -> Path:
+            path = target / info.key.removeprefix(prefix)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._storage.get_to_file(info.key, path)
+            return path
+
+        with ThreadPoolExecutor(_TRANSFERS, thread_name_prefix="fetch") as pool:
+            return sorted(pool.map(fetch_one, found))
+
+    def clean(self, task_id: str) -> int:
+        """Delete a job's folder and its hand-over objects; return how many objects were there."""
+        found = [
+            info.key
+            for prefix in (keys.job_prefix(task_id), keys.work_prefix(task_id))
+            for info in self._storage.list(prefix)
+        ]
+        return self._storage.delete(found)
+
+
+def clear_fetched(target: Path) -> None:
+    """Remove the files of an earlier `JobClient.fetch` from `target`; create it if need be.
+
+    Raises:
+        InvalidRequestError: it is no folder, or holds files but none that a job leaves.
+    """
+    if target.exists() and not target.is_dir():
+        raise InvalidRequestError(f"{target}: expected a folder, got a file")
+    target.mkdir(parents=True, exist_ok=True)
+    if not any(target.iterdir()):
+        return
+    if not (target / "status.json").is_file():
+        raise InvalidRequestError(f"{target}: expected an empty folder or one of an earlier job")
+    for pattern in ("*.json", "report.html", "structure_flows_*.npz", "segments/*/*"):
+        for path in target.glob(pattern):
+            path.unlink()

@@ -1,0 +1,181 @@
+"""Run a whole job on the local cloud, say what happens while it does, and collect what was made."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from structureflow import keys
+from structureflow.errors import ObjectNotFoundError
+from structureflow.jobs.documents import get_document
+from structureflow.models.results import Fallback, JobRecord, JobStatus, Manifest, SegmentResult
+from structureflow.storage.base import Storage
+from structureflow.storage.s3 import S3Settings, S3Storage
+from structureflow_local.client import JobClient, PreparedJob
+from structureflow_local.cloud import LocalCloud
+
+TEMPLATE = Path(__file__).resolve().parents[2] / "template.yaml"
+BUCKET = "DataBucket"
+
+
+def run_job(
+    job: PreparedJob, target: Path, *, store: Path | None, timeout_s: float, console: Console
+) -> tuple[JobStatus, list[Path]]:
+    """Run `job` on a local cloud of its own and download the job's folder into `target`.
+
+    Args:
+        store: folder that keeps the caches from one run to the next; None keeps nothing.
+
+    Returns:
+        How the job ended (`done` or `failed`), and the files now in `target`.
+    """
+    begin = time.perf_counter()
+    progress = _Progress(console, begin)
+    with LocalCloud(TEMPLATE, persist=store) as cloud:
+        progress.say("cloud", f"local cloud at {cloud.endpoint_url}, wired by {TEMPLATE.name}")
+        storage = bucket_of(cloud)
+        client = JobClient(storage)
+        client.submit(job)
+        size = sum(path.stat().st_size for path in job.uploads.values())
+        progress.say("upload", f"{len(job.uploads)} files, {_bytes(size)}, then {keys.job_request(job.task_id)}")
+        status = client.wait(job.task_id, timeout_s=timeout_s, watch=lambda s: progress.watch(storage, job.task_id, s))
+        progress.watch(storage, job.task_id, status)
+        progress.say("fetch", str(target))
+        files = client.fetch(job.task_id, target)
+        cloud.wait_idle(60)
+    progress.say("end", f"job {job.task_id} is {status.state}")
+    return status, files
+
+
+def bucket_of(cloud: LocalCloud) -> Storage:
+    """Return the data bucket of a local cloud."""
+    return S3Storage(
+        cloud.bucket(BUCKET),
+        client=cloud.client("s3"),
+        settings=S3Settings(endpoint_url=cloud.endpoint_url, region=cloud.region, addressing_style="path"),
+    )
+
+
+def print_result(console: Console, status: JobStatus, target: Path, files: list[Path]) -> None:
+    """Print the closing tables: what was made, how long each stage took, where the report is; or the error."""
+    if status.error is not None:
+        console.print(
+            f"[bold red]{status.error.code}[/] ({status.error.stage}): {status.error.message}", soft_wrap=True
+        )
+        return
+    manifest = Manifest.model_validate_json((target / "manifest.json").read_bytes())
+    console.print()
+    console.print(_stages(manifest))
+    console.print(_made(target, files, manifest))
+    for fallback in manifest.fallbacks:
+        console.print(_fallback(fallback), soft_wrap=True)
+    console.print(f"Report: {(target / 'report.html').resolve()}", soft_wrap=True)
+
+
+class _Progress:
+    """Prints a line when something new is in the bucket."""
+
+    def __init__(self, console: Console, begin: float) -> None:
+        self._console = console
+        self._begin = begin
+        self._stage = ""
+        self._recorded = False
+        self._ended: set[int] = set()
+
+    def say(self, stage: str, text: str) -> None:
+        elapsed = time.perf_counter() - self._begin
+        self._console.print(f"[dim]{elapsed:7.2f} s[/]  [bold]{stage:<12}[/] {text}", soft_wrap=True, highlight=False)
+
+    def watch(self, storage: Storage, task_id: str, status: JobStatus | None) -> None:
+        if status is None:
+            return
+        if not self._recorded:
+            self._say_record(storage, task_id)
+        if status.stage != self._stage and status.state == "running":
+            self._stage = status.stage
+            self.say(status.stage, _STAGES.get(status.stage, ""))
+        if self._recorded and status.segments is not None:
+            self._say_segments(storage, task_id, status.segments)
+
+    def _say_record(self, storage: Storage, task_id: str) -> None:
+        try:
+            data = storage.get(keys.job_record(task_id)).data
+        except ObjectNotFoundError:
+            return
+        record = JobRecord.model_validate_json(data)
+        self._recorded = True
+        source, origin = record.source, "found in the cache" if record.flow_cache_hit else "extracted"
+        self.say(
+            "flows",
+            f"{source.frames - 1} flows by {record.engine}, {origin}; video {source.width_px}x{source.height_px}, "
+            f"{source.frames} frames, {source.fps:g} fps, {len(record.scene_cuts)} cuts",
+        )
+
+    def _say_segments(self, storage: Storage, task_id: str, count: int) -> None:
+        for index in range(count):
+            key = keys.segment_file(task_id, index, "result.json")
+            if index in self._ended or not storage.exists(key):
+                continue
+            self._ended.add(index)
+            result = get_document(storage, key, SegmentResult, made_by="EncodeSegment")
+            filled = sum(last - first + 1 for first, last in result.filled)
+            left = sum(last - first + 1 for first, last in result.left_unguided)
+            self.say(
+                f"segment {index}",
+                f"{result.frames} frames {result.width_px}x{result.height_px}: {filled} filled by motion, {left} left "
+                f"to the generator; flow from {result.flow_source}, "
+                f"render {result.timings_s['render']:.2f} s, encode {result.timings_s['encode']:.2f} s",
+            )
+
+
+_STAGES = {
+    "orchestrate": "the request arrived",
+    "extract": "decoding once: frames and flows",
+    "segments": "the state machine fans out",
+}
+
+
+def _stages(manifest: Manifest) -> Table:
+    table = Table(title="Stages", title_justify="left")
+    table.add_column("stage")
+    table.add_column("seconds", justify="right")
+    for name, seconds in manifest.timings_s.items():
+        table.add_row(name, f"{seconds:.2f}")
+    for result in manifest.segments:
+        for name in ("render", "encode"):
+            table.add_row(f"segment {result.index} {name}", f"{result.timings_s[name]:.2f}")
+    return table
+
+
+def _made(target: Path, files: list[Path], manifest: Manifest) -> Table:
+    table = Table(title=f"Made in {target}", title_justify="left")
+    table.add_column("file")
+    table.add_column("size", justify="right")
+    table.add_column("what")
+    for path in files:
+        table.add_row(str(path.relative_to(target)), _bytes(path.stat().st_size), _what(path, manifest))
+    return table
+
+
+def _what(path: Path, manifest: Manifest) -> str:
+    if path.suffix == ".npz":
+        return f"flows by {manifest.engine}, both directions"
+    if path.suffix == ".mp4":
+        result = manifest.segments[int(path.parent.name)]
+        return f"{result.frames} frames, {result.width_px}x{result.height_px}, {result.fps:g} fps"
+    return {"report.html": "open this in a browser", "manifest.json": "every output, with sizes and ETags"}.get(
+        path.name, ""
+    )
+
+
+def _fallback(fallback: Fallback) -> str:
+    return (
+        f"[yellow]Not as asked[/] ({fallback.stage}): wanted {fallback.wanted}, used {fallback.used}: {fallback.reason}"
+    )
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
