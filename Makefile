@@ -16,12 +16,12 @@ help: ## list the commands
 .PHONY: setup
 setup: $(READY) ## make .venv with everything pinned
 
-$(READY): requirements/dev.txt requirements/build.txt pyproject.toml
+$(READY): requirements/dev.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "structureflow needs CPython 3.11 or later with venv (3.13 is the deployed one)" >&2; exit 1; }
 	@echo "Setting up $(VENV) with $(PYTHON) (about a minute, once)"
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements/dev.txt -r requirements/build.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $(READY)
 

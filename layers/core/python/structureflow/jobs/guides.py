@@ -1,0 +1,62 @@
+"""Guides of a segment as fitted frames, each file read once, videos decoded as they are needed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from structureflow.errors import GuidanceError
+from structureflow.guide.images import fit, load_guide_image
+from structureflow.jobs.services import Services
+from structureflow.media.decode import DecodeLimits, read_video_range
+
+#: Fitted images kept at once; a held image or a cross-fade asks for the same one again and again.
+_KEPT_IMAGES = 4
+
+
+class FittedGuides:
+    """A `GuideSource` of the renderer over what a request names.
+
+    Args:
+        folder: where guide videos are downloaded to; the caller removes it.
+        height, width: every frame's size in pixels.
+    """
+
+    def __init__(self, services: Services, folder: Path, *, height: int, width: int) -> None:
+        self._services = services
+        self._folder = folder
+        self._height = height
+        self._width = width
+        self._images: dict[str, NDArray[np.uint8]] = {}
+
+    def image(self, reference: str) -> NDArray[np.uint8]:
+        """Return a guide image, cover-fitted: ``(height, width, 3) uint8 RGB``, not to be changed."""
+        if reference not in self._images:
+            while len(self._images) >= _KEPT_IMAGES:
+                self._images.pop(next(iter(self._images)))
+            data = self._services.inputs.read(reference)
+            self._images[reference] = load_guide_image(data, height=self._height, width=self._width, what=reference)
+        return self._images[reference]
+
+    def video(self, reference: str, first: int, count: int) -> Iterator[NDArray[np.uint8]]:
+        """Iterate over `count` frames of a guide video from frame `first`, cover-fitted, RGB.
+
+        Raises:
+            GuidanceError: the video ends before that.
+        """
+        path = self._folder / f"guide-{hashlib.sha256(reference.encode()).hexdigest()[:16]}"
+        if not path.exists():
+            self._services.inputs.fetch(reference, path)
+        limits = DecodeLimits(max_frames=self._services.max_video_frames, min_frames=1)
+        given = 0
+        for frame in read_video_range(path, first, count, limits):
+            given += 1
+            yield fit(frame.image, self._height, self._width)
+        if given != count:
+            raise GuidanceError(
+                f"guide video {reference}: expected frames {first} to {first + count - 1}, it ends after {first + given}"
+            )

@@ -1,0 +1,116 @@
+"""The state machine as text: its graph, its retries, its catches, its substitutions."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+DEFINITION = (REPO / "statemachines" / "segments.asl.json").read_text()
+TRANSIENT = {
+    "TransientStorageError",
+    "Lambda.ClientExecutionTimeoutException",
+    "Lambda.ServiceException",
+    "Lambda.AWSLambdaException",
+    "Lambda.SdkClientException",
+    "Lambda.TooManyRequestsException",
+}
+
+
+def machines() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every graph: the machine itself and each Map's processor."""
+    top = json.loads(DEFINITION)
+    yield "top", top
+    for name, state in top["States"].items():
+        if state["Type"] == "Map":
+            yield name, state["ItemProcessor"]
+
+
+def states() -> list[tuple[str, str, dict[str, Any]]]:
+    return [(graph, name, state) for graph, machine in machines() for name, state in machine["States"].items()]
+
+
+def targets(state: dict[str, Any]) -> set[str]:
+    found = {state[field] for field in ("Next", "Default") if field in state}
+    found |= {choice["Next"] for choice in state.get("Choices", [])}
+    return found | {catch["Next"] for catch in state.get("Catch", [])}
+
+
+@pytest.mark.parametrize(("name", "machine"), list(machines()))
+def test_every_next_exists_and_every_state_is_reachable(name: str, machine: dict[str, Any]) -> None:
+    graph = {state: targets(body) for state, body in machine["States"].items()}
+    assert machine["StartAt"] in graph
+    for state, nexts in graph.items():
+        assert nexts <= set(graph), f"{name}: {state} leads to {nexts - set(graph)}"
+    seen, waiting = set(), [machine["StartAt"]]
+    while waiting:
+        state = waiting.pop()
+        if state not in seen:
+            seen.add(state)
+            waiting.extend(graph[state])
+    assert seen == set(graph)
+
+
+@pytest.mark.parametrize(("graph", "name", "state"), states())
+def test_every_state_leads_to_an_end(graph: str, name: str, state: dict[str, Any]) -> None:
+    machine = dict(machines())[graph]["States"]
+    seen, waiting, ends = set(), [name], False
+    while waiting:
+        here = waiting.pop()
+        if here in seen:
+            continue
+        seen.add(here)
+        body = machine[here]
+        ends = ends or body.get("End", False) or body["Type"] in {"Succeed", "Fail"}
+        waiting.extend(targets(body))
+    assert ends
+
+
+@pytest.mark.parametrize(("graph", "name", "state"), [s for s in states() if s[2]["Type"] == "Task"])
+def test_tasks_have_a_timeout_and_retry_transient_names_only(graph: str, name: str, state: dict[str, Any]) -> None:
+    assert state["TimeoutSeconds"] > 0
+    assert state["Retry"], f"{name} is never retried"
+    for retry in state["Retry"]:
+        assert set(retry["ErrorEquals"]) == TRANSIENT
+        assert retry["JitterStrategy"] == "FULL"
+        assert retry["MaxDelaySeconds"] >= retry["IntervalSeconds"]
+        assert 1 <= retry["MaxAttempts"] <= 10
+
+
+@pytest.mark.parametrize("name", [n for g, n, s in states() if g == "top" and s["Type"] in {"Task", "Map"}])
+def test_every_failure_reaches_fail_job(name: str) -> None:
+    state = json.loads(DEFINITION)["States"][name]
+    if name == "FailJob":
+        assert "Catch" not in state
+        assert state["Next"] == "JobFailed"
+        return
+    (catch,) = state["Catch"]
+    assert catch == {"ErrorEquals": ["States.ALL"], "ResultPath": "$.error", "Next": "FailJob"}
+
+
+def test_names_follow_one_stem() -> None:
+    for _, name, state in states():
+        if state["Type"] == "Task":
+            assert state["Parameters"]["FunctionName"] == f"${{{name}FunctionArn}}"
+            stem = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+            assert (REPO / "functions" / stem / "app.py").is_file()
+            assert (REPO / "layers/core/python/structureflow/jobs" / f"{stem}.py").is_file()
+
+
+def test_payloads_do_not_grow_with_the_video() -> None:
+    """Tasks leave their results in the bucket; only the plan travels, and it is a list of numbers."""
+    for _, name, state in states():
+        if state["Type"] in {"Task", "Map"} and name != "PlanSegments":
+            assert state["ResultPath"] is None
+
+
+def test_a_map_of_the_most_segments_fits_the_history() -> None:
+    """25,000 events are allowed (Step Functions quotas); two tasks an item cost about 14, retries aside."""
+    from structureflow.models.job import MAX_SEGMENTS
+
+    assert MAX_SEGMENTS * 14 * 2 < 25_000

@@ -1,0 +1,101 @@
+"""Imports flow one way; handlers stay thin; the environment is read in one place."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+LIBRARY = REPO / "layers" / "core" / "python" / "structureflow"
+
+#: Lower number = closer to the root. A package may import those with a lower number, and itself.
+LEVELS = {
+    "errors": 0,
+    "keys": 1,
+    "models": 2,
+    "media": 2,
+    "storage": 2,
+    "flow": 3,
+    "frames": 4,
+    "guide": 4,
+    "report": 4,
+    "jobs": 5,
+    "runtime": 6,
+    "testing": 7,
+}
+#: Packages of one level that must not know each other.
+STRANGERS = [{"frames", "guide"}, {"frames", "flow"}, {"frames", "report"}, {"guide", "report"}, {"media", "storage"}]
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def package_of(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if parts[0] == "structureflow" and len(parts) > 1 else None
+
+
+def library_files() -> list[Path]:
+    return sorted(LIBRARY.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", library_files(), ids=lambda p: str(p.relative_to(LIBRARY)))
+def test_imports_flow_one_way(path: Path) -> None:
+    relative = path.relative_to(LIBRARY)
+    here = relative.parts[0].removesuffix(".py")
+    if here == "__init__":
+        return
+    for module in imports(path):
+        there = package_of(module)
+        if there is None or there == "__version__" or there == here:
+            continue
+        assert LEVELS[there] <= LEVELS[here], f"{relative} imports {module}"
+        assert {here, there} not in STRANGERS, f"{relative} imports {module}"
+        assert not module.startswith("structureflow_local"), f"{relative} imports {module}"
+
+
+def test_every_package_has_a_level() -> None:
+    packages = {p.name.removesuffix(".py") for p in LIBRARY.iterdir() if p.name not in {"__init__.py", "__pycache__"}}
+    assert packages == set(LEVELS)
+
+
+@pytest.mark.parametrize("path", sorted((REPO / "functions").rglob("app.py")), ids=lambda p: p.parent.name)
+def test_handlers_are_thin(path: Path) -> None:
+    source = path.read_text()
+    modules = set(imports(path))
+    heavy = {"numpy", "cv2", "boto3", "botocore", "PIL", "av"}
+    assert not {module.split(".")[0] for module in modules} & heavy
+    assert len(source.splitlines()) < 40 or path.parent.name == "api"
+    assert all(
+        module.startswith(("structureflow.jobs", "structureflow.runtime", "structureflow.models", "typing"))
+        for module in modules
+        if module.startswith("structureflow")
+    )
+
+
+@pytest.mark.parametrize("path", library_files(), ids=lambda p: str(p.relative_to(LIBRARY)))
+def test_environment_is_read_in_runtime_only(path: Path) -> None:
+    if path.relative_to(LIBRARY).parts[0] in {"runtime", "testing"}:
+        return
+    reads = [
+        node
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"}
+    ]
+    allowed = {"media/decode.py"}
+    if str(path.relative_to(LIBRARY)) not in allowed:
+        assert not reads
+
+
+def test_no_module_is_called_utils() -> None:
+    assert not [p for p in REPO.rglob("*.py") if p.stem in {"utils", "helpers", "common"} and ".venv" not in p.parts]
