@@ -185,13 +185,14 @@ class S3Storage(Storage):
         try:
             return self._with_whole_body(key, read)
         except RangeNotSatisfiableError:
-            # S3 answers 416 to any range of an empty object; the suffix of one is empty.
-            if isinstance(byte_range, Suffix):
-                info = self.head(key)
-                check_if_match(info, if_match)
-                if info.size_bytes == 0:
-                    return StoredObject(b"", info, 0)
-            raise
+            # S3 answers 416 to any range of an empty object, rclone to a suffix longer than the object.
+            if not isinstance(byte_range, Suffix):
+                raise
+            info = self.head(key)
+            check_if_match(info, if_match)
+            if info.size_bytes > byte_range.length:
+                raise
+            return self.get(key, if_match=info.etag)
 
     def get_to_file(self, key: str, path: Path, *, max_bytes: int | None = None) -> ObjectInfo:
         """Download an object into a file; see `Storage.get_to_file`."""
@@ -362,10 +363,13 @@ class S3Storage(Storage):
                 f"{self.uri}/{key}: refused as existing, then gone; deleted by another at the same moment",
                 key=key,
             ) from error
-        if present.size_bytes == source.size_bytes and (
-            present.etag == source.md5() or source.equals(self.get(key, if_match=present.etag).data)
-        ):
-            return present
+        if present.size_bytes == source.size_bytes:
+            if present.etag == source.md5():
+                return present
+            # With other encryption than S3's own, an ETag is no MD5.
+            found = self.get(key)
+            if source.equals(found.data):
+                return found.info
         raise ObjectExistsError(f"{self.uri}/{key}: exists with other bytes", key=key) from cause
 
     def _knows_conditional_writes(self) -> bool:

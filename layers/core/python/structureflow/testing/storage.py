@@ -1,0 +1,238 @@
+"""Stores that wrap another store: injected latency, injected faults, and counts of what was asked."""
+
+from __future__ import annotations
+
+import fnmatch
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from structureflow.storage.base import ByteRange, ObjectInfo, Storage, StoredObject, Suffix
+
+#: Keys of one request of `list` and `delete`, as in S3.
+PAGE_KEYS: Final = 1000
+
+
+class WrapperStorage(Storage):
+    """Hands every request on to `inner`, through `_request`, which descendants override.
+
+    `list` is one request per 1,000 keys (at least one), `delete` one per 1,000, all others are one request.
+    """
+
+    def __init__(self, inner: Storage) -> None:
+        self.inner = inner
+
+    @contextmanager
+    def _request(self, operation: str, key: str) -> Iterator[None]:  # noqa: ARG002 - for descendants
+        yield
+
+    @property
+    def uri(self) -> str:
+        """That of `inner`."""
+        return self.inner.uri
+
+    def get(
+        self, key: str, *, byte_range: ByteRange | Suffix | None = None, if_match: str | None = None
+    ) -> StoredObject:
+        """See `Storage.get`."""
+        with self._request("get", key):
+            return self.inner.get(key, byte_range=byte_range, if_match=if_match)
+
+    def get_to_file(self, key: str, path: Path, *, max_bytes: int | None = None) -> ObjectInfo:
+        """See `Storage.get_to_file`."""
+        with self._request("get_to_file", key):
+            return self.inner.get_to_file(key, path, max_bytes=max_bytes)
+
+    def put(
+        self,
+        key: str,
+        data: bytes | bytearray | memoryview,
+        *,
+        content_type: str | None = None,
+        if_absent: bool = False,
+    ) -> ObjectInfo:
+        """See `Storage.put`."""
+        with self._request("put", key):
+            return self.inner.put(key, data, content_type=content_type, if_absent=if_absent)
+
+    def put_file(self, key: str, path: Path, *, content_type: str | None = None, if_absent: bool = False) -> ObjectInfo:
+        """See `Storage.put_file`."""
+        with self._request("put_file", key):
+            return self.inner.put_file(key, path, content_type=content_type, if_absent=if_absent)
+
+    def head(self, key: str) -> ObjectInfo:
+        """See `Storage.head`."""
+        with self._request("head", key):
+            return self.inner.head(key)
+
+    def exists(self, key: str) -> bool:
+        """See `Storage.exists`."""
+        with self._request("exists", key):
+            return self.inner.exists(key)
+
+    def list(self, prefix: str, *, start_after: str | None = None) -> Iterator[ObjectInfo]:
+        """See `Storage.list`."""
+        entries = self.inner.list(prefix, start_after=start_after)
+        while True:
+            with self._request("list", prefix):
+                page = tuple(islice(entries, PAGE_KEYS))
+            yield from page
+            if len(page) < PAGE_KEYS:
+                return
+
+    def delete(self, keys: Iterable[str]) -> int:
+        """See `Storage.delete`."""
+        remaining = iter(keys)
+        count = 0
+        while page := tuple(islice(remaining, PAGE_KEYS)):
+            with self._request("delete", page[0]):
+                count += self.inner.delete(page)
+        return count
+
+    def copy(self, source_key: str, target_key: str) -> ObjectInfo:
+        """See `Storage.copy`."""
+        with self._request("copy", source_key):
+            return self.inner.copy(source_key, target_key)
+
+    def presigned_url(self, key: str, *, expires_s: int = 3600) -> str:
+        """See `Storage.presigned_url`; no request is made."""
+        return self.inner.presigned_url(key, expires_s=expires_s)
+
+
+class LatencyStorage(WrapperStorage):
+    """Waits `latency_s` before every request; S3 documents 0.1 to 0.2 s to the first byte."""
+
+    def __init__(self, inner: Storage, latency_s: float = 0.1) -> None:
+        super().__init__(inner)
+        self.latency_s = latency_s
+
+    @contextmanager
+    def _request(self, operation: str, key: str) -> Iterator[None]:  # noqa: ARG002 - all alike
+        time.sleep(self.latency_s)
+        yield
+
+
+class CountingStorage(WrapperStorage):
+    """Counts requests by operation, and how many were in flight at once.
+
+    Attributes:
+        requests: number of requests by operation: ``get``, ``put``, ``list``, …
+        keys: (operation, key) of every request, in order of their start.
+        most_in_flight: the highest number of requests under way at one moment.
+    """
+
+    def __init__(self, inner: Storage) -> None:
+        super().__init__(inner)
+        self.requests: Counter[str] = Counter()
+        self.keys: list[tuple[str, str]] = []
+        self.most_in_flight = 0
+        self._in_flight = 0
+        self._lock = threading.Lock()
+
+    @property
+    def total(self) -> int:
+        """Number of requests so far."""
+        return self.requests.total()
+
+    def reset(self) -> None:
+        """Begin to count anew."""
+        with self._lock:
+            self.requests.clear()
+            self.keys.clear()
+            self.most_in_flight = 0
+
+    @contextmanager
+    def _request(self, operation: str, key: str) -> Iterator[None]:
+        with self._lock:
+            self.requests[operation] += 1
+            self.keys.append((operation, key))
+            self._in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self._in_flight)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_flight -= 1
+
+
+@dataclass
+class Fault:
+    """What goes wrong, with which requests, how often.
+
+    Attributes:
+        operation: name of the method, or ``*``.
+        pattern: of the key, as in `fnmatch.fnmatchcase` (``*`` matches ``/`` too).
+        error: is raised; or None, and `change` is applied to the bytes that `get` returns.
+        change: replaces the bytes that `get` returns.
+        times: how many matching requests are struck; None for all.
+        skip: how many matching requests pass before the first is struck.
+        after: do the request, then raise: a lost reply.
+    """
+
+    operation: str
+    pattern: str = "*"
+    error: Exception | None = None
+    change: Callable[[bytes], bytes] | None = None
+    times: int | None = 1
+    skip: int = 0
+    after: bool = False
+    struck: int = field(default=0, init=False)
+
+    def matches(self, operation: str, key: str) -> bool:
+        """Tell whether this fault is about such a request."""
+        return self.operation in ("*", operation) and fnmatch.fnmatchcase(key, self.pattern)
+
+
+class FaultStorage(WrapperStorage):
+    """Raises chosen errors, before or after the request is done, and changes bytes that are read."""
+
+    def __init__(self, inner: Storage, *faults: Fault) -> None:
+        super().__init__(inner)
+        self.faults = list(faults)
+        self._lock = threading.Lock()
+
+    def add(self, fault: Fault) -> Fault:
+        """Add a fault, and return it."""
+        with self._lock:
+            self.faults.append(fault)
+        return fault
+
+    def get(
+        self, key: str, *, byte_range: ByteRange | Suffix | None = None, if_match: str | None = None
+    ) -> StoredObject:
+        """See `Storage.get`; faults with `change` are applied to the bytes."""
+        found = super().get(key, byte_range=byte_range, if_match=if_match)
+        for fault in self._striking("get", key, changing=True):
+            if fault.change is not None:
+                found = StoredObject(fault.change(found.data), found.info, found.start)
+        return found
+
+    @contextmanager
+    def _request(self, operation: str, key: str) -> Iterator[None]:
+        striking = self._striking(operation, key, changing=False)
+        for fault in striking:
+            if fault.error is not None and not fault.after:
+                raise fault.error
+        yield
+        for fault in striking:
+            if fault.error is not None:
+                raise fault.error
+
+    def _striking(self, operation: str, key: str, *, changing: bool) -> Sequence[Fault]:
+        struck = []
+        with self._lock:
+            for fault in self.faults:
+                if (fault.change is not None) != changing or not fault.matches(operation, key):
+                    continue
+                if fault.skip > 0:
+                    fault.skip -= 1
+                elif fault.times is None or fault.struck < fault.times:
+                    fault.struck += 1
+                    struck.append(fault)
+        return struck
