@@ -8,17 +8,29 @@ frame ``t`` is in frame ``t + 1``; *backward* flow ``t`` says where each pixel o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from structureflow.errors import FlowError
+
 Direction = Literal["forward", "backward"]
+Treatment = Literal["adjust", "clip", "retime"]
+Field32 = NDArray[np.float32]
 
 #: Vectors are stored as multiples of this many pixels of the stored grid.
 QUANTIZATION_PX: Final = 1 / 16
+
+#: No vector longer than this per axis reaches OpenCV, whose remap keeps coordinates in 16 bits.
+MAX_DISPLACEMENT_PX: Final = 16_384.0
+
+#: Fixed-point iterations of `invert_flow` and `partial_flow`; the error shrinks by the local stretch each time.
+FIXED_POINT_ITERATIONS: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +89,266 @@ class FlowSource(Protocol):
             FlowCacheError: the archive is unreadable or corrupt there.
         """
         ...
+
+
+# --- checks ------------------------------------------------------------------------------------------
+
+
+def check_flow(flow: NDArray[Any], what: str = "flow") -> Field32:
+    """Return a flow field as contiguous float32 that is safe to hand to OpenCV.
+
+    Args:
+        flow: ``(H, W, 2)`` of any float type, (dx, dy) in pixels of its own grid.
+        what: names the field in the error.
+
+    Returns:
+        ``(H, W, 2)`` float32, every vector finite and at most `MAX_DISPLACEMENT_PX` per axis (longer ones are
+        cut there: they point out of any frame either way). It may be `flow` itself; it is never changed.
+
+    Raises:
+        FlowError: another shape or type, an empty field, or a vector that is not finite.
+    """
+    if flow.ndim != 3 or flow.shape[2] != 2 or not flow.size:
+        raise FlowError(f"{what}: expected (height, width, 2), got shape {flow.shape}")
+    if not np.issubdtype(flow.dtype, np.floating):
+        raise FlowError(f"{what}: expected a float type, got {flow.dtype}")
+    # min and max carry NaN through, and need no array of their own
+    low, high = float(flow.min()), float(flow.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise FlowError(f"{what}: expected finite vectors, got NaN or infinity")
+    if low < -MAX_DISPLACEMENT_PX or high > MAX_DISPLACEMENT_PX:
+        flow = flow.clip(-MAX_DISPLACEMENT_PX, MAX_DISPLACEMENT_PX)
+    return np.ascontiguousarray(flow, dtype=np.float32)
+
+
+# --- arithmetic --------------------------------------------------------------------------------------
+
+
+def _cv2() -> ModuleType:
+    # OpenCV takes 0.1 to 0.3 s to load, and those who only read `FlowMeta` never need it
+    import cv2
+
+    return cv2
+
+
+def pull(values: Field32, displacement: Field32, out: Field32 | None = None) -> Field32:
+    """Sample `values` at ``x + displacement(x)``, bilinearly; past the edge, the edge.
+
+    Args:
+        values: ``(H, W, C)`` float32, C from 1 to 4.
+        displacement: ``(h, w, 2)`` float32, finite, in pixels.
+        out: ``(h, w, C)`` float32 to write to; must not share memory with the inputs.
+
+    Returns:
+        ``(h, w, C)`` float32, `out` if that was given.
+    """
+    cv2 = _cv2()
+    sampled: Field32 = cv2.remap(
+        values,
+        displacement,
+        None,
+        cv2.INTER_LINEAR | cv2.WARP_RELATIVE_MAP,
+        dst=out,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return sampled
+
+
+def compose_flows(first: Field32, second: Field32, out: Field32 | None = None) -> Field32:
+    """Join two displacements end to end: go along `first`, and from there along `second`.
+
+    For pulling from frame ``t + 1`` through ``t`` to ``0``, `first` is backward flow ``t`` and `second` the
+    displacement of frame ``t``. For forward flows, `first` is the earlier one.
+
+    Args:
+        first, second: ``(H, W, 2)`` float32, finite, in pixels of the same grid.
+        out: ``(H, W, 2)`` float32 to write to; must not share memory with the inputs.
+
+    Returns:
+        ``first(x) + second(x + first(x))``, ``(H, W, 2)`` float32.
+    """
+    joined = pull(second, first, out)
+    joined += first
+    return joined
+
+
+def invert_flow(flow: Field32, iterations: int = FIXED_POINT_ITERATIONS) -> Field32:
+    """Turn a flow around by fixed point: ``g(x) = -f(x + g(x))``, starting from ``-f(x)``.
+
+    Chen et al., "A simple fixed-point approach to invert a deformation field", Medical Physics 35 (2008). It
+    converges where the flow stretches space by less than two; at an occlusion no inverse exists, and the value
+    is one of those that compete.
+
+    Args:
+        flow: ``(H, W, 2)`` float32, finite, frame ``t`` to ``t + 1`` or the other way.
+
+    Returns:
+        The flow of the other direction, ``(H, W, 2)`` float32, on the other frame's grid.
+    """
+    inverse = -flow
+    for _ in range(iterations):
+        inverse = pull(flow, inverse)
+        np.negative(inverse, out=inverse)
+    return inverse
+
+
+def partial_flow(flow: Field32, lag: float, span: float, iterations: int = FIXED_POINT_ITERATIONS) -> Field32:
+    """Return a part of a motion that goes straight and evenly along `flow`.
+
+    The part is looked at from where a pixel is when it still has ``1 - lag`` of its way before it: that pixel
+    comes from ``y`` with ``x = y + lag flow(y)``, found by fixed point, and the part is ``span flow(y)``. With
+    ``lag = 0`` this is plain scaling.
+
+    Args:
+        flow: ``(H, W, 2)`` float32, finite.
+        lag: share of the way that is already gone at the point of view, 0 to 1 (negative: it starts earlier).
+        span: share of the way to return.
+
+    Returns:
+        ``(H, W, 2)`` float32.
+    """
+    moved = flow
+    if lag:
+        for _ in range(iterations):
+            moved = pull(flow, np.multiply(moved, np.float32(-lag)))
+    return np.multiply(moved, np.float32(span))
+
+
+def resize_flow(flow: NDArray[Any], height: int, width: int) -> Field32:
+    """Resample a flow field to another grid, bilinearly, and scale its vectors by the ratio of the sizes.
+
+    Args:
+        flow: ``(H, W, 2)`` of any float type, in pixels of its own grid.
+        height, width: the new grid.
+
+    Returns:
+        ``(height, width, 2)`` float32 in pixels of the new grid; may be `flow` itself if nothing changes.
+
+    Raises:
+        FlowError: see `check_flow`; or an empty new grid.
+    """
+    if height < 1 or width < 1:
+        raise FlowError(f"resize: expected a grid of at least 1x1, got height {height}, width {width}")
+    checked = check_flow(flow)
+    if checked.shape[:2] == (height, width):
+        return checked
+    cv2 = _cv2()
+    scaled = checked * np.array([width / checked.shape[1], height / checked.shape[0]], np.float32)
+    resized: Field32 = cv2.resize(scaled, (width, height), interpolation=cv2.INTER_LINEAR)
+    return resized
+
+
+# --- visibility --------------------------------------------------------------------------------------
+
+
+def visible_where(there: Field32, back: Field32) -> NDArray[np.bool_]:
+    """Say which pixels are also seen at the other end of a motion: forward-backward consistency.
+
+    A pixel is visible where it lands inside of the frame and coming back ends near its start:
+    ``|there(x) + back(x + there(x))|^2 < 0.01 (|there|^2 + |back|^2) + 0.5`` (Sundaram, Brox and Keutzer,
+    "Dense point trajectories by GPU-accelerated large displacement optical flow", ECCV 2010).
+
+    Args:
+        there: ``(H, W, 2)`` float32, finite, from the pixels in question to the other frame.
+        back: ``(H, W, 2)`` float32, finite, from the other frame to this one.
+
+    Returns:
+        ``(H, W)`` bool.
+    """
+    height, width = there.shape[:2]
+    returned = pull(back, there)
+    there_x, there_y = there[..., 0], there[..., 1]
+    back_x, back_y = returned[..., 0], returned[..., 1]
+    miss = (there_x + back_x) ** 2 + (there_y + back_y) ** 2
+    length = there_x**2 + there_y**2 + back_x**2 + back_y**2
+    x = np.arange(width, dtype=np.float32) + there_x
+    y = np.arange(height, dtype=np.float32)[:, None] + there_y
+    inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+    consistent: NDArray[np.bool_] = (miss < 0.01 * length + 0.5) & inside
+    return consistent
+
+
+# --- count -------------------------------------------------------------------------------------------
+
+
+def adjust_flow_field_count(
+    flows: Sequence[NDArray[Any]] | NDArray[Any],
+    target_count: int,
+    treatment: Treatment,
+    direction: Direction = "forward",
+) -> list[Field32]:
+    """Make `target_count` motion steps of a sequence of flows.
+
+    * ``adjust``: step k is the flow at source position ``k (S-1) / (T-1)``, linearly interpolated between its
+      two neighbours. Each step is as long as a step of the source, so the *total travel changes by T/S*: half as
+      many steps go half as far. This is the original behaviour; prefer ``retime`` to keep the travel.
+    * ``clip``: the first T flows, and only S if there are fewer; nothing is repeated.
+    * ``retime``: the path is resampled: T steps travel what S steps travelled, at any ratio. Step k goes along
+      the joined flows from time ``k S/T`` to ``(k+1) S/T``; inside of a flow, motion is straight and even.
+
+    Args:
+        flows: S flow fields ``(H, W, 2)`` of any float type, of one size, consecutive; a list, or ``(S, H, W, 2)``.
+        target_count: T, 0 or more.
+        treatment: see above.
+        direction: of the flows; only ``retime`` depends on it.
+
+    Returns:
+        T (``clip``: at most T) fields ``(H, W, 2)`` float32 of the same direction.
+
+    Raises:
+        FlowError: T is negative; S is 0 where steps are to be made of it; a field is unusable (`check_flow`) or
+            of another size; the treatment is unknown.
+    """
+    count = len(flows)
+    if target_count < 0:
+        raise FlowError(f"target_count: expected 0 or more, got {target_count}")
+    if treatment not in ("adjust", "clip", "retime"):
+        raise FlowError(f"treatment: expected adjust, clip or retime, got {treatment!r}")
+    checked = [check_flow(np.asarray(flow), f"flow {index}") for index, flow in enumerate(flows)]
+    for index, flow in enumerate(checked):
+        if flow.shape != checked[0].shape:
+            raise FlowError(f"flow {index}: expected shape {checked[0].shape} as flow 0, got {flow.shape}")
+    if treatment == "clip":
+        return checked[:target_count]
+    if target_count == 0:
+        return []
+    if count == 0:
+        raise FlowError(f"{treatment}: expected at least 1 flow to make {target_count} steps of, got 0")
+    if treatment == "adjust":
+        return [_interpolate(checked, adjusted_position(k, count, target_count)) for k in range(target_count)]
+    return [
+        _travel(checked, k * count / target_count, (k + 1) * count / target_count, direction)
+        for k in range(target_count)
+    ]
+
+
+def adjusted_position(step: int, count: int, target_count: int) -> float:
+    """Return where in `count` flows step `step` of `target_count` looks under ``adjust``: 0 to ``count - 1``."""
+    return step * (count - 1) / (target_count - 1) if target_count > 1 else 0.0
+
+
+def _interpolate(flows: Sequence[Field32], position: float) -> Field32:
+    index = min(int(position), len(flows) - 1)
+    weight = position - index
+    if weight == 0:
+        return flows[index]
+    return flows[index] * np.float32(1 - weight) + flows[index + 1] * np.float32(weight)
+
+
+def _travel(flows: Sequence[Field32], start: float, stop: float, direction: Direction) -> Field32:
+    """Join the flows from time `start` to `stop` (in flows) into one step of their direction."""
+    joined: Field32 | None = None
+    for index in range(int(start), min(math.ceil(stop), len(flows))):
+        begin, end = max(start - index, 0.0), min(stop - index, 1.0)
+        # rounding of k S/T leaves slivers of a flow that move nothing
+        if end - begin < 1e-9:
+            continue
+        if direction == "forward":
+            piece = partial_flow(flows[index], lag=begin, span=end - begin)
+            joined = piece if joined is None else compose_flows(joined, piece)
+        else:
+            piece = partial_flow(flows[index], lag=1 - end, span=end - begin)
+            joined = piece if joined is None else compose_flows(piece, joined)
+    if joined is None:
+        raise FlowError(f"retime: no motion between times {start} and {stop} of {len(flows)} flows")
+    return joined
