@@ -1,0 +1,491 @@
+"""Render one segment: its guided frames as given, its unguided frames filled by the structure video's motion.
+
+What stands where is decided once, from the request alone:
+
+* Frames that a guide covers show it, and are kept (mask 0).
+* The unguided frames between are filled by motion (mask 0) where an anchor's content reaches them: the last
+  guided frame before them, carried forward, and under ``anchors: both`` the next guided frame, carried back.
+* All other frames are mid-grey and left to the generator (mask 255): before the first guided frame (a grey
+  anchor carries nothing, and keeping its grey would make the generator keep grey), behind a scene cut that no
+  anchor lies on the far side of, past the last flow under ``clip``, and all of them without flows.
+
+Flows are consumed in order, one step per unguided frame, by frames that stay unguided too: what a segment's
+third gap plays does not depend on whether the first had an anchor.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, Protocol, runtime_checkable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from structureflow.errors import GuidanceError
+from structureflow.flow.fields import Field32, FlowSource, Treatment
+from structureflow.guide.gap import GapFrame, GapMotion
+from structureflow.guide.masks import GENERATE, KEEP, MaskValue, grey_frame
+from structureflow.guide.path import PathPlan
+from structureflow.guide.tracker import GuidanceTracker
+from structureflow.guide.warp import Geometry, Warper, expand_mask, mix, scaled
+from structureflow.models.job import Anchors, FlowSpan, Guide, Segment
+
+Frame = NDArray[np.uint8]
+
+MAX_MOTION_STRENGTH: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class RenderSettings:
+    """How a segment is rendered.
+
+    Attributes:
+        height, width: of the output, in pixels.
+        treatment: how the flows of the window become one step per unguided frame.
+        anchors: `start`, or `both` to carry the next guided frame back as well.
+        motion_strength: each pixel goes this many times its way; 0 to 10.
+        flow_start, flow_stop: the window of flows to play, start inclusive, stop exclusive (`flow_window`).
+        workers: threads, 1 or more; the result does not depend on it.
+    """
+
+    height: int
+    width: int
+    treatment: Treatment
+    anchors: Anchors
+    motion_strength: float
+    flow_start: int
+    flow_stop: int
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse what no request can ask for.
+
+        Raises:
+            GuidanceError: a value is out of its range.
+        """
+        if self.height < 1 or self.width < 1:
+            raise GuidanceError(f"resolution: expected positive sides, got {self.width}x{self.height}")
+        if not 0 <= self.motion_strength <= MAX_MOTION_STRENGTH:
+            raise GuidanceError(f"motion_strength: expected 0 to {MAX_MOTION_STRENGTH:g}, got {self.motion_strength}")
+        if self.workers < 1:
+            raise GuidanceError(f"workers: expected 1 or more, got {self.workers}")
+
+
+@dataclass(frozen=True, slots=True)
+class RenderOutcome:
+    """What became of the frames; ranges are inclusive pairs of frame numbers.
+
+    Attributes:
+        unguided: ranges that no guide covers.
+        filled: the part of them that motion filled (mask 0).
+        left_unguided: the rest (mask 255, mid-grey).
+        flows_used: how many flows of the window the segment's steps are made of.
+        timings_s: seconds in `flows` (reading and joining), `wait` (for warps), `sink` (writing), `total`.
+    """
+
+    unguided: tuple[tuple[int, int], ...]
+    filled: tuple[tuple[int, int], ...]
+    left_unguided: tuple[tuple[int, int], ...]
+    flows_used: int
+    timings_s: dict[str, float]
+
+
+class GuideSource(Protocol):
+    """Where the pictures of guides come from, already fitted to the resolution (`images.fit`)."""
+
+    def image(self, reference: str) -> Frame:
+        """Return a guide image, ``(height, width, 3)`` uint8 RGB; the renderer never changes it."""
+        ...
+
+    def video(self, reference: str, first: int, count: int) -> Iterator[Frame]:
+        """Yield `count` frames of a guide video from frame `first`, ``(height, width, 3)`` uint8 RGB each."""
+        ...
+
+
+class SegmentSink(Protocol):
+    """Where the frames of a segment go."""
+
+    def write(self, index: int, guide: Frame, mask: MaskValue) -> None:
+        """Take frame `index`; called once per frame, in order, from one thread.
+
+        Args:
+            index: 0 to the number of frames minus 1.
+            guide: ``(height, width, 3)`` uint8 RGB, valid during the call only: copy what you keep, change
+                nothing.
+            mask: 255 = generate, 0 = keep; the value of the whole mask frame.
+        """
+        ...
+
+
+@runtime_checkable
+class MotionSink(SegmentSink, Protocol):
+    """A sink that may want to see the motion too; each hook is called for every frame, before its `write`."""
+
+    @property
+    def wants_flow(self) -> bool:
+        """Whether `flow` is to be called."""
+        ...
+
+    @property
+    def wants_visibility(self) -> bool:
+        """Whether `visibility` is to be called."""
+        ...
+
+    def flow(self, index: int, flow: Field32) -> None:
+        """Take the motion that leads from frame ``index - 1`` to `index`, as far as motion strength lets it.
+
+        Args:
+            index: the frame.
+            flow: ``(height, width, 2)`` float32, (dx, dy) in output pixels, content to the right is positive
+                dx; zero where no motion was applied (guided and unguided frames). Valid during the call only.
+        """
+        ...
+
+    def visibility(self, index: int, visibility: NDArray[np.uint8]) -> None:
+        """Take how far the pixels of a frame are known from guided frames.
+
+        Args:
+            index: the frame.
+            visibility: ``(height, width)`` uint8: 255 seen in an anchor (or guided), 0 made up by warping what
+                an anchor does not show (or left unguided); soft between. Valid during the call only.
+        """
+        ...
+
+
+def flow_window(
+    segments: Sequence[Segment], index: int, span: FlowSpan, total_flows: int, treatment: Treatment = "adjust"
+) -> tuple[int, int]:
+    """Return the flows that a segment plays, start inclusive, stop exclusive.
+
+    Under ``per_segment`` each plays all. Under ``timeline`` the segments play consecutive parts. Only unguided
+    frames play flows, so the parts are in proportion to the *unguided* frames: every frame of the timeline then
+    covers the same stretch of the video, and the last segment ends where the video ends. ``clip`` plays one flow
+    per frame instead, each segment going on where the one before stopped, while there are any.
+
+    Args:
+        segments: all segments of the job.
+        index: of the segment asked for, from 0.
+        span: see above.
+        total_flows: of the structure video.
+        treatment: `clip`, or one of the others.
+
+    Raises:
+        GuidanceError: no such segment, or a negative count.
+    """
+    if not 0 <= index < len(segments):
+        raise GuidanceError(f"segment: expected 0 to {len(segments) - 1}, got {index}")
+    if total_flows < 0:
+        raise GuidanceError(f"total_flows: expected 0 or more, got {total_flows}")
+    if span == "per_segment":
+        return 0, total_flows
+    counts = [unguided_count(segment) for segment in segments]
+    before, own, total = sum(counts[:index]), counts[index], sum(counts)
+    if not own or not total_flows:
+        start = min(total_flows, before if treatment == "clip" else before * total_flows // max(total, 1))
+        return start, start
+    if treatment == "clip":
+        return min(before, total_flows), min(before + own, total_flows)
+    start = min(before * total_flows // total, total_flows - 1)
+    return start, max((before + own) * total_flows // total, start + 1)
+
+
+def unguided_count(segment: Segment) -> int:
+    """Return how many frames of a segment no guide covers."""
+    return segment.frames - sum(guide.last - guide.first + 1 for guide in segment.guides)
+
+
+def unguided_ranges(segment: Segment) -> list[tuple[int, int]]:
+    """Return the longest runs of frames that no guide covers as (first, last), both inclusive, in order."""
+    planned = GuidanceTracker(segment.frames)
+    for guide in segment.guides:
+        planned.mark_guided(guide.first, guide.last)
+    return planned.get_unguidanced_ranges()
+
+
+def render_segment(
+    segment: Segment, flows: FlowSource | None, guides: GuideSource, settings: RenderSettings, sink: SegmentSink
+) -> RenderOutcome:
+    """Render every frame of a segment into a sink, in order.
+
+    Flows are read in chunks, only those that are played; memory does not grow with the structure video.
+
+    Args:
+        segment: its length and guides.
+        flows: the structure video's flows; None where there are none, which leaves unguided frames unguided.
+        guides: the pictures.
+        settings: see `RenderSettings`.
+        sink: takes the frames; a `MotionSink` may also take flow and visibility.
+
+    Returns:
+        What became of the unguided frames.
+
+    Raises:
+        GuidanceError: a guide picture is not of the resolution, a guide video ends early, or the window does
+            not lie inside of the flows.
+        FlowError: a flow is unusable.
+        FlowCacheError: the archive is unreadable or corrupt where it was read.
+    """
+    return _SegmentRenderer(segment, flows, guides, settings, sink).run()
+
+
+class _Slot:
+    """The buffers of one frame under way, and what a worker needs to draw it."""
+
+    def __init__(self, geometry: Geometry) -> None:
+        self.start = _grid_buffer(geometry)
+        self.end = _grid_buffer(geometry)
+        self.frame = np.empty((geometry.height, geometry.width, 3), np.uint8)
+        self.motion: GapFrame | None = None
+        self._other = np.empty_like(self.frame)
+        self._weight = np.empty(geometry.full, np.uint8)
+        self._warper = Warper(geometry)
+        self._geometry = geometry
+
+    def draw(self, start_anchor: Frame | None, end_anchor: Frame | None) -> None:
+        """Fill `frame` from the anchors that reach it."""
+        motion = self.motion
+        if motion is None:
+            raise GuidanceError("draw: no motion was set")
+        if motion.end is None and start_anchor is not None:
+            self._warper.warp(start_anchor, self.start, self.frame)
+        elif motion.start is None and end_anchor is not None:
+            self._warper.warp(end_anchor, self.end, self.frame)
+        elif start_anchor is not None and end_anchor is not None and motion.end_weight is not None:
+            self._warper.warp(start_anchor, self.start, self.frame)
+            self._warper.warp(end_anchor, self.end, self._other)
+            mix(self.frame, self._other, expand_mask(motion.end_weight, self._geometry, self._weight), self.frame)
+
+
+class _SegmentRenderer:
+    def __init__(
+        self,
+        segment: Segment,
+        flows: FlowSource | None,
+        guides: GuideSource,
+        settings: RenderSettings,
+        sink: SegmentSink,
+    ) -> None:
+        self._segment = segment
+        self._guides = guides
+        self._settings = settings
+        self._sink = sink
+        self._motion_sink = sink if isinstance(sink, MotionSink) else None
+        self._wants_flow = self._motion_sink is not None and self._motion_sink.wants_flow
+        self._wants_visibility = self._motion_sink is not None and self._motion_sink.wants_visibility
+        self._tracker = GuidanceTracker(segment.frames)
+        self._timings = {"flows": 0.0, "wait": 0.0, "sink": 0.0}
+        self._grey = grey_frame(settings.height, settings.width)
+        self._still = np.zeros((settings.height, settings.width, 2), np.float32) if self._wants_flow else None
+        self._plan: PathPlan | None = None
+        self._flows = flows
+        if flows is not None:
+            self._plan = PathPlan(
+                start=settings.flow_start,
+                stop=settings.flow_stop,
+                total_flows=flows.meta.total_flows,
+                target_count=unguided_count(segment),
+                treatment=settings.treatment,
+                scene_cuts=flows.meta.scene_cuts,
+            )
+            self._geometry = Geometry.of(flows.meta, settings.height, settings.width)
+        self._slots: list[_Slot] = []
+
+    def run(self) -> RenderOutcome:
+        begin = time.perf_counter()
+        unguided = unguided_ranges(self._segment)
+        consumed = 0
+        position = 0
+        last: Frame | None = None
+        upcoming: Iterator[Frame] | None = None
+        with ThreadPoolExecutor(self._settings.workers, thread_name_prefix="warp") as pool:
+            for first, final in unguided:
+                last, upcoming = self._write_guides(position, first, upcoming, last)
+                end_anchor: Frame | None = None
+                if self._settings.anchors == "both" and final + 1 < self._segment.frames:
+                    upcoming = self._frames_of(self._guide_at(final + 1))
+                    end_anchor = next(upcoming)
+                    upcoming = itertools.chain((end_anchor,), upcoming)
+                self._fill(pool, first, final, consumed, last, end_anchor)
+                consumed += final + 1 - first
+                position = final + 1
+            self._write_guides(position, self._segment.frames, upcoming, last)
+        self._timings["total"] = time.perf_counter() - begin
+        left = tuple(self._tracker.get_unguidanced_ranges())
+        return RenderOutcome(
+            unguided=tuple(unguided),
+            filled=_without(unguided, left),
+            left_unguided=left,
+            flows_used=self._plan.flows_used if self._plan else 0,
+            timings_s=self._timings,
+        )
+
+    # --- guides --------------------------------------------------------------------------------------
+
+    def _guide_at(self, index: int) -> Guide:
+        return next(guide for guide in self._segment.guides if guide.first == index)
+
+    def _frames_of(self, guide: Guide) -> Iterator[Frame]:
+        count = guide.last - guide.first + 1
+        if guide.image is not None:
+            yield from itertools.repeat(self._checked(self._guides.image(guide.image), guide), count)
+        elif guide.fade is not None:
+            before, after = (self._checked(self._guides.image(reference), guide) for reference in guide.fade)
+            for number in range(1, count + 1):
+                yield cross_fade(before, after, number / count)
+        elif guide.video is not None:
+            given = 0
+            for frame in itertools.islice(self._guides.video(guide.video, guide.from_frame, count), count):
+                given += 1
+                yield self._checked(frame, guide)
+            if given < count:
+                raise GuidanceError(
+                    f"guide at {guide.at}: expected {count} frames from frame {guide.from_frame} of {guide.video}, "
+                    f"got {given}"
+                )
+
+    def _checked(self, frame: Frame, guide: Guide) -> Frame:
+        expected = (self._settings.height, self._settings.width, 3)
+        if frame.shape != expected or frame.dtype != np.uint8:
+            raise GuidanceError(f"guide at {guide.at}: expected {expected} uint8, got {frame.shape} {frame.dtype}")
+        return np.ascontiguousarray(frame)
+
+    def _write_guides(
+        self, position: int, stop: int, upcoming: Iterator[Frame] | None, last: Frame | None
+    ) -> tuple[Frame | None, None]:
+        """Write the guided frames from `position` to `stop` (exclusive); return a copy of the last one."""
+        while position < stop:
+            guide = self._guide_at(position)
+            for frame in upcoming or self._frames_of(guide):
+                if position == stop - 1:
+                    last = frame.copy()
+                self._write(position, frame, KEEP)
+                position += 1
+            upcoming = None
+        return last, None
+
+    # --- motion --------------------------------------------------------------------------------------
+
+    def _fill(
+        self,
+        pool: ThreadPoolExecutor,
+        first: int,
+        final: int,
+        consumed: int,
+        start_anchor: Frame | None,
+        end_anchor: Frame | None,
+    ) -> None:
+        count = final + 1 - first
+        if self._plan is None or self._flows is None:
+            for index in range(first, final + 1):
+                self._write(index, self._grey, GENERATE)
+            return
+        gap = GapMotion(
+            self._flows,
+            self._plan,
+            consumed,
+            count,
+            from_start=start_anchor is not None,
+            from_end=end_anchor is not None,
+            wants_visibility=self._wants_visibility,
+            wants_flow=self._wants_flow,
+        )
+        pending: deque[tuple[int, _Slot | None, Future[None] | None]] = deque()
+        free = self._slots or [_Slot(self._geometry) for _ in range(self._settings.workers + 1)]
+        self._slots = free
+        idle = list(free)
+        begin = time.perf_counter()
+        for offset, motion in enumerate(gap.frames()):
+            slot: _Slot | None = None
+            future: Future[None] | None = None
+            if motion is not None:
+                self._timings["flows"] += time.perf_counter() - begin
+                if not idle:
+                    idle.extend(self._finish(pending))
+                begin = time.perf_counter()
+                slot = idle.pop()
+                self._aim(slot, motion)
+                future = pool.submit(slot.draw, start_anchor, end_anchor)
+            pending.append((first + offset, slot, future))
+        self._timings["flows"] += time.perf_counter() - begin
+        while pending:
+            self._finish(pending)
+
+    def _aim(self, slot: _Slot, motion: GapFrame) -> None:
+        slot.motion = motion
+        strength = self._settings.motion_strength
+        if motion.start is not None:
+            scaled(motion.start, self._geometry, strength, slot.start)
+        if motion.end is not None:
+            scaled(motion.end, self._geometry, strength, slot.end)
+
+    def _finish(self, pending: deque[tuple[int, _Slot | None, Future[None] | None]]) -> list[_Slot]:
+        """Write the oldest frames under way, up to and including the first that was drawn; return its slot."""
+        while pending:
+            index, slot, future = pending.popleft()
+            if slot is None or future is None:
+                self._write(index, self._grey, GENERATE)
+                continue
+            begin = time.perf_counter()
+            future.result()
+            self._timings["wait"] += time.perf_counter() - begin
+            self._write(index, slot.frame, KEEP, slot.motion)
+            return [slot]
+        return []
+
+    # --- sink ----------------------------------------------------------------------------------------
+
+    def _write(self, index: int, frame: Frame, mask: MaskValue, motion: GapFrame | None = None) -> None:
+        begin = time.perf_counter()
+        if self._motion_sink is not None:
+            self._show_motion(self._motion_sink, index, mask, motion)
+        self._sink.write(index, frame, mask)
+        if mask == KEEP:
+            self._tracker.mark_single_frame(index)
+        self._timings["sink"] += time.perf_counter() - begin
+
+    def _show_motion(self, sink: MotionSink, index: int, mask: MaskValue, motion: GapFrame | None) -> None:
+        if self._still is not None:
+            if motion is None or motion.step is None:
+                sink.flow(index, self._still)
+            else:
+                step = scaled(motion.step, self._geometry, self._settings.motion_strength)
+                shown = Warper(self._geometry).expand(step)
+                sink.flow(index, np.negative(shown))
+        if self._wants_visibility:
+            height, width = self._settings.height, self._settings.width
+            if motion is None or motion.visibility is None:
+                sink.visibility(index, np.full((height, width), 255 - mask, np.uint8))
+            else:
+                sink.visibility(index, expand_mask(motion.visibility, self._geometry))
+
+
+def cross_fade(before: Frame, after: Frame, share: float) -> Frame:
+    """Mix two images, ``(H, W, 3)`` uint8 RGB: `share` 0 is all `before`, 1 is exactly `after`; fresh memory."""
+    mixed = np.empty_like(before)
+    cv2.addWeighted(before, 1 - share, after, share, 0, dst=mixed)
+    return mixed
+
+
+def _grid_buffer(geometry: Geometry) -> Field32:
+    rows, columns = geometry.rows, geometry.columns
+    return np.empty((rows.stop - rows.start, columns.stop - columns.start, 2), np.float32)
+
+
+def _without(ranges: Sequence[tuple[int, int]], holes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Return what is in `ranges` but not in `holes`; inclusive, sorted, each hole inside of a range."""
+    kept = []
+    for first, last in ranges:
+        for hole_first, hole_last in holes:
+            if first <= hole_first <= last:
+                if hole_first > first:
+                    kept.append((first, hole_first - 1))
+                first = hole_last + 1
+        if first <= last:
+            kept.append((first, last))
+    return tuple(kept)

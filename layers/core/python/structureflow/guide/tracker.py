@@ -1,0 +1,106 @@
+"""Which frames of a segment are given or filled, and which still lack guidance: logic, never pixels."""
+
+from __future__ import annotations
+
+from structureflow.errors import GuidanceError
+
+
+class GuidanceTracker:
+    """Keeps, for each frame of a segment, whether it holds guidance. All ranges are inclusive.
+
+    A frame is marked at the moment it is written, and never unmarked.
+    """
+
+    def __init__(self, total_frames: int) -> None:
+        """Start with `total_frames` frames, none of them guided.
+
+        Raises:
+            GuidanceError: `total_frames` is not positive.
+        """
+        if total_frames < 1:
+            raise GuidanceError(f"total_frames: expected 1 or more, got {total_frames}")
+        self.total_frames = total_frames
+        self._guided = bytearray(total_frames)
+
+    def mark_guided(self, first: int, last: int) -> None:
+        """Mark frames `first` to `last`, inclusive, as holding guidance.
+
+        Raises:
+            GuidanceError: the range is empty or not inside of the segment.
+        """
+        if not 0 <= first <= last < self.total_frames:
+            raise GuidanceError(
+                f"guided frames: expected 0 <= first <= last < {self.total_frames}, got {first} to {last}"
+            )
+        self._guided[first : last + 1] = b"\x01" * (last + 1 - first)
+
+    def mark_single_frame(self, index: int) -> None:
+        """Mark frame `index` as holding guidance.
+
+        Raises:
+            GuidanceError: it is not inside of the segment.
+        """
+        self.mark_guided(index, index)
+
+    def is_guided(self, index: int) -> bool:
+        """Say whether frame `index` holds guidance.
+
+        Raises:
+            GuidanceError: it is not inside of the segment.
+        """
+        if not 0 <= index < self.total_frames:
+            raise GuidanceError(f"frame: expected 0 to {self.total_frames - 1}, got {index}")
+        return bool(self._guided[index])
+
+    def get_guided_ranges(self) -> list[tuple[int, int]]:
+        """Return the longest runs of guided frames as (first, last), both inclusive, in order."""
+        return self._runs(1)
+
+    def get_unguidanced_ranges(self) -> list[tuple[int, int]]:
+        """Return the longest runs of unguided frames as (first, last), both inclusive, in order."""
+        return self._runs(0)
+
+    def get_anchor_frame_index(self, range_start: int) -> int | None:
+        """Return the last guided frame before `range_start`, or None if nothing is guided before.
+
+        Raises:
+            GuidanceError: `range_start` is not inside of the segment.
+        """
+        if not 0 <= range_start < self.total_frames:
+            raise GuidanceError(f"range_start: expected 0 to {self.total_frames - 1}, got {range_start}")
+        found = self._guided.rfind(1, 0, range_start)
+        return None if found < 0 else found
+
+    def get_next_anchor_frame_index(self, range_end: int) -> int | None:
+        """Return the first guided frame after `range_end`, or None if nothing is guided after.
+
+        Raises:
+            GuidanceError: `range_end` is not inside of the segment.
+        """
+        if not 0 <= range_end < self.total_frames:
+            raise GuidanceError(f"range_end: expected 0 to {self.total_frames - 1}, got {range_end}")
+        found = self._guided.find(1, range_end + 1)
+        return None if found < 0 else found
+
+    def debug_summary(self) -> str:
+        """Return one line for the log: counts, and all ranges as ``first-last``."""
+        guided, unguided = self.get_guided_ranges(), self.get_unguidanced_ranges()
+        return (
+            f"{self.total_frames} frames: {sum(self._guided)} guided [{_text(guided)}], "
+            f"{self.total_frames - sum(self._guided)} unguided [{_text(unguided)}]"
+        )
+
+    def _runs(self, wanted: int) -> list[tuple[int, int]]:
+        runs: list[tuple[int, int]] = []
+        first = self._guided.find(wanted)
+        while first >= 0:
+            stop = self._guided.find(1 - wanted, first)
+            if stop < 0:
+                stop = self.total_frames
+            runs.append((first, stop - 1))
+            first = self._guided.find(wanted, stop)
+        return runs
+
+
+def _text(ranges: list[tuple[int, int]]) -> str:
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
