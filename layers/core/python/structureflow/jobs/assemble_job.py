@@ -19,12 +19,12 @@ _CONCURRENCY = 16
 
 
 class AssembleJobInput(BaseModel):
-    """The run to finish."""
+    """The run to finish; without `run_id`, the one that the job's record names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     task_id: str
-    run_id: str
+    run_id: str | None = None
 
 
 def assemble_job(event: AssembleJobInput, services: Services) -> Manifest:
@@ -41,7 +41,7 @@ def assemble_job(event: AssembleJobInput, services: Services) -> Manifest:
     put_status(
         storage,
         task_id=event.task_id,
-        run_id=event.run_id,
+        run_id=record.run_id,
         state="done",
         stage="done",
         segments=len(manifest.segments),

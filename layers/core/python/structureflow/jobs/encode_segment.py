@@ -12,7 +12,7 @@ from structureflow import keys
 from structureflow.errors import JobStateError, ObjectNotFoundError, StructureFlowError
 from structureflow.jobs.documents import get_document, put_document
 from structureflow.jobs.services import Services
-from structureflow.media.encode import encode_h264, encode_mask_h264
+from structureflow.media.encode import encode_h264, encode_mask
 from structureflow.media.handover import HandoverReader, Planes
 from structureflow.models.results import OutputObject, SegmentResult
 
@@ -20,12 +20,12 @@ _MP4 = "video/mp4"
 
 
 class EncodeSegmentInput(BaseModel):
-    """Which segment of which run."""
+    """Which segment of which run; without `run_id`, of the run that the job's record names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     task_id: str
-    run_id: str
+    run_id: str | None = None
     index: int
 
 
@@ -59,7 +59,7 @@ def _encode(event: EncodeSegmentInput, services: Services) -> EncodedSegment:
     rendered = get_document(
         storage, keys.work_file(task_id, index, "render.json"), SegmentResult, made_by="RenderSegment"
     )
-    if rendered.run_id != event.run_id:
+    if event.run_id not in (None, rendered.run_id):
         raise JobStateError(f"expected frames of run {event.run_id}, got those of run {rendered.run_id}")
     timings = dict(rendered.timings_s)
     outputs: dict[str, OutputObject] = {}
@@ -74,7 +74,7 @@ def _encode(event: EncodeSegmentInput, services: Services) -> EncodedSegment:
                 with HandoverReader(handed) as reader:
                     masks = reader.masks()
                 mask = folder / "mask.mp4"
-                encode_mask_h264(masks, mask, height=rendered.height_px, width=rendered.width_px, fps=rendered.fps)
+                encode_mask(masks, mask, height=rendered.height_px, width=rendered.width_px, fps=rendered.fps)
                 outputs["mask"] = _store(services, event, mask)
             handed.unlink()
         timings["encode"] = round(time.perf_counter() - begin, 3)
@@ -104,7 +104,6 @@ def _encode_one(
             height=rendered.height_px,
             width=rendered.width_px,
             fps=rendered.fps,
-            frames=rendered.frames,
             threads=services.workers,
         )
     return _store(services, event, path)

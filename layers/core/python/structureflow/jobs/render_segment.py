@@ -18,12 +18,12 @@ from structureflow.models.results import JobRecord, SegmentResult
 
 
 class RenderSegmentInput(BaseModel):
-    """Which segment of which run."""
+    """Which segment of which run; without `run_id`, of the run that the job's record names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     task_id: str
-    run_id: str
+    run_id: str | None = None
     index: int
 
 
@@ -99,7 +99,7 @@ def _result(
     width, height = record.resolution
     return SegmentResult(
         task_id=event.task_id,
-        run_id=event.run_id,
+        run_id=record.run_id,
         index=event.index,
         frames=request.segments[event.index].frames,
         width_px=width,
