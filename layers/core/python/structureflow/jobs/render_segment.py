@@ -62,7 +62,8 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
     begin = time.perf_counter()
     with services.scratch() as folder:
         found = find_flows(record, services, folder)
-        start, stop = flow_window(request.segments, event.index, request.flow_span, found.flows.meta.total_flows)
+        total_flows = found.flows.meta.total_flows
+        start, stop = flow_window(request.segments, event.index, request.flow_span, total_flows, request.treatment)
         settings = RenderSettings(
             height=height,
             width=width,
