@@ -1,0 +1,26 @@
+"""The local cloud: runs the template that is deployed, on this machine, without Docker or an account."""
+
+from structureflow_local.cloud.cloud import Execution, LocalCloud
+from structureflow_local.cloud.errors import (
+    FunctionProcessError,
+    IdleTimeoutError,
+    LocalCloudError,
+    TemplateError,
+    UnknownResourceError,
+)
+from structureflow_local.cloud.functions import DeadLetter, Invocation, InvocationResult
+from structureflow_local.cloud.gateway import Call
+
+__all__ = [
+    "Call",
+    "DeadLetter",
+    "Execution",
+    "FunctionProcessError",
+    "IdleTimeoutError",
+    "Invocation",
+    "InvocationResult",
+    "LocalCloud",
+    "LocalCloudError",
+    "TemplateError",
+    "UnknownResourceError",
+]

@@ -1,0 +1,470 @@
+"""The local cloud: the real template, run on this machine. See `LocalCloud`."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import logging
+import shutil
+import tempfile
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from structureflow_local.cloud import patches as moto_patches
+from structureflow_local.cloud.activity import Activity
+from structureflow_local.cloud.errors import LocalCloudError, UnknownResourceError
+from structureflow_local.cloud.events import EventBus, s3_detail
+from structureflow_local.cloud.functions import DeadLetter, Functions, Invocation, InvocationResult
+from structureflow_local.cloud.gateway import Call, Gateway, Servers
+from structureflow_local.cloud.persist import ObjectArchive
+from structureflow_local.cloud.processes import Spawner
+from structureflow_local.cloud.template import BucketSpec, Template, load_template
+
+#: Objects below these prefixes outlive a cloud that has a `persist` folder.
+PERSISTED_PREFIXES: Final = ("cache/", "timelines/")
+
+_CREATED_REASONS: Final = {
+    "s3:ObjectCreated:Put": "PutObject",
+    "s3:ObjectCreated:Post": "POST Object",
+    "s3:ObjectCreated:Copy": "CopyObject",
+    "s3:ObjectCreated:CompleteMultipartUpload": "CompleteMultipartUpload",
+}
+_USER_KEY: Final = "ASIALOCALUSER0000000"
+
+_one_at_a_time = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """A run of a state machine. `output` is parsed; `error` and `cause` are those of a failed one."""
+
+    arn: str
+    name: str
+    status: str
+    input: Any
+    output: Any
+    error: str | None
+    cause: str | None
+    started_at: datetime
+    stopped_at: datetime | None
+
+
+class LocalCloud:
+    """Runs a SAM template on this machine: a context manager.
+
+    S3, Step Functions, SQS and ECS are moto's server in this process, on loopback; functions are processes under
+    AWS's runtime interface emulator; events find their targets by the template's own rules. There is one at a
+    time per process, because moto keeps its state in the process.
+
+    Args:
+        template: path of the template; it is read here, so that its errors show before anything is started.
+        state_dir: for logs and scratch files; default a temporary folder that is removed at the end.
+        parameters: values of template parameters.
+        persist: a folder that keeps the objects below `PERSISTED_PREFIXES` from one cloud to the next.
+        extra_hosts: further addresses of this machine to listen on, on the same port.
+        duplicate_events: deliver each event twice, as EventBridge sometimes does.
+        async_retry_delays_s: pauses before the second and third try of an asynchronous call (AWS: 60 and 120 s).
+
+    Raises:
+        TemplateError: the template has something that cannot be run here.
+    """
+
+    def __init__(
+        self,
+        template: Path,
+        *,
+        state_dir: Path | None = None,
+        parameters: Mapping[str, str] | None = None,
+        persist: Path | None = None,
+        extra_hosts: Sequence[str] = (),
+        duplicate_events: bool = False,
+        async_retry_delays_s: Sequence[float] = (0.5, 1.0),
+    ) -> None:
+        self.template: Template = load_template(template, parameters)
+        self._wanted_state_dir = state_dir
+        self._persist = persist
+        self._extra_hosts = tuple(extra_hosts)
+        self._duplicate_events = duplicate_events
+        self._retry_delays_s = tuple(async_retry_delays_s)
+        self._activity = Activity()
+        self._execution_tokens: dict[str, int] = {}
+        self._stack: contextlib.ExitStack | None = None
+        self._functions: Functions
+        self._gateway: Gateway
+        self._bus: EventBus
+        self._servers: Servers
+        self._client_lock = threading.Lock()
+        self.state_dir = Path()
+        self.dead_letters: list[DeadLetter] = []
+
+    # --- life ----------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        """Start everything; nothing is left behind when that fails.
+
+        Raises:
+            LocalCloudError: another local cloud runs in this process, or an address cannot be bound.
+        """
+        if not _one_at_a_time.acquire(blocking=False):
+            raise LocalCloudError("another local cloud runs in this process; close it first")
+        stack = contextlib.ExitStack()
+        stack.callback(_one_at_a_time.release)
+        try:
+            self._start(stack)
+        except BaseException:
+            stack.close()
+            raise
+        self._stack = stack
+        atexit.register(self.close)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop everything and wait until no process is left; does nothing the second time."""
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            atexit.unregister(self.close)
+            stack.close()
+
+    def _start(self, stack: contextlib.ExitStack) -> None:
+        if self._wanted_state_dir is None:
+            self.state_dir = Path(tempfile.mkdtemp(prefix="structureflow-"))
+            stack.callback(shutil.rmtree, self.state_dir, ignore_errors=True)
+        else:
+            self.state_dir = self._wanted_state_dir.resolve()
+            self.state_dir.mkdir(parents=True, exist_ok=True)
+        # Before moto is imported: its import takes a second, in which the processes start.
+        self._servers = Servers(["127.0.0.1", *self._extra_hosts], self.state_dir / "server.log")
+        stack.callback(self._servers.close)
+        spawner = Spawner(
+            self.state_dir / "spawner.log", remove_at_end=None if self._wanted_state_dir else self.state_dir
+        )
+        stack.callback(spawner.close)
+        self._functions = Functions(
+            self.template.functions,
+            spawner=spawner,
+            activity=self._activity,
+            endpoint_url=self.endpoint_url,
+            region=self.region,
+            state_dir=self.state_dir,
+            retry_delays_s=self._retry_delays_s,
+            deliver=self._deliver,
+            dead_letters=self.dead_letters,
+        )
+        stack.callback(self._functions.close)
+        threading.Thread(target=self._functions.prewarm, name="prewarm", daemon=True).start()
+        self._start_moto(stack)
+
+    def _start_moto(self, stack: contextlib.ExitStack) -> None:
+        from moto.core.config import default_user_config
+
+        settings = default_user_config["stepfunctions"]
+        default_user_config["stepfunctions"] = {"execute_state_machine": True}
+        stack.callback(default_user_config.__setitem__, "stepfunctions", settings)
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+        from moto.s3.models import s3_backends
+
+        stack.enter_context(_quiet("moto", self.state_dir / "moto.log"))
+        _reset_moto()
+        stack.callback(_reset_moto)
+        self._gateway = Gateway(DomainDispatcherApplication(create_backend_app), self._functions)
+        self._bus = EventBus(
+            self.template.rules,
+            activity=self._activity,
+            region=self.region,
+            account_id=self.template.account_id,
+            deliver=self._deliver,
+            dead_letters=self.dead_letters,
+            duplicate=self._duplicate_events,
+        )
+        stack.callback(self._bus.close)
+        patches = moto_patches.Patches()
+        stack.callback(patches.undo)
+        moto_patches.route_s3_notifications(patches, self._on_object_change)
+        moto_patches.route_lambda_tasks(patches, self._functions)
+        moto_patches.route_service_tasks(patches, self.endpoint_url)
+        moto_patches.name_executions(patches)
+        moto_patches.watch_executions(patches, self._on_execution_start, self._on_execution_end)
+
+        backend = s3_backends[self.template.account_id]["aws"]
+        for bucket in self.template.buckets.values():
+            created = backend.create_bucket(bucket.name, self.region)
+            if bucket.versioned:
+                created.versioning_status = "Enabled"
+            if self._persist is not None:
+                archive = ObjectArchive(self._persist / bucket.logical_id, PERSISTED_PREFIXES)
+                archive.load(backend, bucket.name)
+                stack.callback(archive.save, created)
+        self._create_queues()
+        self._create_state_machines()
+        stack.callback(self._stop_executions)
+        self._servers.start(self._gateway)
+
+    def _create_queues(self) -> None:
+        if self.template.queues:
+            from moto.sqs.models import sqs_backends
+
+            backend = sqs_backends[self.template.account_id][self.region]
+            for queue in self.template.queues.values():
+                backend.create_queue(queue.name, None, **queue.attributes)
+
+    def _create_state_machines(self) -> None:
+        for machine in self.template.state_machines.values():
+            try:
+                self._state_machine_backend().create_state_machine(
+                    name=machine.name,
+                    definition=machine.definition,
+                    roleArn=f"arn:aws:iam::{self.template.account_id}:role/{machine.name}",
+                    sm_type=machine.kind,
+                )
+            except Exception as error:
+                # moto raises one of many kinds, down to those of its parser generator
+                raise LocalCloudError(f"{machine.definition_path}: not a state machine: {error}") from error
+
+    def _stop_executions(self) -> None:
+        for machine in self._state_machine_backend().state_machines:
+            for execution in machine.executions:
+                if execution.status == "RUNNING" and execution.exec_worker.env is not None:
+                    execution.stop(stop_date=datetime.now().astimezone(), error=None, cause="the cloud was closed")
+
+    # --- what there is -------------------------------------------------------------------------------
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where all AWS services are."""
+        return f"http://127.0.0.1:{self._servers.port}"
+
+    @property
+    def region(self) -> str:
+        """The region that all resources are in."""
+        return self.template.region
+
+    @property
+    def invocations(self) -> list[Invocation]:
+        """Every call of a function so far, in order of their ends; a copy."""
+        return list(self._functions.invocations)
+
+    @property
+    def calls(self) -> list[Call]:
+        """Every request to the services so far, with the function that made it; a copy."""
+        return list(self._gateway.calls)
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables with which any AWS SDK or CLI in another process finds this cloud."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_ACCESS_KEY_ID": _USER_KEY,
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def client(self, service: str) -> Any:
+        """Return a new boto3 client of `service` for this cloud."""
+        import boto3
+        from botocore.config import Config
+
+        # Sessions make clients one at a time (boto3 guide, "Multithreading"); no proxy stands before loopback.
+        with self._client_lock:
+            return boto3.Session(
+                aws_access_key_id=_USER_KEY,
+                aws_secret_access_key="local",  # noqa: S106 - signs nothing but local requests
+                region_name=self.region,
+            ).client(
+                service,  # type: ignore[call-overload]
+                endpoint_url=self.endpoint_url,
+                config=Config(proxies={}, read_timeout=960, retries={"mode": "standard"}),
+            )
+
+    def bucket(self, logical_id: str) -> str:
+        """Return the name of a bucket.
+
+        Raises:
+            UnknownResourceError: no bucket has that logical id.
+        """
+        if logical_id not in self.template.buckets:
+            raise UnknownResourceError(f"no bucket {logical_id!r}; there are {', '.join(self.template.buckets)}")
+        return self.template.buckets[logical_id].name
+
+    def physical_id(self, logical_id: str) -> str:
+        """Return what ``Ref`` of a resource gives.
+
+        Raises:
+            UnknownResourceError: no resource has that logical id (or its condition does not hold).
+        """
+        if logical_id not in self.template.physical_ids:
+            raise UnknownResourceError(f"no resource {logical_id!r} in {self.template.path}")
+        return self.template.physical_ids[logical_id]
+
+    def executions(self, logical_id: str) -> list[Execution]:
+        """Return the runs of a state machine, oldest first.
+
+        Raises:
+            UnknownResourceError: no state machine has that logical id.
+        """
+        spec = self.template.state_machines.get(logical_id)
+        if spec is None:
+            raise UnknownResourceError(
+                f"no state machine {logical_id!r}; there are {', '.join(self.template.state_machines)}"
+            )
+        machine = self._state_machine_backend().describe_state_machine(spec.arn)
+        return [
+            Execution(
+                arn=execution.exec_arn,
+                name=execution.name,
+                status=str(execution.status),
+                input=execution.input_data,
+                output=execution.output,
+                error=execution.error,
+                cause=execution.cause,
+                started_at=execution.start_date,
+                stopped_at=execution.stop_date,
+            )
+            for execution in list(machine.executions)
+        ]
+
+    # --- what can be done ----------------------------------------------------------------------------
+
+    def invoke(self, function_logical_id: str, payload: Mapping[str, Any]) -> InvocationResult:
+        """Call a function and wait for its result; an error of the function is in the result, not raised.
+
+        Raises:
+            UnknownResourceError: no function has that logical id.
+            FunctionProcessError: its process cannot be started.
+        """
+        return self._functions.invoke(function_logical_id, json.dumps(payload).encode())
+
+    def wait_idle(self, timeout_s: float) -> None:
+        """Wait until no event, call, execution or task is under way.
+
+        Raises:
+            IdleTimeoutError: something still is after `timeout_s`; the message says what.
+        """
+        self._activity.wait_idle(timeout_s)
+
+    # --- events --------------------------------------------------------------------------------------
+
+    def _on_object_change(self, event_name: str, bucket: Any, key: Any) -> None:
+        spec = self._event_bucket(bucket.name)
+        if spec is None:
+            return
+        if event_name in _CREATED_REASONS:
+            detail_type = "Object Created"
+            detail = s3_detail(
+                bucket.name,
+                key.name,
+                size_bytes=key.size,
+                etag=key.etag,
+                version_id=key.version_id,
+                reason=_CREATED_REASONS[event_name],
+            )
+        elif event_name == "s3:ObjectRemoved:Delete":
+            detail_type = "Object Deleted"
+            detail = s3_detail(
+                bucket.name,
+                key.name,
+                size_bytes=None,
+                etag=getattr(key, "etag", None),
+                version_id=key.version_id,
+                reason="DeleteObject",
+            )
+            detail["deletion-type"] = "Delete Marker Created" if spec.versioned else "Permanently Deleted"
+        else:
+            return
+        self._gateway.after_answer(
+            lambda: self._bus.publish("aws.s3", detail_type, [f"arn:aws:s3:::{bucket.name}"], detail)
+        )
+
+    def _event_bucket(self, name: str) -> BucketSpec | None:
+        return next((spec for spec in self.template.buckets.values() if spec.name == name and spec.event_bridge), None)
+
+    def _on_execution_start(self, execution: Any) -> None:
+        self._execution_tokens[execution.exec_arn] = self._activity.begin(f"execution {execution.name}")
+
+    def _on_execution_end(self, execution: Any) -> None:
+        token = self._execution_tokens.pop(execution.exec_arn, None)
+        machine_arn = execution.state_machine.arn
+        self._bus.publish(
+            "aws.states",
+            "Step Functions Execution Status Change",
+            [execution.exec_arn],
+            {
+                "executionArn": execution.exec_arn,
+                "stateMachineArn": machine_arn,
+                "name": execution.name,
+                "status": str(execution.status),
+                "startDate": int(execution.start_date.timestamp() * 1000),
+                "stopDate": int(execution.stop_date.timestamp() * 1000) if execution.stop_date else None,
+                "input": json.dumps(execution.input_data),
+                "output": json.dumps(execution.output) if execution.output is not None else None,
+                "error": execution.error,
+                "cause": execution.cause,
+            },
+        )
+        if token is not None:
+            self._activity.end(token)
+
+    def _deliver(self, target_arn: str, event: Any) -> None:
+        """Hand an event to a function, state machine or queue.
+
+        Raises:
+            LocalCloudError: it does not take it.
+        """
+        body = json.dumps(event)
+        service = target_arn.split(":")[2]
+        if service == "lambda":
+            self._functions.invoke_async(target_arn, body.encode())
+        elif service == "states":
+            self._state_machine_backend().start_execution(
+                target_arn, name=f"{uuid.uuid4()}_{uuid.uuid4()}"[:80], execution_input=body
+            )
+        elif service == "sqs":
+            from moto.sqs.models import sqs_backends
+
+            backend = sqs_backends[self.template.account_id][self.region]
+            backend.send_message(target_arn.rsplit(":", 1)[1], body)
+        else:
+            raise LocalCloudError(f"nothing here takes events for {target_arn}")
+
+    def _state_machine_backend(self) -> Any:
+        from moto.stepfunctions.parser.models import stepfunctions_parser_backends
+
+        return stepfunctions_parser_backends[self.template.account_id][self.region]
+
+
+@contextlib.contextmanager
+def _quiet(name: str, log_path: Path) -> Any:
+    """Send what the logger `name` says to a file instead of the console."""
+    logger = logging.getLogger(name)
+    handler = logging.FileHandler(log_path, delay=True)
+    propagate = logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.propagate = propagate
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def _reset_moto() -> None:
+    from moto.core.base_backend import BackendDict
+
+    # moto's own reset also forgets which backends there are, for good.
+    instances: list[Any] = list(BackendDict._instances)  # type: ignore[misc]  # noqa: SLF001
+    for backend in instances:
+        for of_account in backend.values():
+            of_account.reset()

@@ -1,0 +1,390 @@
+"""Functions as a service: pools of function processes, synchronous and asynchronous calls, dead letters."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from structureflow_local.cloud.activity import Activity
+from structureflow_local.cloud.errors import FunctionProcessError, UnknownResourceError
+from structureflow_local.cloud.processes import FunctionProcess, Spawner
+from structureflow_local.cloud.template import FunctionSpec
+
+MAX_SYNC_BYTES: Final = 6 * 1024 * 1024
+MAX_ASYNC_BYTES: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One call of a function, as its REPORT line and the pool saw it.
+
+    Attributes:
+        function: logical id.
+        started_at: seconds since the epoch.
+        duration_ms, billed_ms, init_ms: of the REPORT line; `init_ms` is None for a warm process.
+        memory_mb: as the template declares it.
+        max_memory_mb: highest resident memory of the process so far; None where it cannot be known.
+        cold: the call started its process's runtime.
+        asynchronous: the caller did not wait.
+        attempt: 1 for the first try, up to 3 for asynchronous calls.
+        error: the error's type, None on success.
+    """
+
+    function: str
+    request_id: str
+    started_at: float
+    duration_ms: float
+    billed_ms: int
+    init_ms: float | None
+    memory_mb: int
+    max_memory_mb: int | None
+    cold: bool
+    asynchronous: bool
+    attempt: int
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class InvocationResult:
+    """Result of a synchronous call.
+
+    Attributes:
+        payload: what the handler returned, or the error object (``errorType``, ``errorMessage``, …).
+        error: the error's type, None on success.
+        log_tail: the last 4 KB that the function printed.
+    """
+
+    payload: Any
+    error: str | None
+    log_tail: str
+    invocation: Invocation
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An event that was given up.
+
+    Attributes:
+        source: logical id of the function, or the place of the rule, that gave up.
+        payload: the event.
+        error: the last error's type.
+        message: the last error's message.
+        attempts: how often it was tried.
+        destination_arn: where it was sent; None when the template names no place.
+    """
+
+    source: str
+    payload: Any
+    error: str
+    message: str
+    attempts: int
+    destination_arn: str | None
+
+
+class FunctionPool:
+    """The processes of one function: reused when idle, more when all are busy, never more than `capacity`."""
+
+    def __init__(
+        self, spec: FunctionSpec, capacity: int, start: Callable[[FunctionSpec, int], FunctionProcess]
+    ) -> None:
+        self.spec = spec
+        self._capacity = capacity
+        self._start = start
+        self._idle: list[FunctionProcess] = []
+        self._alive = 0
+        self._started = 0
+        self._changed = threading.Condition()
+
+    def prewarm(self) -> None:
+        """Start one process if there is none, so that the next call finds it."""
+        with self._changed:
+            if self._alive:
+                return
+            self._alive += 1
+        self._put_back(self._new_process())
+
+    def call(self, payload: bytes, request_id: str, *, asynchronous: bool, attempt: int) -> InvocationResult:
+        """Call the function on a free process; wait for one when all are busy.
+
+        Raises:
+            FunctionProcessError: no process can be started.
+        """
+        process = self._take()
+        cold = process.calls == 0
+        started_at = time.time()
+        try:
+            answer = process.invoke(payload, request_id)
+        except BaseException:
+            self._throw_away(process)
+            raise
+        if answer.broken:
+            self._throw_away(process)
+        else:
+            self._put_back(process)
+        invocation = Invocation(
+            function=self.spec.logical_id,
+            request_id=request_id,
+            started_at=started_at,
+            duration_ms=answer.duration_ms,
+            billed_ms=answer.billed_ms,
+            init_ms=answer.init_ms,
+            memory_mb=self.spec.memory_mb,
+            max_memory_mb=answer.max_memory_mb,
+            cold=cold,
+            asynchronous=asynchronous,
+            attempt=attempt,
+            error=answer.error,
+        )
+        return InvocationResult(_parse(answer.payload), answer.error, answer.log_tail, invocation)
+
+    def _take(self) -> FunctionProcess:
+        with self._changed:
+            while True:
+                while self._idle:
+                    process = self._idle.pop()
+                    if process.alive():
+                        return process
+                    self._alive -= 1
+                if self._alive < self._capacity:
+                    self._alive += 1
+                    break
+                self._changed.wait()
+        return self._new_process()
+
+    def _new_process(self) -> FunctionProcess:
+        with self._changed:
+            self._started += 1
+            number = self._started
+        try:
+            return self._start(self.spec, number)
+        except BaseException:
+            with self._changed:
+                self._alive -= 1
+                self._changed.notify()
+            raise
+
+    def _put_back(self, process: FunctionProcess) -> None:
+        with self._changed:
+            self._idle.append(process)
+            self._changed.notify()
+
+    def _throw_away(self, process: FunctionProcess) -> None:
+        try:
+            process.kill()
+        finally:
+            with self._changed:
+                self._alive -= 1
+                self._changed.notify()
+
+
+class Functions:
+    """All functions of the template.
+
+    Args:
+        specs: by logical id.
+        endpoint_url: where the functions find the local AWS services.
+        state_dir: logs go to ``logs/{logical id}/{number}.log`` below it, scratch folders to ``tmp/``.
+        retry_delays_s: pauses before the second and third try of an asynchronous call.
+        deliver: sends a failure record to a destination ARN.
+        dead_letters: gets the events that were given up.
+    """
+
+    def __init__(
+        self,
+        specs: Mapping[str, FunctionSpec],
+        *,
+        spawner: Spawner,
+        activity: Activity,
+        endpoint_url: str,
+        region: str,
+        state_dir: Path,
+        retry_delays_s: Sequence[float],
+        deliver: Callable[[str, Any], None],
+        dead_letters: list[DeadLetter],
+    ) -> None:
+        self._specs = specs
+        self._spawner = spawner
+        self._activity = activity
+        self._endpoint_url = endpoint_url
+        self._region = region
+        self._state_dir = state_dir
+        self._retry_delays_s = tuple(retry_delays_s)
+        self._deliver = deliver
+        self._dead_letters = dead_letters
+        cores = max(2, os.cpu_count() or 1)
+        self._pools = {
+            logical_id: FunctionPool(spec, min(spec.reserved_concurrency or cores, cores), self._start)
+            for logical_id, spec in specs.items()
+        }
+        self._by_name = {name: spec for spec in specs.values() for name in (spec.logical_id, spec.name, spec.arn)}
+        self._owners: dict[str, str] = {}
+        self._closing = threading.Event()
+        self.invocations: list[Invocation] = []
+
+    def find(self, name: str) -> FunctionSpec:
+        """Return the function with that logical id, name or ARN (also with a qualifier ``:$LATEST``).
+
+        Raises:
+            UnknownResourceError: there is none.
+        """
+        spec = self._by_name.get(name) or self._by_name.get(name.removesuffix(":$LATEST"))
+        if spec is None:
+            raise UnknownResourceError(f"no function {name!r}; there are {', '.join(self._specs) or 'none'}")
+        return spec
+
+    def owner_of(self, access_key: str) -> str | None:
+        """Return the logical id of the function whose process signs with `access_key`."""
+        return self._owners.get(access_key)
+
+    def prewarm(self) -> None:
+        """Start a process for every function; failures show at the first call."""
+        for pool in self._pools.values():
+            if self._closing.is_set():
+                return
+            try:
+                pool.prewarm()
+            except FunctionProcessError:
+                return
+
+    def invoke(self, name: str, payload: bytes) -> InvocationResult:
+        """Call a function and wait for its result.
+
+        Raises:
+            UnknownResourceError: there is no such function.
+            FunctionProcessError: its process cannot be started.
+        """
+        with self._activity.busy(f"function {name}"):
+            return self._call(self.find(name), payload, str(uuid.uuid4()), asynchronous=False, attempt=1)
+
+    def invoke_async(self, name: str, payload: bytes) -> str:
+        """Queue a call and return its request id; on errors it is tried again, then becomes a dead letter.
+
+        Raises:
+            UnknownResourceError: there is no such function.
+        """
+        spec = self.find(name)
+        request_id = str(uuid.uuid4())
+        token = self._activity.begin(f"function {spec.logical_id}")
+        threading.Thread(
+            target=self._run_async, args=(spec, payload, request_id, token), name=f"async-{spec.name}", daemon=True
+        ).start()
+        return request_id
+
+    def close(self) -> None:
+        """Start no further tries; running calls end when the spawner ends their processes."""
+        self._closing.set()
+
+    def _run_async(self, spec: FunctionSpec, payload: bytes, request_id: str, token: int) -> None:
+        try:
+            attempt = 1
+            while True:
+                try:
+                    result = self._call(spec, payload, request_id, asynchronous=True, attempt=attempt)
+                except FunctionProcessError as error:
+                    if self._closing.is_set():
+                        return
+                    self._give_up(spec, payload, request_id, attempt, error.code, error.message, None)
+                    return
+                if result.error is None:
+                    return
+                if attempt > spec.max_retries:
+                    message = str(result.payload.get("errorMessage", "")) if isinstance(result.payload, dict) else ""
+                    self._give_up(spec, payload, request_id, attempt, result.error, message, result.payload)
+                    return
+                delays = self._retry_delays_s or (0.0,)
+                if self._closing.wait(delays[min(attempt, len(delays)) - 1]):
+                    return
+                attempt += 1
+        finally:
+            self._activity.end(token)
+
+    def _give_up(
+        self, spec: FunctionSpec, payload: bytes, request_id: str, attempts: int, error: str, message: str, reply: Any
+    ) -> None:
+        event = _parse(payload)
+        destinations = [arn for arn in (spec.on_failure_arn, spec.dead_letter_arn) if arn is not None]
+        for arn in destinations or (None,):
+            self._dead_letters.append(DeadLetter(spec.logical_id, event, error, message, attempts, arn))
+        if spec.dead_letter_arn is not None:
+            self._deliver(spec.dead_letter_arn, event)
+        if spec.on_failure_arn is not None:
+            self._deliver(
+                spec.on_failure_arn,
+                {
+                    "version": "1.0",
+                    "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                    "requestContext": {
+                        "requestId": request_id,
+                        "functionArn": f"{spec.arn}:$LATEST",
+                        "condition": "RetriesExhausted",
+                        "approximateInvokeCount": attempts,
+                    },
+                    "requestPayload": event,
+                    "responseContext": {
+                        "statusCode": 200,
+                        "executedVersion": "$LATEST",
+                        "functionError": "Unhandled",
+                    },
+                    "responsePayload": reply,
+                },
+            )
+
+    def _call(
+        self, spec: FunctionSpec, payload: bytes, request_id: str, *, asynchronous: bool, attempt: int
+    ) -> InvocationResult:
+        result = self._pools[spec.logical_id].call(payload, request_id, asynchronous=asynchronous, attempt=attempt)
+        self.invocations.append(result.invocation)
+        return result
+
+    def _start(self, spec: FunctionSpec, number: int) -> FunctionProcess:
+        log_dir = self._state_dir / "logs" / spec.logical_id
+        scratch = self._state_dir / "tmp" / f"{spec.logical_id}-{number}"
+        log_dir.mkdir(parents=True, exist_ok=True)
+        scratch.mkdir(parents=True, exist_ok=True)
+        access_key = f"ASIA{secrets.token_hex(8).upper()}"
+        self._owners[access_key] = spec.logical_id
+        return FunctionProcess(
+            spec, self._spawner, self._environment(spec, access_key, scratch), log_dir / f"{number}.log"
+        )
+
+    def _environment(self, spec: FunctionSpec, access_key: str, scratch: Path) -> dict[str, str]:
+        """Return the whole environment: Lambda's own variables, then the template's, then the local endpoint."""
+        return {
+            "HOME": str(scratch),
+            "LANG": "en_US.UTF-8",
+            "PATH": os.defpath,
+            "TMPDIR": str(scratch),
+            "TZ": ":UTC",
+            "AWS_DEFAULT_REGION": self._region,
+            "AWS_EXECUTION_ENV": f"AWS_Lambda_{spec.runtime}",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(spec.memory_mb),
+            "AWS_LAMBDA_FUNCTION_NAME": spec.name,
+            "AWS_LAMBDA_FUNCTION_TIMEOUT": str(spec.timeout_s),
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_REGION": self._region,
+            "LAMBDA_TASK_ROOT": str(spec.code_dir),
+            "PYTHONPATH": os.pathsep.join(map(str, (spec.code_dir, *spec.python_path))),
+            "PYTHONUNBUFFERED": "1",
+            **spec.environment,
+            "AWS_ACCESS_KEY_ID": access_key,
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_SESSION_TOKEN": "local",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_ENDPOINT_URL": self._endpoint_url,
+        }
+
+
+def _parse(payload: bytes) -> Any:
+    try:
+        return json.loads(payload) if payload else None
+    except ValueError:
+        return payload.decode("utf-8", "replace")

@@ -1,0 +1,157 @@
+"""Where moto is changed, and why. Everything is put back by `Patches.undo`.
+
+Each change replaces one attribute of one module:
+
+* S3 notifications: moto calls targets synchronously inside the PUT and writes `eTag`; the local cloud needs to
+  know of every change and deliver events itself, later, in AWS's shape.
+* Lambda tasks of a state machine: moto makes a client per task and calls its own container-based Lambda.
+  Creating boto3 clients in parallel threads is not safe, and there is no container here.
+* Clients of other service tasks: the same thread safety, and the right port (moto reads it from the
+  environment, which would be the whole process's).
+* Executions without a name: moto calls them all None, and refuses the second; AWS names them by a UUID.
+* End of an execution: nobody is told; waiting until all is idle and the status-change event need it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from structureflow_local.cloud.errors import FunctionProcessError, UnknownResourceError
+from structureflow_local.cloud.functions import Functions
+
+
+class Patches:
+    """The changes to moto that are in force."""
+
+    def __init__(self) -> None:
+        self._originals: list[tuple[Any, str, Any]] = []
+
+    def replace(self, owner: Any, name: str, value: Any) -> Any:
+        """Set an attribute and return what it was."""
+        original = getattr(owner, name)
+        self._originals.append((owner, name, original))
+        setattr(owner, name, value)
+        return original
+
+    def undo(self) -> None:
+        """Put everything back, last change first."""
+        while self._originals:
+            owner, name, original = self._originals.pop()
+            setattr(owner, name, original)
+
+
+def route_s3_notifications(patches: Patches, notify: Callable[[str, Any, Any], None]) -> None:
+    """Call ``notify(event name, bucket, key)`` for every change of an object instead of moto's own delivery."""
+    from moto.s3 import notifications
+
+    def send_event(account_id: str, event_name: Any, bucket: Any, key: Any) -> None:  # noqa: ARG001 - moto's own
+        notify(str(event_name.value), bucket, key)
+
+    patches.replace(notifications, "send_event", send_event)
+
+
+def route_lambda_tasks(patches: Patches, functions: Functions) -> None:
+    """Let Lambda tasks of state machines call the local function processes."""
+    from moto.stepfunctions.parser.asl.component.state.exec.state_task import lambda_eval_utils
+
+    def invoke(parameters: dict[str, Any], region: str, state_credentials: Any) -> dict[str, Any]:  # noqa: ARG001
+        payload = parameters.get("Payload", b"{}")
+        body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+        name = str(parameters["FunctionName"])
+        metadata: dict[str, Any] = {"HTTPStatusCode": 200, "RequestId": ""}
+        try:
+            if parameters.get("InvocationType") == "Event":
+                functions.invoke_async(name, body)
+                return {"StatusCode": 202, "Payload": "", "ResponseMetadata": metadata}
+            result = functions.invoke(name, body)
+        except UnknownResourceError as error:
+            raise _client_error(404, "ResourceNotFoundException", error.message) from error
+        except FunctionProcessError as error:
+            raise _client_error(500, "ServiceException", error.message) from error
+        response: dict[str, Any] = {
+            "StatusCode": 200,
+            "ExecutedVersion": "$LATEST",
+            "Payload": result.payload,
+            "ResponseMetadata": metadata,
+        }
+        if result.error is not None:
+            response["FunctionError"] = "Unhandled"
+        return response
+
+    patches.replace(lambda_eval_utils, "_invoke_lambda_function", invoke)
+
+
+def _client_error(status: int, code: str, message: str) -> Exception:
+    from botocore.exceptions import ClientError
+
+    metadata: Any = {"HTTPStatusCode": status, "RequestId": ""}
+    return ClientError({"Error": {"Code": code, "Message": message}, "ResponseMetadata": metadata}, "Invoke")
+
+
+def route_service_tasks(patches: Patches, endpoint_url: str) -> None:
+    """Let all other service tasks of state machines call this cloud, with clients made one at a time."""
+    import boto3
+    from moto.stepfunctions.parser.asl.utils import boto_client
+
+    lock = threading.Lock()
+    session = boto3.Session(aws_access_key_id="stepfunctions", aws_secret_access_key="local")  # noqa: S106
+
+    class OneAtATime:
+        """Stands in for the module `boto3`."""
+
+        @staticmethod
+        def client(**arguments: Any) -> Any:
+            arguments["endpoint_url"] = endpoint_url
+            with lock:
+                return session.client(**arguments)
+
+    patches.replace(boto_client, "boto3", OneAtATime)
+
+
+def name_executions(patches: Patches) -> None:
+    """Give an execution that is started without a name one of its own."""
+    from moto.stepfunctions.parser.models import StepFunctionsParserBackend
+
+    original = StepFunctionsParserBackend.start_execution
+
+    def start_execution(self: Any, state_machine_arn: str, name: str | None = None, *args: Any, **named: Any) -> Any:
+        return original(self, state_machine_arn, name or str(uuid.uuid4()), *args, **named)
+
+    patches.replace(StepFunctionsParserBackend, "start_execution", start_execution)
+
+
+def watch_executions(patches: Patches, started: Callable[[Any], None], ended: Callable[[Any], None]) -> None:
+    """Call `started` before an execution begins and `ended` after its final state is known.
+
+    An error of the interpreter itself ends the execution as failed; moto would leave it running for ever.
+    """
+    from moto.stepfunctions.parser.api import ExecutionStatus
+    from moto.stepfunctions.parser.backend.execution import Execution
+    from moto.stepfunctions.parser.backend.execution_worker import ExecutionWorker
+
+    original_start = Execution.start
+    original_logic = ExecutionWorker._execution_logic  # noqa: SLF001 - no public seam
+
+    def start(self: Any) -> None:
+        started(self)
+        original_start(self)
+
+    def execution_logic(self: Any) -> None:
+        execution = self._execution_communication.execution
+        try:
+            original_logic(self)  # type: ignore[no-untyped-call]
+        except Exception as error:
+            execution.exec_status = ExecutionStatus.FAILED
+            execution.stop_date = datetime.now(UTC)
+            execution.error, execution.cause = "States.Runtime", f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            ended(execution)
+
+    patches.replace(Execution, "start", start)
+    patches.replace(ExecutionWorker, "_execution_logic", execution_logic)

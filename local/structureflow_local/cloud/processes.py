@@ -1,0 +1,409 @@
+"""Function processes: AWS's runtime interface emulator around AWS's Python runtime client.
+
+`Spawner` talks to the process that starts and ends them (see `spawner.py`); `FunctionProcess` is one
+execution environment of one function and serves one call at a time, as on Lambda.
+"""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import platform
+import random
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from structureflow_local.cloud.errors import FunctionProcessError
+from structureflow_local.cloud.spawner import descendants
+from structureflow_local.cloud.template import FunctionSpec
+
+_PORTS: Final = range(20_000, 32_000)
+_START_TIMEOUT_S: Final = 20.0
+_REPORT_TIMEOUT_S: Final = 2.0
+#: How much longer than the function's own timeout to wait for the emulator to notice it.
+_GRACE_S: Final = 10.0
+
+_REPORT = re.compile(rb"REPORT RequestId: (\S+)\t.*?Duration: ([\d.]+) ms\tBilled Duration: (\d+) ms")
+_INIT_REPORT = re.compile(rb"INIT REPORT\(durationMs: ([\d.]+)\)")
+#: Lines of the emulator itself, which CloudWatch would not show.
+_RAPID_LINE = re.compile(rb"^.*\(rapid\).*\n?", re.MULTILINE)
+
+
+class Spawner:
+    """Starts and ends processes through the spawner process; may be used from several threads.
+
+    Args:
+        log_path: for what the spawner itself has to say.
+        remove_at_end: a folder that is removed when all processes are gone, however this process ends.
+
+    Raises:
+        FunctionProcessError: from `spawn`, once the spawner itself is gone.
+    """
+
+    def __init__(self, log_path: Path, *, remove_at_end: Path | None = None) -> None:
+        script = [sys.executable, "-I", "-S", str(Path(__file__).with_name("spawner.py"))]
+        with log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*script, *([str(remove_at_end)] if remove_at_end is not None else [])],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._lock = threading.Lock()
+        self._ids = itertools.count()
+        self._answers: dict[int, dict[str, Any]] = {}
+        self._exits: dict[int, int] = {}
+        self._callbacks: dict[int, Callable[[int], None]] = {}
+        self._changed = threading.Condition()
+        self._gone = False
+        self._closing = False
+        self._reader = threading.Thread(target=self._read, name="spawner-reader", daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """The spawner's own process id."""
+        return self._process.pid
+
+    def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        log_path: Path,
+        on_exit: Callable[[int], None] | None = None,
+    ) -> int:
+        """Start a process in a session of its own, its output appended to `log_path`; return its id.
+
+        `on_exit` is called with its exit code (negative: the signal) on a thread of its own.
+        """
+        answer = self._ask({"op": "spawn", "argv": list(argv), "env": dict(env), "cwd": str(cwd), "log": str(log_path)})
+        if "error" in answer:
+            raise FunctionProcessError(f"cannot start {argv[0]}: {answer['error']}")
+        pid = int(answer["pid"])
+        if on_exit is not None:
+            with self._changed:
+                self._callbacks[pid] = on_exit
+                code = self._exits.get(pid)
+            if code is not None:
+                self._call_back(pid, code)
+        return pid
+
+    def kill(self, pid: int) -> None:
+        """End a process that `spawn` started and everything below it; return when it is gone.
+
+        Once the spawner is closed, or gone, nothing that it started is left; then this does nothing.
+        """
+        if not self._closing and not self._gone:
+            self._ask({"op": "kill", "pid": pid})
+
+    def exit_code(self, pid: int) -> int | None:
+        """Return the exit code of a process, None while it runs."""
+        with self._changed:
+            return self._exits.get(pid)
+
+    def close(self) -> None:
+        """End every process that was started, and the spawner."""
+        self._closing = True
+        stdin = self._process.stdin
+        if stdin is not None and not stdin.closed:
+            with self._lock:
+                stdin.close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(timeout=5)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        number = next(self._ids)
+        line = json.dumps({"id": number, **command}).encode() + b"\n"
+        with self._lock:
+            stdin = self._process.stdin
+            if stdin is None or stdin.closed:
+                raise FunctionProcessError("the local cloud is closed")
+            try:
+                stdin.write(line)
+                stdin.flush()
+            except BrokenPipeError as error:
+                raise FunctionProcessError("the spawner process is gone") from error
+        with self._changed:
+            self._changed.wait_for(lambda: number in self._answers or self._gone)
+            if number not in self._answers:
+                raise FunctionProcessError("the spawner process is gone")
+            return self._answers.pop(number)
+
+    def _read(self) -> None:
+        stdout = self._process.stdout
+        for line in stdout or ():
+            message = json.loads(line)
+            with self._changed:
+                if "exit" in message:
+                    self._exits[message["exit"]] = message["code"]
+                else:
+                    self._answers[message["id"]] = message
+                self._changed.notify_all()
+            if "exit" in message:
+                self._call_back(message["exit"], message["code"])
+        with self._changed:
+            self._gone = True
+            self._changed.notify_all()
+
+    def _call_back(self, pid: int, code: int) -> None:
+        with self._changed:
+            callback = self._callbacks.pop(pid, None)
+        if callback is not None:
+            threading.Thread(target=callback, args=(code,), name=f"exit-{pid}", daemon=True).start()
+
+
+def emulator_path() -> Path:
+    """Return the runtime interface emulator that ships inside aws-sam-cli.
+
+    Raises:
+        FunctionProcessError: it is not installed, or has none for this machine.
+    """
+    machine = platform.machine().lower()
+    suffix = {"x86_64": "x86_64", "amd64": "x86_64", "arm64": "arm64", "aarch64": "arm64"}.get(machine)
+    if suffix is None or sys.platform != "linux":
+        raise FunctionProcessError(
+            f"the runtime interface emulator exists for Linux on x86_64 and arm64, not for {sys.platform} on {machine}"
+        )
+    for folder in map(Path, sys.path):
+        path = folder / "samcli" / "local" / "rapid" / f"aws-lambda-rie-{suffix}"
+        if path.is_file():
+            return path
+    raise FunctionProcessError("aws-sam-cli is not installed in this environment; it brings the runtime emulator")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a function process said to one call.
+
+    Attributes:
+        payload: the reply's text; of an error, an object with ``errorType`` and ``errorMessage``.
+        error: the error's type as Lambda names it, None on success.
+        broken: the process must not be used again.
+        duration_ms, billed_ms: as reported; the wall time when nothing was reported.
+        init_ms: time of the runtime's start when this call started it.
+        max_memory_mb: highest resident memory of the runtime so far; None where it cannot be known.
+        log_tail: the last 4 KB of what the function printed during this call.
+    """
+
+    payload: bytes
+    error: str | None
+    broken: bool
+    duration_ms: float
+    billed_ms: int
+    init_ms: float | None
+    max_memory_mb: int | None
+    log_tail: str
+
+
+class FunctionProcess:
+    """One execution environment of a function: an emulator process and, from the first call on, its runtime.
+
+    Args:
+        environment: variables of the process, complete; nothing is inherited.
+
+    Raises:
+        FunctionProcessError: it does not start.
+    """
+
+    def __init__(self, spec: FunctionSpec, spawner: Spawner, environment: Mapping[str, str], log_path: Path) -> None:
+        self.spec = spec
+        self.calls = 0
+        self._spawner = spawner
+        self._log_path = log_path
+        self._port = 0
+        self.pid = 0
+        emulator = emulator_path()
+        for _ in range(5):
+            if self._start(emulator, environment):
+                return
+        raise FunctionProcessError(f"{spec.logical_id}: the runtime emulator does not start; see {log_path}")
+
+    def _start(self, emulator: Path, environment: Mapping[str, str]) -> bool:
+        self._port, runtime_port = _free_ports(2)
+        self.pid = self._spawner.spawn(
+            [
+                str(emulator),
+                "--runtime-interface-emulator-address",
+                f"127.0.0.1:{self._port}",
+                "--runtime-api-address",
+                f"127.0.0.1:{runtime_port}",
+                sys.executable,
+                "-m",
+                "awslambdaric",
+                self.spec.handler,
+            ],
+            env=environment,
+            cwd=self.spec.code_dir,
+            log_path=self._log_path,
+        )
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while time.monotonic() < deadline and self._spawner.exit_code(self.pid) is None:
+            try:
+                socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
+            except OSError:
+                time.sleep(0.003)
+                continue
+            if self._spawner.exit_code(self.pid) is None:
+                return True
+        self._spawner.kill(self.pid)
+        return False
+
+    def invoke(self, payload: bytes, request_id: str) -> Answer:
+        """Call the function once and wait for it.
+
+        Never raises for a failure of the function: a crash, a timeout or a lost process is an `Answer` with
+        `error`, and `broken` when the process must be thrown away.
+        """
+        self.calls += 1
+        log_start = self._log_path.stat().st_size
+        started = time.monotonic()
+        error: str | None
+        try:
+            status, body = self._post(payload, request_id)
+        except TimeoutError:
+            text, error, broken = _timed_out(self.spec.timeout_s, request_id), "Sandbox.Timedout", True
+        except (OSError, http.client.HTTPException) as failure:
+            message = f"RequestId: {request_id} Error: the function process is gone: {failure}"
+            text, error, broken = _error("Runtime.ExitError", message), "Runtime.ExitError", True
+        else:
+            text, error, broken = _judge(status, body, request_id, self.spec.timeout_s)
+        wall_ms = (time.monotonic() - started) * 1000
+        log, report = self._await_report(log_start, request_id, wait=not broken)
+        init = _INIT_REPORT.search(log)
+        duration_ms = float(report[2]) if report else wall_ms
+        return Answer(
+            payload=text,
+            error=error,
+            broken=broken,
+            duration_ms=duration_ms,
+            billed_ms=int(report[3]) if report else int(-(-wall_ms // 1)),
+            init_ms=float(init[1]) if init else None,
+            max_memory_mb=None if broken else _peak_memory_mb(self.pid),
+            log_tail=_RAPID_LINE.sub(b"", log)[-4096:].decode("utf-8", "replace"),
+        )
+
+    def kill(self) -> None:
+        """End the process and everything below it."""
+        self._spawner.kill(self.pid)
+
+    def alive(self) -> bool:
+        """Tell whether the process still runs."""
+        return self._spawner.exit_code(self.pid) is None
+
+    def _post(self, payload: bytes, request_id: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=self.spec.timeout_s + _GRACE_S)
+        try:
+            connection.request(
+                "POST",
+                "/2015-03-31/functions/function/invocations",
+                body=payload,
+                headers={"Content-Type": "application/json", "X-Amzn-RequestId": request_id},
+            )
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def _await_report(self, start: int, request_id: str, *, wait: bool) -> tuple[bytes, re.Match[bytes] | None]:
+        """Return what was logged since `start`, and the REPORT line, which may follow the reply."""
+        deadline = time.monotonic() + (_REPORT_TIMEOUT_S if wait else 0.1)
+        while True:
+            with self._log_path.open("rb") as file:
+                file.seek(start)
+                log = file.read()
+            for report in _REPORT.finditer(log):
+                if report[1].decode() == request_id:
+                    return log, report
+            if time.monotonic() > deadline:
+                return log, None
+            time.sleep(0.002)
+
+
+def _judge(status: int, body: bytes, request_id: str, timeout_s: int) -> tuple[bytes, str | None, bool]:
+    """Tell a result from an error: payload, error type, and whether the process is broken."""
+    if body.startswith(b"Task timed out after"):
+        return _timed_out(timeout_s, request_id), "Sandbox.Timedout", True
+    try:
+        document = json.loads(body) if body else None
+    except ValueError:
+        if status == 200:
+            return body, None, False
+        return _error("Runtime.Unknown", body.decode("utf-8", "replace")), "Runtime.Unknown", True
+    if isinstance(document, dict) and "errorType" in document and "errorMessage" in document:
+        if status != 200:
+            return body, str(document["errorType"]), True
+        # Only the runtime client writes the request id of this very call beside the two.
+        if document.get("requestId") == request_id:
+            kept = {
+                key: document[key]
+                for key in ("errorMessage", "errorType", "requestId", "stackTrace")
+                if key in document
+            }
+            return json.dumps(kept).encode(), str(document["errorType"]), False
+    if status != 200:
+        return _error("Runtime.Unknown", body.decode("utf-8", "replace")), "Runtime.Unknown", True
+    return body or b"null", None, False
+
+
+def _error(kind: str, message: str) -> bytes:
+    return json.dumps({"errorType": kind, "errorMessage": message}).encode()
+
+
+def _timed_out(timeout_s: int, request_id: str) -> bytes:
+    return _error("Sandbox.Timedout", f"RequestId: {request_id} Error: Task timed out after {timeout_s:.2f} seconds")
+
+
+def _peak_memory_mb(root: int) -> int | None:
+    if sys.platform != "linux":
+        return None
+    peak_kb = 0
+    for pid in descendants(root):
+        try:
+            status = Path("/proc", str(pid), "status").read_text()
+        except OSError:
+            continue
+        for line in status.splitlines():
+            if line.startswith("VmHWM:"):
+                peak_kb += int(line.split()[1])
+    return -(-peak_kb // 1024) or None
+
+
+_port_lock = threading.Lock()
+_ports_given: set[int] = set()
+
+
+def _free_ports(count: int) -> list[int]:
+    """Return ports that nothing listens on, below the range that the kernel gives to outgoing connections."""
+    ports: list[int] = []
+    with _port_lock:
+        for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+            if port in _ports_given:
+                continue
+            with socket.socket() as probe:
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+            _ports_given.add(port)
+            ports.append(port)
+            if len(ports) == count:
+                return ports
+    raise FunctionProcessError("no free port is left")
