@@ -15,8 +15,8 @@ and ends after the last frame.
 
 Measured on 73 real 720p frames (20 held, 43 carried by motion, 10 cross-faded): the file has a quarter of the
 raw planes' bytes, and writing and reading it take a quarter of the time that moving the saved bytes twice would at
-a Lambda's 625 Mbps. FFV1 and PNG take six to ten times as long to write and are no smaller; JPEG at quality 95 is
-half the size but loses what x264 should get.
+a Lambda's 625 Mbps. FFV1 and PNG take six to ten times as long to write and are no smaller; JPEG at quality 95 has
+0.6 of the size but loses what x264 should get.
 """
 
 from __future__ import annotations
