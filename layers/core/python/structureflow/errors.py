@@ -191,6 +191,10 @@ class FrameCorruptError(FrameCacheError):
     """A cached frame's bytes are no decodable JPEG, or not the ones that the manifest lists."""
 
 
+class FrameCacheConflictError(TransientError, FrameCacheError):
+    """Another writer puts other frames into the same timeline at the same time; a later try may succeed."""
+
+
 # --- jobs --------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,546 @@
+"""The frame cache: a timeline's frames as JPEGs in the store, the same copy for every job, machine and screen.
+
+The manifest is the commit. It is written after the last frame and lists every frame with what its bytes must
+be; without it there is no cache, whatever lies in the folder. Transfers are concurrent and in memory; how many
+are in flight, and how many pixels they hold, is bounded.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import logging
+import random
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from structureflow import keys
+from structureflow.errors import (
+    FrameCacheConflictError,
+    FrameCacheError,
+    FrameCorruptError,
+    FrameNotFoundError,
+    InvalidKeyError,
+    ObjectNotFoundError,
+    TimelineNotFoundError,
+)
+from structureflow.frames.chunks import (
+    Chunk,
+    OpenVideo,
+    chunks_identity,
+    decode_chunks,
+    fetch_chunks,
+    list_chunks,
+    open_video,
+)
+from structureflow.frames.jpeg import encode_jpeg, jpeg_size, perceptual_hash, thumbnail
+from structureflow.frames.manifest import (
+    CacheCheck,
+    ChunkEntry,
+    FrameManifest,
+    FrameRecord,
+    compare_listing,
+    read_manifest,
+)
+from structureflow.frames.pages import FrameB64, FramePage, FrameUrl, FrameUrlPage
+from structureflow.frames.writer import (
+    DEFAULT_CONCURRENCY,
+    DEFAULT_PIXEL_BYTES,
+    DEFAULT_QUALITY,
+    FrameCacheWriter,
+    decode_record,
+    examine_frame,
+)
+from structureflow.storage.base import Storage
+
+__all__ = ["CacheCheck", "Chunk", "Frame", "FrameCache", "FrameCacheWriter", "FrameManifest", "FrameRecord"]
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+THUMBNAIL_QUALITY: Final = 75
+#: Base64 and its JSON in one page. A synchronous Lambda reply may have 6 MB; the rest is for the caller.
+DEFAULT_PAGE_BYTES: Final = 4_500_000
+_JSON_BYTES_PER_FRAME: Final = 320
+#: Tries of a writing that can be repeated, when another writer comes in between.
+_CONFLICT_ATTEMPTS: Final = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """A frame of a timeline.
+
+    Attributes:
+        sequence: its number, zero-based.
+        chunk_id: the source chunk it comes from.
+        timestamp: presentation time in seconds, on the clock of the whole timeline.
+        image: ``(H, W, 3) uint8 RGB``.
+        perceptual_hash: 16 hex digits; empty in a frame that is yet to be written.
+    """
+
+    sequence: int
+    chunk_id: str
+    timestamp: float
+    image: NDArray[np.uint8]
+    perceptual_hash: str = ""
+
+
+class FrameCache:
+    """The frame caches of a store, one per timeline.
+
+    Args:
+        storage: where they are.
+        concurrency: requests in flight.
+        pixel_bytes: bytes of pixels that one reading or writing holds at once (at least two frames).
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        pixel_bytes: int = DEFAULT_PIXEL_BYTES,
+    ) -> None:
+        if concurrency < 1:
+            raise ValueError(f"concurrency: expected 1 or more, got {concurrency}")
+        self._storage = storage
+        self._concurrency = concurrency
+        self._pixel_bytes = pixel_bytes
+
+    @property
+    def storage(self) -> Storage:
+        """Where the caches are."""
+        return self._storage
+
+    # --- the manifest --------------------------------------------------------------------------------
+
+    def manifest(self, timeline_id: str) -> FrameManifest:
+        """Read the manifest, in one request.
+
+        Raises:
+            TimelineNotFoundError: there is none; a run that died half-way leaves none.
+            FrameCacheError: it cannot be used.
+        """
+        return read_manifest(self._storage, timeline_id)
+
+    def cache_exists(self, timeline_id: str, *, source_identity: str | None = None) -> bool:
+        """Tell, in one request, whether a timeline's frames are there to the last one, in a format known here.
+
+        With `source_identity`, tell whether they are those of that very source.
+        """
+        try:
+            manifest = self.manifest(timeline_id)
+        except TimelineNotFoundError:
+            return False
+        except FrameCacheError as error:
+            _log.warning("%s: counted as absent", error)
+            return False
+        return source_identity is None or manifest.source_identity == source_identity
+
+    def source_identity(self, timeline_id: str) -> str:
+        """Return the identity of the source whose frames are cached; errors as `manifest`."""
+        return self.manifest(timeline_id).source_identity
+
+    def check_cache(self, timeline_id: str) -> CacheCheck:
+        """Compare a listing with the manifest, a page in memory at a time; no frame is read.
+
+        Raises:
+            TimelineNotFoundError: there is no manifest.
+            FrameCacheError: it cannot be used.
+        """
+        return compare_listing(self._storage, self.manifest(timeline_id))
+
+    # --- writing -------------------------------------------------------------------------------------
+
+    def writer(
+        self, timeline_id: str, *, quality: int = DEFAULT_QUALITY, source_identity: str = ""
+    ) -> FrameCacheWriter:
+        """Return a writer of a timeline's frames, to be used in a ``with`` block; see `FrameCacheWriter`."""
+        return FrameCacheWriter(
+            self._storage,
+            timeline_id,
+            quality=quality,
+            source_identity=source_identity,
+            concurrency=self._concurrency,
+            pixel_bytes=self._pixel_bytes,
+        )
+
+    def cache_frames(
+        self,
+        timeline_id: str,
+        frames: Iterable[Frame],
+        *,
+        quality: int = DEFAULT_QUALITY,
+        source_identity: str = "",
+    ) -> FrameManifest:
+        """Write all frames of a timeline, in rising order of sequence, and then the manifest.
+
+        What was cached before is replaced. Images must not be changed while they are being written.
+
+        Raises:
+            FrameCacheError: no frames, or sequence numbers that do not rise.
+            FrameCacheConflictError: another writer puts other frames there at the same time; a sequence
+                (not an iterator) of frames is written again a few times before that.
+            NotAnImageError: an image is no ``(H, W, 3) uint8``.
+            StorageError: a frame cannot be stored; there is no manifest then.
+        """
+
+        def write() -> FrameManifest:
+            with self.writer(timeline_id, quality=quality, source_identity=source_identity) as writer:
+                for frame in frames:
+                    writer.add(frame.sequence, frame.image, timestamp=frame.timestamp, chunk_id=frame.chunk_id)
+                return writer.commit()
+
+        return _until_alone(write) if isinstance(frames, Sequence) else write()
+
+    def cache_videos(
+        self,
+        timeline_id: str,
+        chunks: Iterable[Chunk],
+        *,
+        quality: int = DEFAULT_QUALITY,
+        source_identity: str = "",
+        opener: OpenVideo = open_video,
+    ) -> FrameManifest:
+        """Decode local videos in order and write their frames as one timeline; see `cache_frames`.
+
+        Raises:
+            MediaError: a video cannot be decoded; there is no manifest then.
+        """
+        frames = (
+            Frame(frame.sequence, frame.chunk_id, frame.timestamp, frame.image)
+            for frame in decode_chunks(chunks, opener)
+        )
+        return self.cache_frames(timeline_id, frames, quality=quality, source_identity=source_identity)
+
+    def rebuild(
+        self,
+        timeline_id: str,
+        *,
+        quality: int = DEFAULT_QUALITY,
+        source_identity: str | None = None,
+        max_chunk_bytes: int | None = None,
+        opener: OpenVideo = open_video,
+    ) -> FrameManifest:
+        """Write a timeline's frames anew from its source chunks, whatever was cached before.
+
+        Args:
+            timeline_id: the timeline; its chunks lie below ``timelines/{timeline_id}/chunks/``.
+            quality: of the JPEGs, 1 to 100.
+            source_identity: None makes one of the chunks' keys, sizes and ETags.
+            max_chunk_bytes: largest chunk.
+            opener: the decoder.
+
+        Raises:
+            TimelineNotFoundError: it has no chunks; the cache stays as it was.
+            MediaError: a chunk cannot be decoded.
+        """
+        chunks = list_chunks(self._storage, timeline_id)
+        identity = chunks_identity(chunks) if source_identity is None else source_identity
+
+        def write() -> FrameManifest:
+            fetched = fetch_chunks(self._storage, timeline_id, chunks, max_bytes=max_chunk_bytes)
+            with contextlib.closing(fetched):
+                return self.cache_videos(timeline_id, fetched, quality=quality, source_identity=identity, opener=opener)
+
+        return _until_alone(write)
+
+    def clear_cache(self, timeline_id: str, *, overlays: bool = False) -> int:
+        """Remove a timeline's manifest and frames, and its overlays if asked; return how many objects.
+
+        The manifest goes first, so a run that dies half-way leaves no cache rather than a broken one.
+        """
+        manifest_key = keys.timeline_manifest(timeline_id)
+        removed = int(self._storage.exists(manifest_key))
+        self._storage.delete([manifest_key])
+        removed += self._delete_below(keys.timeline_frames_prefix(timeline_id))
+        if overlays:
+            removed += self._delete_below(keys.timeline_overlays_prefix(timeline_id))
+        return removed
+
+    def _delete_below(self, prefix: str) -> int:
+        return self._storage.delete(info.key for info in self._storage.list(prefix))
+
+    def adopt_frames(self, timeline_id: str, *, fps: float, chunk_id: str = "") -> FrameManifest:
+        """Write the manifest of frames that lie in the folder without one, as an older program left them.
+
+        Keys without zero padding are understood. Timestamps were never stored: they become sequence / `fps`.
+
+        Raises:
+            TimelineNotFoundError: there are no frames.
+            FrameCorruptError: one is no JPEG; it is named.
+            FrameCacheError: two keys stand for one sequence number.
+            ValueError: `fps` is not above 0.
+        """
+        if not fps > 0:
+            raise ValueError(f"fps: expected more than 0, got {fps}")
+        found: dict[int, FrameRecord] = {}
+        for info in self._storage.list(keys.timeline_frames_prefix(timeline_id)):
+            try:
+                sequence = keys.parse_timeline_frame(info.key)
+            except InvalidKeyError as error:
+                _log.warning("not adopted: %s", error)
+                continue
+            if sequence in found:
+                raise FrameCacheError(
+                    f"timeline {timeline_id}: {found[sequence].key} and {info.key} are both frame {sequence}",
+                    sequence=sequence,
+                )
+            found[sequence] = FrameRecord(
+                sequence, info.key, info.etag, info.size_bytes, 0, sequence / fps, chunk_id, ""
+            )
+        if not found:
+            raise TimelineNotFoundError(f"timeline {timeline_id} has no frames", timeline_id=timeline_id)
+        ordered = sorted(found.values(), key=lambda record: record.sequence)
+        records: list[FrameRecord] = []
+        sizes: set[tuple[int, int]] = set()
+        for record, size in self._transfer(ordered, self._adopt, window=self._concurrency):
+            records.append(record)
+            sizes.add(size)
+        if len(sizes) != 1:
+            raise FrameCacheError(f"timeline {timeline_id}: expected frames of one size, got {sorted(sizes)}")
+        height, width = sizes.pop()
+        manifest = FrameManifest.build(
+            timeline_id,
+            records,
+            [ChunkEntry(chunk_id=chunk_id, width_px=width, height_px=height)],
+            quality=0,
+            source_identity="",
+        )
+        self._storage.put(keys.timeline_manifest(timeline_id), manifest.to_json(), content_type="application/json")
+        return manifest
+
+    def _adopt(self, record: FrameRecord) -> tuple[FrameRecord, tuple[int, int]]:
+        seen, image = examine_frame(self._storage, record)
+        return seen, (image.shape[0], image.shape[1])
+
+    # --- reading -------------------------------------------------------------------------------------
+
+    def iter_cached_frames(self, timeline_id: str, sequences: Iterable[int] | None = None) -> Iterator[Frame]:
+        """Iterate over frames in the order asked for (all: in rising order), reading ahead, memory bounded.
+
+        Only the frames asked for are read. Each is checked against the manifest.
+
+        Raises:
+            TimelineNotFoundError: no cached frames.
+            FrameNotFoundError: a sequence is not in the timeline, or its object is gone; it is named.
+            FrameCorruptError: its bytes are not those of the manifest; it is named.
+        """
+        manifest = self.manifest(timeline_id)
+        return self._iterate(manifest, manifest.select(sequences))
+
+    def _iterate(self, manifest: FrameManifest, records: list[FrameRecord]) -> Iterator[Frame]:
+        return self._transfer(records, self._load, window=self._window(manifest))
+
+    def load_cached_frames(self, timeline_id: str, sequences: Iterable[int] | None = None) -> list[Frame]:
+        """Load frames: all, a range, or a list of sequence numbers; errors as `iter_cached_frames`."""
+        return list(self.iter_cached_frames(timeline_id, sequences))
+
+    def _window(self, manifest: FrameManifest) -> int:
+        largest = max((chunk.width_px * chunk.height_px * 3 for chunk in manifest.chunks), default=1)
+        return max(2, min(self._concurrency, self._pixel_bytes // largest))
+
+    def _load(self, record: FrameRecord) -> Frame:
+        image = decode_record(self._read(record), record)
+        return Frame(record.sequence, record.chunk_id, record.timestamp, image, record.perceptual_hash)
+
+    def _read(self, record: FrameRecord) -> bytes:
+        try:
+            data = self._storage.get(record.key).data
+        except ObjectNotFoundError as error:
+            raise FrameNotFoundError(
+                f"frame {record.sequence} is listed in the manifest, but {record.key} is gone; rebuild the timeline",
+                sequence=record.sequence,
+                key=record.key,
+            ) from error
+        # The content decides, not the ETag: a copy of the cache in another store has other ETags.
+        if len(data) != record.size_bytes or zlib.crc32(data) != record.crc32:
+            raise FrameCorruptError(
+                f"frame {record.sequence}: expected {record.size_bytes} bytes with CRC-32 {record.crc32:08x}, "
+                f"got {len(data)} with {zlib.crc32(data):08x}",
+                sequence=record.sequence,
+                key=record.key,
+            )
+        return data
+
+    def _transfer(
+        self, records: Iterable[FrameRecord], work: Callable[[FrameRecord], _T], *, window: int
+    ) -> Generator[_T]:
+        """Apply `work` to records, `window` of them ahead of the caller, and give results in order."""
+        remaining = iter(records)
+        pending: deque[Future[_T]] = deque()
+        pool = ThreadPoolExecutor(min(window, self._concurrency), thread_name_prefix="frames")
+        try:
+            for record in islice(remaining, window):
+                pending.append(pool.submit(work, record))
+            while pending:
+                result = pending.popleft().result()
+                for record in islice(remaining, 1):
+                    pending.append(pool.submit(work, record))
+                yield result
+                del result
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    # --- screens -------------------------------------------------------------------------------------
+
+    def load_cached_frames_b64(
+        self,
+        timeline_id: str,
+        sequences: Iterable[int] | None = None,
+        *,
+        page: str | None = None,
+        limit: int = 200,
+        width_px: int | None = None,
+        quality: int = THUMBNAIL_QUALITY,
+        max_bytes: int = DEFAULT_PAGE_BYTES,
+    ) -> FramePage:
+        """Load a page of frames as base64 JPEGs.
+
+        Args:
+            timeline_id: the timeline.
+            sequences: which frames, in which order; the same for every page.
+            page: `next_page` of the page before; None for the first.
+            limit: most frames of a page.
+            width_px: scale wider frames down to this and encode them anew with `quality`; None gives the
+                stored JPEGs as they are.
+            quality: of thumbnails, 1 to 100.
+            max_bytes: most bytes of a page as JSON.
+
+        Raises:
+            FrameCacheError: a single frame exceeds `max_bytes`, or `page` is no page.
+        """
+        manifest = self.manifest(timeline_id)
+        records = manifest.select(sequences)
+        start = _page_start(page, len(records))
+        wanted = records[start : start + max(1, limit)]
+        if width_px is None:
+            work = self._stored_b64
+            window = self._concurrency
+        else:
+            width = width_px
+
+            def work(record: FrameRecord) -> FrameB64:
+                return _frame_b64(self._load(record), quality, width)
+
+            window = self._window(manifest)
+        taken: list[FrameB64] = []
+        used = 0
+        with contextlib.closing(self._transfer(wanted, work, window=window)) as loaded:
+            for frame in loaded:
+                used += len(frame.jpeg_base64) + _JSON_BYTES_PER_FRAME
+                if used > max_bytes:
+                    break
+                taken.append(frame)
+        if wanted and not taken:
+            raise FrameCacheError(
+                f"frame {wanted[0].sequence} alone exceeds a page of {max_bytes} bytes; ask for a smaller width_px, "
+                f"or for URLs",
+                sequence=wanted[0].sequence,
+            )
+        return FramePage(
+            timeline_id=timeline_id,
+            total=len(records),
+            frames=tuple(taken),
+            next_page=_next_page(start + len(taken), len(records)),
+        )
+
+    def _stored_b64(self, record: FrameRecord) -> FrameB64:
+        data = self._read(record)
+        height, width = jpeg_size(data)
+        return FrameB64(
+            sequence=record.sequence,
+            chunk_id=record.chunk_id,
+            timestamp=record.timestamp,
+            perceptual_hash=record.perceptual_hash,
+            width_px=width,
+            height_px=height,
+            jpeg_base64=base64.b64encode(data).decode(),
+        )
+
+    @staticmethod
+    def frames_to_b64(
+        frames: Iterable[Frame], quality: int = THUMBNAIL_QUALITY, *, width_px: int | None = None
+    ) -> list[FrameB64]:
+        """Encode frames in memory for screens, scaled down to `width_px` if given.
+
+        Raises:
+            NotAnImageError: an image is no ``(H, W, 3) uint8``.
+        """
+        return [_frame_b64(frame, quality, width_px) for frame in frames]
+
+    def load_frame_urls(
+        self,
+        timeline_id: str,
+        sequences: Iterable[int] | None = None,
+        *,
+        page: str | None = None,
+        limit: int = 1000,
+        expires_s: int = 3600,
+    ) -> FrameUrlPage:
+        """Return a page of URLs that read the stored JPEGs without credentials; one request in all."""
+        records = self.manifest(timeline_id).select(sequences)
+        start = _page_start(page, len(records))
+        wanted = records[start : start + max(1, limit)]
+        return FrameUrlPage(
+            timeline_id=timeline_id,
+            total=len(records),
+            frames=tuple(
+                FrameUrl(
+                    sequence=record.sequence,
+                    chunk_id=record.chunk_id,
+                    timestamp=record.timestamp,
+                    perceptual_hash=record.perceptual_hash,
+                    size_bytes=record.size_bytes,
+                    url=self._storage.presigned_url(record.key, expires_s=expires_s),
+                )
+                for record in wanted
+            ),
+            next_page=_next_page(start + len(wanted), len(records)),
+        )
+
+
+def _frame_b64(frame: Frame, quality: int, width_px: int | None) -> FrameB64:
+    image = frame.image if width_px is None else thumbnail(frame.image, width_px)
+    return FrameB64(
+        sequence=frame.sequence,
+        chunk_id=frame.chunk_id,
+        timestamp=frame.timestamp,
+        perceptual_hash=frame.perceptual_hash or perceptual_hash(frame.image),
+        width_px=image.shape[1],
+        height_px=image.shape[0],
+        jpeg_base64=base64.b64encode(encode_jpeg(image, quality)).decode(),
+    )
+
+
+def _page_start(page: str | None, total: int) -> int:
+    if page is None:
+        return 0
+    if not page.isascii() or not page.isdigit() or not 0 < int(page) < total:
+        raise FrameCacheError(f"page: expected the next_page of an earlier page, got {page!r:.60}")
+    return int(page)
+
+
+def _next_page(stop: int, total: int) -> str | None:
+    return str(stop) if stop < total else None
+
+
+def _until_alone(write: Callable[[], _T]) -> _T:
+    """Do a writing again, after a random pause as long as it took, while another writer interferes."""
+    for attempt in range(1, _CONFLICT_ATTEMPTS):
+        started = time.monotonic()
+        try:
+            return write()
+        except FrameCacheConflictError as error:
+            _log.warning("%s (try %d)", error, attempt)
+            time.sleep(random.uniform(0, 2 * (time.monotonic() - started)))  # noqa: S311 - no secret
+    return write()

@@ -1,0 +1,157 @@
+"""JPEGs and perceptual hashes of frames, in memory."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from structureflow.errors import MediaLimitError, NotAnImageError
+
+#: Longest side of an image that is decoded.
+MAX_SIDE_PX: Final = 8192
+#: Markers that carry the size: SOF0 to SOF15 without DHT, JPG and DAC (ITU-T T.81, table B.1).
+_SIZE_MARKERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+#: Markers without a length: TEM and RST0 to RST7.
+_BARE_MARKERS: Final = frozenset({0x01, *range(0xD0, 0xD8)})
+
+
+def check_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return `image` if it is a frame: ``(H, W, 3) uint8 RGB``, sides of 1 to 8192 pixels.
+
+    Raises:
+        NotAnImageError: another shape or dtype.
+    """
+    shape: tuple[int, ...] = image.shape
+    if len(shape) != 3 or shape[2] != 3 or image.dtype != np.uint8 or min(shape) < 1:
+        raise NotAnImageError(f"expected (H, W, 3) uint8 RGB, got {shape} {image.dtype}")
+    if max(shape[:2]) > MAX_SIDE_PX:
+        raise NotAnImageError(f"expected sides of at most {MAX_SIDE_PX} px, got {shape[1]}x{shape[0]}")
+    return image
+
+
+def encode_jpeg(image: NDArray[np.uint8], quality: int = 85) -> bytes:
+    """Encode a frame as a baseline JPEG with 4:2:0 chroma; the same pixels give the same bytes.
+
+    Args:
+        image: ``(H, W, 3) uint8 RGB``; not changed.
+        quality: 1 to 100, as libjpeg counts.
+
+    Raises:
+        NotAnImageError: another shape or dtype.
+        ValueError: `quality` is outside.
+    """
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality: expected 1 to 100, got {quality}")
+    bgr = cv2.cvtColor(check_image(image), cv2.COLOR_RGB2BGR)
+    parameters = [
+        cv2.IMWRITE_JPEG_QUALITY,
+        quality,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+    ]
+    encoded, buffer = cv2.imencode(".jpg", bgr, parameters)
+    if not encoded:
+        raise NotAnImageError(f"cannot encode {image.shape[1]}x{image.shape[0]} as JPEG")
+    return buffer.tobytes()
+
+
+def decode_jpeg(data: bytes | bytearray | memoryview) -> NDArray[np.uint8]:
+    """Decode a JPEG.
+
+    Returns:
+        ``(H, W, 3) uint8 RGB``, a fresh array; orientation tags are ignored.
+
+    Raises:
+        NotAnImageError: the bytes are no whole JPEG.
+        MediaLimitError: a side exceeds `MAX_SIDE_PX`; nothing is decoded then.
+    """
+    height, width = jpeg_size(data)
+    if max(height, width) > MAX_SIDE_PX:
+        raise MediaLimitError(f"expected sides of at most {MAX_SIDE_PX} px, got {width}x{height}")
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None or image.shape != (height, width, 3):
+        raise NotAnImageError(f"expected a JPEG of {width}x{height} px, got {len(data)} undecodable bytes")
+    return cast("NDArray[np.uint8]", image)
+
+
+def jpeg_size(data: bytes | bytearray | memoryview) -> tuple[int, int]:
+    """Return (height, width) in pixels from a JPEG's header, and check that its end is there.
+
+    Raises:
+        NotAnImageError: the bytes are no whole JPEG.
+    """
+    view = memoryview(data)
+    if view.nbytes < 4 or bytes(view[:2]) != b"\xff\xd8":
+        raise NotAnImageError(f"expected a JPEG, got {bytes(view[:8])!r}")
+    if bytes(view[-2:]) != b"\xff\xd9":
+        raise NotAnImageError(f"expected a whole JPEG, got {view.nbytes} bytes without an end")
+    position = 2
+    while position + 9 <= view.nbytes and view[position] == 0xFF:
+        marker = view[position + 1]
+        if marker == 0xFF:
+            position += 1
+        elif marker in _BARE_MARKERS:
+            position += 2
+        elif marker in _SIZE_MARKERS:
+            height, width = struct.unpack_from(">HH", view, position + 5)
+            if height and width:
+                return height, width
+            break
+        else:
+            position += 2 + int(struct.unpack_from(">H", view, position + 2)[0])
+    raise NotAnImageError(f"expected a JPEG with a size, got {view.nbytes} bytes without one")
+
+
+def perceptual_hash(image: NDArray[np.uint8]) -> str:
+    """Hash what a frame looks like: similar frames differ in few of the 64 bits.
+
+    It is the difference hash (N. Krawetz, "Kind of like that", 2013): grey, averaged down to 9x8 pixels, one
+    bit per neighbouring pair of a row, set where the right pixel is brighter; first bit highest.
+
+    Args:
+        image: ``(H, W, 3) uint8 RGB``; not changed.
+
+    Returns:
+        16 lower-case hex digits.
+
+    Raises:
+        NotAnImageError: another shape or dtype.
+    """
+    grey = cv2.cvtColor(check_image(image), cv2.COLOR_RGB2GRAY)
+    # Halving has a fast path; area averaging by an odd factor costs more than encoding the JPEG.
+    while min(grey.shape) >= 64:
+        height, width = grey.shape[0] // 2, grey.shape[1] // 2
+        grey = cv2.resize(grey[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA)
+    return np.packbits(small[:, 1:] > small[:, :-1]).tobytes().hex()
+
+
+def hash_distance(one: str, other: str) -> int:
+    """Count the bits, 0 to 64, in which two perceptual hashes differ."""
+    return (int(one, 16) ^ int(other, 16)).bit_count()
+
+
+def thumbnail(image: NDArray[np.uint8], width_px: int) -> NDArray[np.uint8]:
+    """Scale a frame down to `width_px`, keeping its proportions; smaller frames stay as they are.
+
+    Args:
+        image: ``(H, W, 3) uint8 RGB``; not changed, but may be what is returned.
+        width_px: 1 or more.
+
+    Returns:
+        ``(h, w, 3) uint8 RGB`` with ``w = min(W, width_px)``.
+
+    Raises:
+        ValueError: `width_px` is below 1.
+    """
+    if width_px < 1:
+        raise ValueError(f"width_px: expected 1 or more, got {width_px}")
+    height, width = check_image(image).shape[:2]
+    if width <= width_px:
+        return image
+    size = (width_px, max(1, round(height * width_px / width)))
+    return cast("NDArray[np.uint8]", cv2.resize(image, size, interpolation=cv2.INTER_AREA))

@@ -1,0 +1,315 @@
+"""Writing a timeline's frames: encoded and stored in the background, committed by the manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from types import TracebackType
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from structureflow import keys
+from structureflow.errors import (
+    FrameCacheConflictError,
+    FrameCacheError,
+    FrameCorruptError,
+    FrameNotFoundError,
+    MediaError,
+    ObjectNotFoundError,
+    StorageError,
+    TimelineNotFoundError,
+)
+from structureflow.frames.jpeg import check_image, decode_jpeg, encode_jpeg, hash_distance, perceptual_hash
+from structureflow.frames.manifest import ChunkEntry, FrameManifest, FrameRecord, compare_listing, read_manifest
+from structureflow.storage.base import Storage
+
+_log = logging.getLogger(__name__)
+
+DEFAULT_QUALITY: Final = 85
+#: Requests in flight; at S3's 0.1 s per request, 100 frames take four rounds.
+DEFAULT_CONCURRENCY: Final = 32
+#: Bytes of pixels that transfers may hold at once.
+DEFAULT_PIXEL_BYTES: Final = 128 << 20
+#: Hashes of two encodings of the same frame differ in no more bits than this.
+_SAME_FRAME_BITS: Final = 6
+_SETTLE_ROUNDS: Final = 6
+
+
+class FrameCacheWriter:
+    """Writes the frames of one timeline while they are being decoded.
+
+    Use it in a ``with`` block: `add` every frame, then `commit`. Encoding and storing happen in the background;
+    `add` waits only when too many pixels are under way. Whatever was cached before counts as absent from the
+    first frame on. Leaving the block without `commit` leaves no manifest, and removes the frames written.
+
+    Two writers of the same timeline: each commits, looks at what lies there, and lists that; so the last
+    manifest fits the frames. Only where the other one's frames show something else does it give up, with
+    `FrameCacheConflictError`.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        timeline_id: str,
+        *,
+        quality: int,
+        source_identity: str,
+        concurrency: int,
+        pixel_bytes: int,
+    ) -> None:
+        if not 1 <= quality <= 100:
+            raise ValueError(f"quality: expected 1 to 100, got {quality}")
+        self._storage = storage
+        self._timeline_id = keys.check_id(timeline_id, "timeline_id")
+        self._quality = quality
+        self._source_identity = source_identity
+        self._concurrency = concurrency
+        self._pixel_bytes = pixel_bytes
+        self._pool: ThreadPoolExecutor | None = None
+        self._invalidated: Future[int] | None = None
+        self._slots: threading.BoundedSemaphore | None = None
+        self._records: dict[int, FrameRecord] = {}
+        self._chunks: dict[str, ChunkEntry] = {}
+        self._last = -1
+        self._added = 0
+        self._failure: BaseException | None = None
+        self._lock = threading.Lock()
+        self._committed = False
+
+    def __enter__(self) -> FrameCacheWriter:
+        self._pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="frame-writer")
+        # Before any frame is overwritten, what listed it must be gone; frames wait for this.
+        self._invalidated = self._pool.submit(self._storage.delete, [keys.timeline_manifest(self._timeline_id)])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+        # After a conflict the frames are the other writer's to judge.
+        if not self._committed and not isinstance(error, FrameCacheConflictError):
+            self._remove_written()
+
+    def add(self, sequence: int, image: NDArray[np.uint8], *, timestamp: float, chunk_id: str) -> None:
+        """Hand over a frame; call it from one thread, with rising `sequence`.
+
+        Args:
+            sequence: zero-based.
+            image: ``(H, W, 3) uint8 RGB``; kept until it is encoded, and must not be changed.
+            timestamp: seconds on the clock of the timeline.
+            chunk_id: the source chunk; frames of one chunk have one size.
+
+        Raises:
+            FrameCacheError: `sequence` does not rise, the size changes, or the block was left.
+            NotAnImageError: no ``(H, W, 3) uint8``.
+            StorageError: an earlier frame could not be stored.
+        """
+        pool = self._pool
+        if pool is None or self._committed:
+            raise FrameCacheError("frames can be added only inside the with block and before commit")
+        self._raise_failure()
+        check_image(image)
+        if sequence <= self._last:
+            raise FrameCacheError(f"expected a sequence number above {self._last}, got {sequence}", sequence=sequence)
+        height, width = image.shape[:2]
+        chunk = self._chunks.setdefault(chunk_id, ChunkEntry(chunk_id=chunk_id, width_px=width, height_px=height))
+        if (chunk.width_px, chunk.height_px) != (width, height):
+            raise FrameCacheError(
+                f"frame {sequence}: expected {chunk.width_px}x{chunk.height_px} as in the rest of chunk {chunk_id!r}, "
+                f"got {width}x{height}",
+                sequence=sequence,
+            )
+        key = keys.timeline_frame(self._timeline_id, sequence)
+        if self._slots is None:
+            held = max(2, min(self._concurrency, self._pixel_bytes // image.nbytes))
+            self._slots = threading.BoundedSemaphore(held)
+        self._slots.acquire()
+        self._last = sequence
+        self._added += 1
+        record = FrameRecord(sequence, key, "", 0, 0, float(timestamp), chunk_id, "")
+        pool.submit(self._store, record, image).add_done_callback(self._finished)
+
+    def commit(self) -> FrameManifest:
+        """Wait for all frames, write the manifest, and see that it fits what lies there.
+
+        Raises:
+            FrameCacheError: no frame was added, or it was committed already.
+            FrameCacheConflictError: another writer puts other frames there at the same time.
+            StorageError: a frame or the manifest could not be stored.
+        """
+        pool = self._pool
+        if pool is None or self._committed:
+            raise FrameCacheError("commit is possible once, inside the with block")
+        pool.shutdown(wait=True)
+        self._raise_failure()
+        if not self._added:
+            raise FrameCacheError(f"timeline {self._timeline_id}: expected frames to cache, got none")
+        manifest = self._settle()
+        self._committed = True
+        return manifest
+
+    # --- in the pool ---------------------------------------------------------------------------------
+
+    def _store(self, record: FrameRecord, image: NDArray[np.uint8]) -> None:
+        slots, invalidated = self._slots, self._invalidated
+        if slots is None or invalidated is None:
+            raise FrameCacheError("frames can be added only inside the with block")
+        try:
+            if self._failure is not None:
+                return
+            data = encode_jpeg(image, self._quality)
+            seen = perceptual_hash(image)
+        finally:
+            del image
+            slots.release()
+        invalidated.result()
+        info = self._storage.put(record.key, data, content_type="image/jpeg")
+        stored = replace(record, etag=info.etag, size_bytes=len(data), crc32=zlib.crc32(data), perceptual_hash=seen)
+        with self._lock:
+            self._records[record.sequence] = stored
+
+    def _finished(self, future: Future[None]) -> None:
+        if not future.cancelled() and (error := future.exception()) is not None:
+            with self._lock:
+                self._failure = self._failure or error
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    # --- committing ----------------------------------------------------------------------------------
+
+    def _settle(self) -> FrameManifest:
+        """Write the manifest until it fits the frames that lie there after it was written."""
+        for _ in range(_SETTLE_ROUNDS):
+            manifest = FrameManifest.build(
+                self._timeline_id,
+                self._records.values(),
+                self._chunks.values(),
+                quality=self._quality,
+                source_identity=self._source_identity,
+            )
+            written = self._storage.put(
+                keys.timeline_manifest(self._timeline_id), manifest.to_json(), content_type="application/json"
+            )
+            strangers = self._reconcile(written.etag)
+            if not strangers:
+                return manifest
+        self._withdraw(written.etag)
+        raise FrameCacheConflictError(
+            f"timeline {self._timeline_id}: another writer keeps changing its frames", timeline_id=self._timeline_id
+        )
+
+    def _reconcile(self, manifest_etag: str) -> int:
+        """Take over what another writer of the same frames left; remove what belongs to no frame."""
+        records = {record.key: record for record in self._records.values()}
+        unseen = set(records)
+        strangers: list[FrameRecord] = []
+        extras: list[str] = []
+        for info in self._storage.list(keys.timeline_frames_prefix(self._timeline_id)):
+            record = records.get(info.key)
+            if record is None:
+                extras.append(info.key)
+                continue
+            unseen.discard(info.key)
+            if (info.etag, info.size_bytes) != (record.etag, record.size_bytes):
+                strangers.append(record)
+        if unseen:
+            gone = min(records[key].sequence for key in unseen)
+            self._withdraw(manifest_etag)
+            raise FrameCacheConflictError(
+                f"timeline {self._timeline_id}: frame {gone} was removed by another while it was being cached",
+                timeline_id=self._timeline_id,
+                sequence=gone,
+            )
+        for record in strangers:
+            self._adopt(record, manifest_etag)
+        self._storage.delete(extras)
+        return len(strangers)
+
+    def _adopt(self, record: FrameRecord, manifest_etag: str) -> None:
+        try:
+            seen, _ = examine_frame(self._storage, record)
+        except FrameCacheError as error:
+            self._withdraw(manifest_etag)
+            raise FrameCacheConflictError(
+                f"timeline {self._timeline_id}: another writer left a bad frame {record.sequence}: {error}",
+                sequence=record.sequence,
+            ) from error
+        if hash_distance(seen.perceptual_hash, record.perceptual_hash) > _SAME_FRAME_BITS:
+            self._withdraw(manifest_etag)
+            raise FrameCacheConflictError(
+                f"timeline {self._timeline_id}: another writer put something else at frame {record.sequence}",
+                sequence=record.sequence,
+            )
+        self._records[record.sequence] = seen
+
+    def _withdraw(self, manifest_etag: str) -> None:
+        """Remove our manifest, unless another writer's stands there by now."""
+        key = keys.timeline_manifest(self._timeline_id)
+        with contextlib.suppress(ObjectNotFoundError):
+            if self._storage.head(key).etag == manifest_etag:
+                self._storage.delete([key])
+
+    def _remove_written(self) -> None:
+        """Remove the frames written, unless another writer has committed over them meanwhile."""
+        try:
+            manifest = read_manifest(self._storage, self._timeline_id)
+        except TimelineNotFoundError:
+            manifest = None
+        except (FrameCacheError, StorageError) as error:
+            _log.warning("timeline %s: uncommitted frames remain: %s", self._timeline_id, error)
+            return
+        try:
+            if manifest is None:
+                self._storage.delete([record.key for record in self._records.values()])
+            elif not compare_listing(self._storage, manifest).whole:
+                self._storage.delete([keys.timeline_manifest(self._timeline_id)])
+        except (FrameCacheError, StorageError) as error:
+            _log.warning("timeline %s: uncommitted frames remain: %s", self._timeline_id, error)
+
+
+def examine_frame(storage: Storage, record: FrameRecord) -> tuple[FrameRecord, NDArray[np.uint8]]:
+    """Return `record` as it would describe the object under its key, and that one's ``(H, W, 3) uint8 RGB``.
+
+    Raises:
+        FrameNotFoundError: it is gone.
+        FrameCorruptError: it is no JPEG.
+    """
+    try:
+        found = storage.get(record.key)
+    except ObjectNotFoundError as error:
+        raise FrameNotFoundError(
+            f"frame {record.sequence}: {record.key} is gone", sequence=record.sequence, key=record.key
+        ) from error
+    image = decode_record(found.data, record)
+    seen = replace(
+        record,
+        etag=found.info.etag,
+        size_bytes=len(found.data),
+        crc32=zlib.crc32(found.data),
+        perceptual_hash=perceptual_hash(image),
+    )
+    return seen, image
+
+
+def decode_record(data: bytes, record: FrameRecord) -> NDArray[np.uint8]:
+    """Decode the JPEG of `record` to ``(H, W, 3) uint8 RGB``.
+
+    Raises:
+        FrameCorruptError: the bytes are no JPEG; the sequence is named.
+    """
+    try:
+        return decode_jpeg(data)
+    except MediaError as error:
+        raise FrameCorruptError(
+            f"frame {record.sequence}: {error}", sequence=record.sequence, key=record.key
+        ) from error
