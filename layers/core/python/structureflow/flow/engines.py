@@ -1,0 +1,305 @@
+"""Optical-flow engines: frozen sets of parameters that are called with two frames.
+
+An engine turns a sequence of frames into one result per pair of neighbours, in order, with bounded
+look-ahead: `FlowEngine.run`. Engines that know pairs only (`DisEngine`, `FarnebackEngine`) spread the pairs over
+threads, since OpenCV lets go of the interpreter's lock; a batching engine on a GPU collects frames instead.
+Either calls `finish(forward, backward)` where it likes, so that quantising and compressing run in parallel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import queue
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, Literal, Protocol, TypeVar, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from structureflow.errors import EngineUnavailableError, FlowError
+
+EngineName = Literal["dis", "farneback", "raft"]
+Quality = Literal["fast", "balanced", "best"]
+Flow = NDArray[np.float32]
+Result = TypeVar("Result")
+
+#: No engine gets frames with a smaller side: DIS reads out of bounds on tiny ones.
+MIN_SIDE_PX: Final = 32
+#: Working sizes are multiples of this, which RAFT's eightfold reduced grid demands.
+SIDE_STEP_PX: Final = 8
+
+
+class FlowEngine(Protocol):
+    """What extraction needs of an engine.
+
+    Attributes:
+        name: as in requests and archives.
+        colour: whether frames are ``(h, w) uint8`` gray or ``(h, w, 3) uint8 RGB``.
+    """
+
+    @property
+    def name(self) -> EngineName:
+        """As in requests and archives."""
+        ...
+
+    @property
+    def colour(self) -> Literal["gray", "rgb"]:
+        """What `run` wants: ``(h, w) uint8`` gray or ``(h, w, 3) uint8 RGB`` frames."""
+        ...
+
+    def params(self) -> dict[str, Any]:
+        """Return everything that the flows depend on besides the frames, library versions included."""
+        ...
+
+    def run(
+        self, frames: Iterable[NDArray[np.uint8]], finish: Callable[[Flow, Flow], Result], *, workers: int
+    ) -> Iterator[Result]:
+        """Yield ``finish(forward, backward)`` for each pair of neighbouring frames, in order.
+
+        Args:
+            frames: of one size, at least `MIN_SIDE_PX` on each side; read as they are needed.
+            finish: gets two fields ``(h, w, 2) float32``, finite, (dx, dy) in pixels of the frames: where the
+                first frame's pixels are in the second, and the reverse. May be called in any thread, several
+                at once.
+            workers: CPU threads to use.
+
+        Raises:
+            FlowError: frames of unfit size, or flows that are not finite.
+            EngineUnavailableError: the engine cannot run here.
+        """
+        ...
+
+
+class _PairEngine:
+    """An engine that computes one direction of one pair at a time on the CPU."""
+
+    def __call__(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Flow:
+        """Return where the pixels of `first` are in `second`.
+
+        Args:
+            first, second: ``(h, w) uint8`` gray, the same size.
+
+        Returns:
+            ``(h, w, 2) float32``, finite, (dx, dy) in pixels.
+
+        Raises:
+            FlowError: unfit frames, or a flow that is not finite.
+        """
+        _check_pair(first, second)
+        return _checked(self._solver()(first, second), first.shape)
+
+    @property
+    def colour(self) -> Literal["gray", "rgb"]:
+        """Gray frames."""
+        return "gray"
+
+    def _solver(self) -> Callable[[NDArray[np.uint8], NDArray[np.uint8]], Any]:
+        """Return a function for one thread at a time; it may keep buffers between calls."""
+        raise NotImplementedError
+
+    def run(
+        self, frames: Iterable[NDArray[np.uint8]], finish: Callable[[Flow, Flow], Result], *, workers: int
+    ) -> Iterator[Result]:
+        """See `FlowEngine.run`; at most ``2 * workers`` pairs are in flight."""
+        # Pairs run in parallel; OpenCV's own threads, one per CPU that it sees, would only get in the way.
+        cv2.setNumThreads(1)
+        solvers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+        def compute(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Result:
+            try:
+                solver = solvers.get_nowait()
+            except queue.Empty:
+                solver = self._solver()
+            forward = _checked(solver(first, second), first.shape)
+            backward = _checked(solver(second, first), first.shape)
+            solvers.put(solver)
+            return finish(forward, backward)
+
+        pending: deque[Future[Result]] = deque()
+        previous: NDArray[np.uint8] | None = None
+        with ThreadPoolExecutor(max(1, workers), thread_name_prefix="flow") as pool:
+            try:
+                for frame in frames:
+                    if previous is not None:
+                        _check_pair(previous, frame)
+                        pending.append(pool.submit(compute, previous, frame))
+                    previous = frame
+                    while len(pending) > 2 * workers or (pending and pending[0].done()):
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:
+                for future in pending:
+                    future.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class DisEngine(_PairEngine):
+    """Dense Inverse Search (Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016).
+
+    The defaults are the `balanced` preset. Against OpenCV's own presets it searches down to full resolution of a
+    smaller picture (`finest_scale` 0) and smooths less (`variational_iterations` 1): more exact, smaller and faster
+    than OpenCV's `FAST` on a larger one. Patches are compared without their mean, so that changes of light
+    are not taken for motion.
+    """
+
+    finest_scale: int = 0
+    patch_size: int = 8
+    patch_stride: int = 4
+    gradient_iterations: int = 16
+    variational_iterations: int = 1
+    name: ClassVar[EngineName] = "dis"
+
+    def params(self) -> dict[str, Any]:
+        """See `FlowEngine.params`."""
+        return _with_versions(self)
+
+    def _solver(self) -> Callable[[NDArray[np.uint8], NDArray[np.uint8]], Any]:
+        dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        dis.setFinestScale(self.finest_scale)
+        dis.setPatchSize(self.patch_size)
+        dis.setPatchStride(self.patch_stride)
+        dis.setGradientDescentIterations(self.gradient_iterations)
+        dis.setVariationalRefinementIterations(self.variational_iterations)
+        dis.setUseMeanNormalization(True)
+        dis.setUseSpatialPropagation(True)
+        # An array in place of None would be read as the initial flow.
+        return lambda first, second: dis.calc(first, second, cast("Any", None))
+
+
+@dataclass(frozen=True, slots=True)
+class FarnebackEngine(_PairEngine):
+    """Polynomial expansion (Farneback, "Two-Frame Motion Estimation Based on Polynomial Expansion", 2003)."""
+
+    levels: int = 5
+    window_px: int = 11
+    iterations: int = 3
+    polynomial_px: int = 5
+    polynomial_sigma: float = 1.1
+    name: ClassVar[EngineName] = "farneback"
+
+    def params(self) -> dict[str, Any]:
+        """See `FlowEngine.params`."""
+        return _with_versions(self)
+
+    def _solver(self) -> Callable[[NDArray[np.uint8], NDArray[np.uint8]], Any]:
+        def solve(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Any:
+            return cv2.calcOpticalFlowFarneback(
+                first,
+                second,
+                cast("Any", None),
+                0.5,
+                self.levels,
+                self.window_px,
+                self.iterations,
+                self.polynomial_px,
+                self.polynomial_sigma,
+                0,
+            )
+
+        return solve
+
+
+def _with_versions(engine: Any) -> dict[str, Any]:
+    return {**dataclasses.asdict(engine), "opencv": cv2.__version__}
+
+
+def _check_pair(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> None:
+    for frame in (first, second):
+        if frame.ndim != 2 or frame.dtype != np.uint8 or min(frame.shape) < MIN_SIDE_PX:
+            raise FlowError(
+                f"frame: expected (h, w) uint8 with sides of at least {MIN_SIDE_PX}, got {frame.shape} {frame.dtype}"
+            )
+    if first.shape != second.shape:
+        raise FlowError(f"frames: expected the same size, got {first.shape} and {second.shape}")
+
+
+def _checked(flow: Any, size: tuple[int, ...]) -> Flow:
+    if flow.shape != (*size, 2) or flow.dtype != np.float32:
+        raise FlowError(f"flow: expected {(*size, 2)} float32, got {flow.shape} {flow.dtype}")
+    if not np.isfinite(flow).all():
+        raise FlowError("flow: the engine gave vectors that are not finite")
+    return cast("Flow", flow)
+
+
+# --- presets -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePreset:
+    """An engine's parameters at one quality, and how large the frames are that it gets.
+
+    `engine` is None where only its `params` are known here and the engine itself runs elsewhere (RAFT).
+    """
+
+    name: EngineName
+    params: Mapping[str, Any]
+    area_px: int
+    engine: FlowEngine | None = None
+
+
+@dataclass(frozen=True)
+class EngineRegistry:
+    """Presets by engine and quality; never changed, `register` returns a new one."""
+
+    presets: Mapping[tuple[str, str], EnginePreset] = field(default_factory=lambda: MappingProxyType({}))
+
+    def register(self, quality: Quality, preset: EnginePreset) -> EngineRegistry:
+        """Return a registry that has `preset` too, in place of an older one of its name and quality."""
+        return EngineRegistry(MappingProxyType({**self.presets, (preset.name, quality): preset}))
+
+    def preset(self, engine: str, quality: str) -> EnginePreset:
+        """Return a preset.
+
+        Raises:
+            EngineUnavailableError: none is registered; the message lists those that are.
+        """
+        try:
+            return self.presets[engine, quality]
+        except KeyError:
+            known = ", ".join("/".join(key) for key in sorted(self.presets))
+            raise EngineUnavailableError(f"engine {engine!r:.40}/{quality!r:.40}: expected one of {known}") from None
+
+
+def working_size(height: int, width: int, area_px: int) -> tuple[int, int]:
+    """Return the (height, width) at which flow is computed and stored.
+
+    The frame's aspect ratio, at most about `area_px` pixels, never larger than the frame, both sides rounded
+    to multiples of `SIDE_STEP_PX` and at least `MIN_SIDE_PX`.
+    """
+    scale = min(1.0, math.sqrt(area_px / (height * width)))
+
+    def side(length: int) -> int:
+        return max(MIN_SIDE_PX, round(length * scale / SIDE_STEP_PX) * SIDE_STEP_PX)
+
+    return side(height), side(width)
+
+
+def _preset(engine: FlowEngine, area_px: int) -> EnginePreset:
+    return EnginePreset(engine.name, engine.params(), area_px, engine)
+
+
+def _raft_preset(model: str, iterations: int, area_px: int) -> EnginePreset:
+    weights = {"raft_large": "C_T_SKHT_V2", "raft_small": "C_T_V2"}[model]
+    return EnginePreset("raft", {"model": model, "weights": weights, "iterations": iterations}, area_px)
+
+
+#: Chosen by measurement on the reference clip: photometric error, sharpness and bytes per second of work.
+DEFAULT_ENGINES: Final = (
+    EngineRegistry()
+    .register("fast", _preset(DisEngine(variational_iterations=0, gradient_iterations=12), 320 * 180))
+    .register("balanced", _preset(DisEngine(), 384 * 216))
+    .register("best", _preset(DisEngine(patch_stride=3), 640 * 360))
+    .register("fast", _preset(FarnebackEngine(iterations=2), 320 * 180))
+    .register("balanced", _preset(FarnebackEngine(), 384 * 216))
+    .register("best", _preset(FarnebackEngine(), 640 * 360))
+    .register("fast", _raft_preset("raft_small", 12, 640 * 360))
+    .register("balanced", _raft_preset("raft_large", 12, 640 * 360))
+    .register("best", _raft_preset("raft_large", 20, 960 * 544))
+)
