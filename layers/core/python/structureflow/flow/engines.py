@@ -3,7 +3,7 @@
 An engine turns a sequence of frames into one result per pair of neighbours, in order, with bounded
 look-ahead: `FlowEngine.run`. Engines that know pairs only (`DisEngine`, `FarnebackEngine`) spread the pairs over
 threads, since OpenCV lets go of the interpreter's lock; a batching engine on a GPU collects frames instead.
-Either calls `finish(forward, backward)` where it likes, so that quantising and compressing run in parallel.
+Either calls `finish` with each pair's frames and flows where it likes, so that what follows runs in parallel too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, Literal, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias, TypeVar, cast
 
 import cv2
 import numpy as np
@@ -27,7 +27,10 @@ from structureflow.errors import EngineUnavailableError, FlowError
 EngineName = Literal["dis", "farneback", "raft"]
 Quality = Literal["fast", "balanced", "best"]
 Flow = NDArray[np.float32]
+Frame = NDArray[np.uint8]
 Result = TypeVar("Result")
+#: Called with (first frame, second frame, forward flow, backward flow) of a pair.
+Finish: TypeAlias = Callable[[Frame, Frame, Flow, Flow], Result]
 
 #: No engine gets frames with a smaller side: DIS reads out of bounds on tiny ones.
 MIN_SIDE_PX: Final = 32
@@ -57,16 +60,14 @@ class FlowEngine(Protocol):
         """Return everything that the flows depend on besides the frames, library versions included."""
         ...
 
-    def run(
-        self, frames: Iterable[NDArray[np.uint8]], finish: Callable[[Flow, Flow], Result], *, workers: int
-    ) -> Iterator[Result]:
-        """Yield ``finish(forward, backward)`` for each pair of neighbouring frames, in order.
+    def run(self, frames: Iterable[Frame], finish: Finish[Result], *, workers: int) -> Iterator[Result]:
+        """Yield ``finish(first, second, forward, backward)`` for each pair of neighbouring frames, in order.
 
         Args:
             frames: of one size, at least `MIN_SIDE_PX` on each side; read as they are needed.
-            finish: gets two fields ``(h, w, 2) float32``, finite, (dx, dy) in pixels of the frames: where the
-                first frame's pixels are in the second, and the reverse. May be called in any thread, several
-                at once.
+            finish: gets the pair's frames and two fields ``(h, w, 2) float32``, finite, (dx, dy) in pixels of
+                the frames: where the first frame's pixels are in the second, and the reverse. May be called in
+                any thread, several at once.
             workers: CPU threads to use.
 
         Raises:
@@ -79,7 +80,7 @@ class FlowEngine(Protocol):
 class _PairEngine:
     """An engine that computes one direction of one pair at a time on the CPU."""
 
-    def __call__(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Flow:
+    def __call__(self, first: Frame, second: Frame) -> Flow:
         """Return where the pixels of `first` are in `second`.
 
         Args:
@@ -99,19 +100,17 @@ class _PairEngine:
         """Gray frames."""
         return "gray"
 
-    def _solver(self) -> Callable[[NDArray[np.uint8], NDArray[np.uint8]], Any]:
+    def _solver(self) -> Callable[[Frame, Frame], Any]:
         """Return a function for one thread at a time; it may keep buffers between calls."""
         raise NotImplementedError
 
-    def run(
-        self, frames: Iterable[NDArray[np.uint8]], finish: Callable[[Flow, Flow], Result], *, workers: int
-    ) -> Iterator[Result]:
+    def run(self, frames: Iterable[Frame], finish: Finish[Result], *, workers: int) -> Iterator[Result]:
         """See `FlowEngine.run`; at most ``2 * workers`` pairs are in flight."""
         # Pairs run in parallel; OpenCV's own threads, one per CPU that it sees, would only get in the way.
         cv2.setNumThreads(1)
         solvers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
-        def compute(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Result:
+        def compute(first: Frame, second: Frame) -> Result:
             try:
                 solver = solvers.get_nowait()
             except queue.Empty:
@@ -119,10 +118,10 @@ class _PairEngine:
             forward = _checked(solver(first, second), first.shape)
             backward = _checked(solver(second, first), first.shape)
             solvers.put(solver)
-            return finish(forward, backward)
+            return finish(first, second, forward, backward)
 
         pending: deque[Future[Result]] = deque()
-        previous: NDArray[np.uint8] | None = None
+        previous: Frame | None = None
         with ThreadPoolExecutor(max(1, workers), thread_name_prefix="flow") as pool:
             try:
                 for frame in frames:
@@ -160,7 +159,7 @@ class DisEngine(_PairEngine):
         """See `FlowEngine.params`."""
         return _with_versions(self)
 
-    def _solver(self) -> Callable[[NDArray[np.uint8], NDArray[np.uint8]], Any]:
+    def _solver(self) -> Callable[[Frame, Frame], Any]:
         dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         dis.setFinestScale(self.finest_scale)
         dis.setPatchSize(self.patch_size)
@@ -188,8 +187,8 @@ class FarnebackEngine(_PairEngine):
         """See `FlowEngine.params`."""
         return _with_versions(self)
 
-    def _solver(self) -> Callable[[NDArray[np.uint8], NDArray[np.uint8]], Any]:
-        def solve(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Any:
+    def _solver(self) -> Callable[[Frame, Frame], Any]:
+        def solve(first: Frame, second: Frame) -> Any:
             return cv2.calcOpticalFlowFarneback(
                 first,
                 second,
@@ -210,7 +209,7 @@ def _with_versions(engine: Any) -> dict[str, Any]:
     return {**dataclasses.asdict(engine), "opencv": cv2.__version__}
 
 
-def _check_pair(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> None:
+def _check_pair(first: Frame, second: Frame) -> None:
     for frame in (first, second):
         if frame.ndim != 2 or frame.dtype != np.uint8 or min(frame.shape) < MIN_SIDE_PX:
             raise FlowError(
@@ -233,15 +232,11 @@ def _checked(flow: Any, size: tuple[int, ...]) -> Flow:
 
 @dataclass(frozen=True, slots=True)
 class EnginePreset:
-    """An engine's parameters at one quality, and how large the frames are that it gets.
-
-    `engine` is None where only its `params` are known here and the engine itself runs elsewhere (RAFT).
-    """
+    """An engine's parameters at one quality, and about how many pixels the frames have that it gets."""
 
     name: EngineName
     params: Mapping[str, Any]
     area_px: int
-    engine: FlowEngine | None = None
 
 
 @dataclass(frozen=True)
@@ -267,6 +262,22 @@ class EngineRegistry:
             raise EngineUnavailableError(f"engine {engine!r:.40}/{quality!r:.40}: expected one of {known}") from None
 
 
+def build_engine(name: str, params: Mapping[str, Any]) -> FlowEngine:
+    """Return the engine of that name with `params` of a preset; versions in them are not looked at.
+
+    Raises:
+        EngineUnavailableError: it does not run in this process (RAFT: only in the GPU container, which passes
+            its own engine), or does not know such parameters.
+    """
+    kinds: dict[str, Callable[..., FlowEngine]] = {"dis": DisEngine, "farneback": FarnebackEngine}
+    if name not in kinds:
+        raise EngineUnavailableError(f"engine {name!r:.40}: does not run here, expected dis or farneback", engine=name)
+    try:
+        return kinds[name](**{key: value for key, value in params.items() if key != "opencv"})
+    except TypeError as error:
+        raise EngineUnavailableError(f"engine {name}: {error}", engine=name) from error
+
+
 def working_size(height: int, width: int, area_px: int) -> tuple[int, int]:
     """Return the (height, width) at which flow is computed and stored.
 
@@ -282,7 +293,7 @@ def working_size(height: int, width: int, area_px: int) -> tuple[int, int]:
 
 
 def _preset(engine: FlowEngine, area_px: int) -> EnginePreset:
-    return EnginePreset(engine.name, engine.params(), area_px, engine)
+    return EnginePreset(engine.name, engine.params(), area_px)
 
 
 def _raft_preset(model: str, iterations: int, area_px: int) -> EnginePreset:

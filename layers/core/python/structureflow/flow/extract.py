@@ -1,0 +1,419 @@
+"""From a video to its flow archive: one decode, pairs in parallel, memory independent of the length.
+
+Three kinds of thread share the work. The caller's decodes, shrinks frames and writes finished blocks in order;
+`workers` threads compute, quantise and compress pairs; one more hands full frames to `on_frame`, in order,
+behind a short queue, so that a frame cache encodes and uploads while flow is computed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import threading
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, TypeVar, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from structureflow.errors import FlowError
+from structureflow.flow.cache import (
+    FORMAT_VERSION,
+    ArrayFlows,
+    FlowArchiveWriter,
+    FlowBlock,
+    compress_flow,
+    quantise,
+)
+from structureflow.flow.engines import (
+    DEFAULT_ENGINES,
+    EngineRegistry,
+    Flow,
+    FlowEngine,
+    build_engine,
+    working_size,
+)
+from structureflow.flow.fields import QUANTIZATION_PX, FlowMeta
+from structureflow.media.decode import DecodedFrame, DecodeLimits, VideoInfo, VideoReader
+
+#: Above this, most of the picture has no counterpart in the next frame (`discontinuity`).
+CUT_THRESHOLD: Final = 0.25
+
+_QUEUED_FRAMES: Final = 4
+Item = TypeVar("Item")
+Frame = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractionPlan:
+    """How flows shall be computed; with the video's identity it determines them.
+
+    Attributes:
+        engine: ``dis``, ``farneback`` or ``raft``.
+        params: the engine's parameters, library versions included where the engine runs here.
+        height, width: the working size in pixels, at which flows are stored.
+    """
+
+    engine: str
+    params: Mapping[str, Any]
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractionResult:
+    """What an extraction found and did.
+
+    Attributes:
+        meta: of the archive.
+        info: the video as it was decoded: counted frames, `fps` as the container names it, or by the
+            timestamps where it names none.
+        timings_s: wall-clock seconds by part: `total`, `decode` and `prepare` (of the calling thread),
+            `pack` and `cuts` (summed over worker threads), `on_frame` (of its own thread).
+    """
+
+    meta: FlowMeta
+    info: VideoInfo
+    timings_s: dict[str, float]
+
+
+def plan_extraction(
+    info: VideoInfo, engine: str, quality: str, *, engines: EngineRegistry = DEFAULT_ENGINES
+) -> ExtractionPlan:
+    """Decide parameters and working size for a video of that size.
+
+    Raises:
+        EngineUnavailableError: no such engine or quality.
+    """
+    preset = engines.preset(engine, quality)
+    height, width = working_size(info.height_px, info.width_px, preset.area_px)
+    return ExtractionPlan(preset.name, dict(preset.params), height, width)
+
+
+def flow_key(source_identity: str, plan: ExtractionPlan) -> str:
+    """Return the content address of a video's flows: 64 lower-case hex digits.
+
+    SHA-256 over the video's identity, the plan and the archive's format.
+    """
+    document = {
+        "source": source_identity,
+        "engine": plan.engine,
+        "params": dict(plan.params),
+        "size": [plan.height, plan.width],
+        "quantization_px": QUANTIZATION_PX,
+        "format": FORMAT_VERSION,
+    }
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def extract_to_archive(
+    video: Path,
+    target: Path,
+    plan: ExtractionPlan,
+    *,
+    source_video: str,
+    source_identity: str,
+    limits: DecodeLimits,
+    workers: int,
+    on_frame: Callable[[DecodedFrame], None] | None = None,
+    engine: FlowEngine | None = None,
+) -> ExtractionResult:
+    """Decode `video` once, compute its flows in both directions, and write the archive `target`.
+
+    Args:
+        video: a local file.
+        target: where the archive shall be; it appears there complete, or not at all.
+        plan: from `plan_extraction`.
+        source_video, source_identity: recorded in the archive.
+        limits: bounds of what is decoded.
+        workers: CPU threads for flow; on Lambda the vCPUs that its memory pays for.
+        on_frame: called once per frame, in order, in one thread of its own, and may be slow; the frame is its
+            to keep. What it raises ends the extraction.
+        engine: runs the plan in place of the registered engine, as RAFT must, which this layer has not.
+
+    Raises:
+        NotAVideoError, VideoTooShortError, MediaLimitError, CorruptMediaError: as `VideoReader`.
+        EngineUnavailableError: the plan's engine cannot run here.
+        FlowError: the engine's flows are unusable.
+    """
+    started = time.perf_counter()
+    chosen = engine or build_engine(plan.engine, plan.params)
+    clock = _Clock()
+    times = array("d")
+    seams = array("d")
+    with VideoReader(video, limits, threads=max(1, workers)) as reader, _Handover(on_frame, clock) as handover:
+        promised = reader.info
+
+        def frames() -> Iterator[NDArray[np.uint8]]:
+            for frame in clock.over(reader, "decode"):
+                times.append(frame.timestamp_s)
+                handover.put(frame)
+                with clock.part("prepare"):
+                    small = prepare_frame(frame.image, plan.height, plan.width, chosen.colour)
+                yield small
+
+        def pack(first: Frame, second: Frame, forward: Flow, backward: Flow) -> tuple[FlowBlock, FlowBlock, float]:
+            with clock.part("pack"):
+                blocks = compress_flow(quantise(forward)), compress_flow(quantise(backward))
+            with clock.part("cuts"):
+                return *blocks, discontinuity(first, second, forward, backward)
+
+        with FlowArchiveWriter(target, height=plan.height, width=plan.width) as writer:
+            for forward, backward, seam in chosen.run(frames(), pack, workers=workers):
+                writer.feed_blocks(forward, backward)
+                seams.append(seam)
+            handover.finish()
+            info = _actual(promised, times)
+            meta = writer.finish(
+                original_height=promised.height_px,
+                original_width=promised.width_px,
+                original_fps=info.fps,
+                engine=chosen.name,
+                engine_params=dict(plan.params) | chosen.params(),
+                timestamps_s=np.array(times, np.float64),
+                scene_cuts=find_cuts(seams),
+                source_video=source_video,
+                source_identity=source_identity,
+            )
+    return ExtractionResult(meta, info, {"total": time.perf_counter() - started, **clock.seconds})
+
+
+def extract_from_frames(
+    frames: Iterable[NDArray[np.uint8]],
+    plan: ExtractionPlan,
+    *,
+    original_fps: float,
+    timestamps_s: NDArray[np.float64] | None = None,
+    source_video: str = "",
+    source_identity: str = "",
+    workers: int = 1,
+    engine: FlowEngine | None = None,
+) -> ArrayFlows:
+    """Compute the flows of exactly these frames, in memory: the fall-back where no archive can be read.
+
+    Args:
+        frames: at least two, each ``(H, W, 3) uint8 RGB``, of one size; read as they are needed.
+        plan, workers, engine: as `extract_to_archive`.
+        original_fps, source_video, source_identity: recorded in the metadata.
+        timestamps_s: time of each frame; default by `original_fps`.
+
+    Raises:
+        FlowError: fewer than two frames, of different sizes, or unusable flows.
+        EngineUnavailableError: the plan's engine cannot run here.
+    """
+    chosen = engine or build_engine(plan.engine, plan.params)
+    size: tuple[int, int] | None = None
+
+    def prepared() -> Iterator[NDArray[np.uint8]]:
+        nonlocal size
+        for image in frames:
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+                raise FlowError(f"frame: expected (H, W, 3) uint8, got {image.shape} {image.dtype}")
+            if size not in (None, image.shape[:2]):
+                raise FlowError(f"frames: expected the same size, got {size} and {image.shape[:2]}")
+            size = (image.shape[0], image.shape[1])
+            yield prepare_frame(image, plan.height, plan.width, chosen.colour)
+
+    def pack(
+        first: Frame, second: Frame, forward: Flow, backward: Flow
+    ) -> tuple[NDArray[np.float16], NDArray[np.float16], float]:
+        return quantise(forward), quantise(backward), discontinuity(first, second, forward, backward)
+
+    results = list(chosen.run(prepared(), pack, workers=workers))
+    if not results or size is None:
+        raise FlowError("frames: expected at least two, to have motion")
+    fps = original_fps if original_fps > 0 else 16.0
+    times = np.arange(len(results) + 1) / fps if timestamps_s is None else np.asarray(timestamps_s, np.float64)
+    if times.shape != (len(results) + 1,):
+        raise FlowError(f"timestamps_s: expected {len(results) + 1}, got {times.shape}")
+    meta = FlowMeta(
+        total_flows=len(results),
+        height=plan.height,
+        width=plan.width,
+        original_height=size[0],
+        original_width=size[1],
+        original_fps=original_fps,
+        has_backward=True,
+        engine=chosen.name,
+        engine_params=dict(plan.params) | chosen.params(),
+        timestamps_s=times,
+        scene_cuts=find_cuts([seam for _, _, seam in results]),
+        source_video=source_video,
+        source_identity=source_identity,
+        format_version=FORMAT_VERSION,
+    )
+    forward, backward, _ = zip(*results, strict=True)
+    return ArrayFlows(meta, np.stack(forward), np.stack(backward))
+
+
+def prepare_frame(image: NDArray[np.uint8], height: int, width: int, colour: str) -> NDArray[np.uint8]:
+    """Bring a frame to the working size, as an engine wants it.
+
+    Args:
+        image: ``(H, W, 3) uint8 RGB``; not changed.
+        colour: ``gray`` or ``rgb``.
+
+    Returns:
+        ``(height, width) uint8`` gray (BT.601 luma) or ``(height, width, 3) uint8 RGB``.
+    """
+    frame = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if colour == "gray" else image
+    if frame.shape[:2] != (height, width):
+        # Averaging areas keeps detail finer than the grid from turning into false motion.
+        shrinks = height <= frame.shape[0] and width <= frame.shape[1]
+        frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return cast("NDArray[np.uint8]", frame)
+
+
+# --- scene cuts --------------------------------------------------------------------------------------
+
+
+def discontinuity(first: NDArray[np.uint8], second: NDArray[np.uint8], forward: Flow, backward: Flow) -> float:
+    """Measure how little of the second frame the flow explains by the first: 0 (all) to 1 (nothing).
+
+    The product of two shares: of local contrast that does not correlate after motion compensation (the best
+    of: pulled backward, pulled forward, not moved), and of pixels at which the two directions contradict each
+    other. A pan correlates and agrees, a flash correlates, noise agrees; two scenes do neither.
+
+    Args:
+        first, second: ``(h, w) uint8`` gray or ``(h, w, 3) uint8 RGB``.
+        forward, backward: their flows, ``(h, w, 2) float32``.
+    """
+    if first.ndim == 3:
+        first, second = (cast("Frame", cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)) for image in (first, second))
+    height, width = first.shape
+    window = max(5, width // 12 | 1)
+    one, two = _local_contrast(first, window), _local_contrast(second, window)
+    likeness = _correlation(one, two)
+    if likeness > 1 - CUT_THRESHOLD:
+        return 0.0
+    grid = np.dstack(np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)))
+    pulled_back, pulled_forward = _bounded(backward), _bounded(forward)
+    likeness = max(
+        likeness,
+        _correlation(_local_contrast(_pull(first, grid + pulled_back), window), two),
+        _correlation(_local_contrast(_pull(second, grid + pulled_forward), window), one),
+        0.0,
+    )
+    # The occlusion rule of Sundaram, Brox and Keutzer, "Dense Point Trajectories", ECCV 2010.
+    there = _pull(pulled_forward, grid + pulled_back)
+    error = ((pulled_back + there) ** 2).sum(-1)
+    length = (pulled_back**2).sum(-1) + (there**2).sum(-1)
+    return (1 - likeness) * float((error > 0.01 * length + 0.5).mean())
+
+
+def find_cuts(seams: Iterable[float]) -> tuple[int, ...]:
+    """Return the flow numbers at which `discontinuity` exceeds `CUT_THRESHOLD`."""
+    return tuple(index for index, seam in enumerate(seams) if seam > CUT_THRESHOLD)
+
+
+def _bounded(flow: Flow) -> Flow:
+    height, width = flow.shape[:2]
+    limit = np.float32(4 * max(height, width))
+    return np.clip(flow, -limit, limit)
+
+
+def _pull(image: NDArray[Any], position: NDArray[np.float32]) -> NDArray[Any]:
+    return cast(
+        "NDArray[Any]",
+        cv2.remap(image, position, cast("Any", None), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE),
+    )
+
+
+def _local_contrast(image: NDArray[np.uint8], window: int) -> NDArray[np.float32]:
+    plain = image.astype(np.float32)
+    return plain - cast("NDArray[np.float32]", cv2.blur(plain, (window, window)))
+
+
+def _correlation(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
+    """Return the correlation of two contrasts; 0 where a picture has less than a grey level of it."""
+    energy = float(cv2.norm(one)) * float(cv2.norm(two))
+    return float(np.vdot(one, two)) / energy if energy > one.size else 0.0
+
+
+# --- machinery ---------------------------------------------------------------------------------------
+
+
+class _Clock:
+    """Sums seconds by part, over any number of threads."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - started
+            with self._lock:
+                self.seconds[name] = self.seconds.get(name, 0.0) + spent
+
+    def over(self, items: Iterable[Item], name: str) -> Iterator[Item]:
+        """Yield `items`, counting the time that they take to come."""
+        iterator = iter(items)
+        while True:
+            with self.part(name):
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+            yield item
+
+
+class _Handover:
+    """Calls a function once per frame, in order, in a thread of its own, behind a short queue."""
+
+    def __init__(self, callback: Callable[[DecodedFrame], None] | None, clock: _Clock) -> None:
+        self._callback = callback
+        self._clock = clock
+        self._stopped = False
+        self._pending: deque[Future[None]] = deque()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="on-frame")
+
+    def __enter__(self) -> _Handover:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped = True
+        self._pool.shutdown(cancel_futures=True)
+
+    def put(self, frame: DecodedFrame) -> None:
+        """Queue a frame; waits while the queue is full, raises what the function raised."""
+        if self._callback is None:
+            return
+        while len(self._pending) >= _QUEUED_FRAMES or (self._pending and self._pending[0].done()):
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(self._call, self._callback, frame))
+
+    def finish(self) -> None:
+        """Wait until all frames are handed over; raises what the function raised."""
+        while self._pending:
+            self._pending.popleft().result()
+
+    def _call(self, callback: Callable[[DecodedFrame], None], frame: DecodedFrame) -> None:
+        if not self._stopped:
+            self._stopped = True  # and stays so if the function raises: no frame is left out
+            with self._clock.part("on_frame"):
+                callback(frame)
+            self._stopped = False
+
+
+def _actual(promised: VideoInfo, times: array[float]) -> VideoInfo:
+    """Return the video as it was decoded."""
+    span = times[-1] - times[0]
+    fps = promised.fps or ((len(times) - 1) / span if span > 0 else 0.0)
+    duration_s = len(times) / fps if fps else 0.0
+    return VideoInfo(len(times), fps, promised.width_px, promised.height_px, duration_s)
