@@ -1,0 +1,1 @@
+"""Measurements: ``python -m bench [names]`` runs ``bench.<name>.rows(context)`` and writes the results."""
