@@ -79,7 +79,7 @@ def test_names_that_do_not_resolve_are_transient() -> None:
 
 
 PRIVATE = [
-    "0.0.0.0",
+    "0.0.0.0",  # noqa: S104 - refused, not bound to
     "10.0.0.1",
     "100.64.0.1",
     "127.0.0.1",
