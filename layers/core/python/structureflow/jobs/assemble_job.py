@@ -111,10 +111,6 @@ def _preview(storage: Storage, task_id: str, index: int) -> bytes:
 
 
 def _manifest(storage: Storage, record: JobRecord, results: tuple[SegmentResult, ...]) -> Manifest:
-    flows = None
-    if record.flows_key:
-        info = storage.head(record.flows_key)
-        flows = OutputObject(key=info.key, size_bytes=info.size_bytes, etag=info.etag)
     segment_fallbacks = tuple(
         Fallback(
             stage=f"segment {result.index}: {fallback.stage}",
@@ -136,7 +132,7 @@ def _manifest(storage: Storage, record: JobRecord, results: tuple[SegmentResult,
         engine=record.engine,
         flow_cache_hit=record.flow_cache_hit,
         flow_cache_key=record.flow_cache_key,
-        flows=flows,
+        flows=_flows(storage, record),
         report=None,
         segments=results,
         fallbacks=record.fallbacks + segment_fallbacks,
@@ -144,3 +140,14 @@ def _manifest(storage: Storage, record: JobRecord, results: tuple[SegmentResult,
         created_at=record.created_at,
         finished_at=finished,
     )
+
+
+def _flows(storage: Storage, record: JobRecord) -> OutputObject | None:
+    """Return the job's flow archive; None where none could be written, or where it is gone since."""
+    if record.flows_key is None:
+        return None
+    try:
+        info = storage.head(record.flows_key)
+    except ObjectNotFoundError:
+        return None
+    return OutputObject(key=info.key, size_bytes=info.size_bytes, etag=info.etag)

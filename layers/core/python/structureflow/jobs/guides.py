@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from structureflow.errors import GuidanceError
 from structureflow.guide.images import fit, load_guide_image
 from structureflow.jobs.services import Services
-from structureflow.media.decode import DecodeLimits, read_video_range
+from structureflow.media.decode import DecodeLimits, VideoReader
 
 #: Fitted images kept at once; a held image or a cross-fade asks for the same one again and again.
 _KEPT_IMAGES = 4
@@ -52,11 +52,14 @@ class FittedGuides:
         if not path.exists():
             self._services.inputs.fetch(reference, path)
         limits = DecodeLimits(max_frames=self._services.max_video_frames, min_frames=1)
-        given = 0
-        for frame in read_video_range(path, first, count, limits):
-            given += 1
-            yield fit(frame.image, self._height, self._width)
-        if given != count:
+        with VideoReader(path, limits) as reader:
+            given = reader.skip(first)
+            for frame in reader:
+                if given == first + count:
+                    return
+                given += 1
+                yield fit(frame.image, self._height, self._width)
+        if given < first + count:
             raise GuidanceError(
-                f"guide video {reference}: expected frames {first} to {first + count - 1}, it ends after {first + given}"
+                f"guide video {reference}: expected frames {first} to {first + count - 1}, but it has {given}"
             )

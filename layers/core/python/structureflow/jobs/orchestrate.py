@@ -18,20 +18,22 @@ from structureflow.errors import (
     StorageError,
     StructureFlowError,
 )
+from structureflow.flow.address import flow_address
 from structureflow.flow.cache import open_flow_archive
-from structureflow.flow.extract import ExtractionResult, extract_to_archive, flow_key, plan_extraction
+from structureflow.flow.extract import ExtractionResult, extract_to_archive, plan_extraction
 from structureflow.flow.fields import FlowMeta
-from structureflow.frames.cache import FrameCache
 from structureflow.guide.images import check_guide_image
 from structureflow.jobs.documents import put_document, put_status, run_id
 from structureflow.jobs.fail_job import reject_request
 from structureflow.jobs.inputs import InputInfo
 from structureflow.jobs.services import Services
-from structureflow.jobs.timeline import default_timeline_id
+from structureflow.jobs.timeline import FrameKeeper, default_timeline_id
+from structureflow.media.decode import DecodeLimits, VideoReader
 from structureflow.models.job import JobRequest
 from structureflow.models.results import Fallback, JobRecord, JobState, SourceInfo, now
 
 _IMAGE_CHECKS = 8
+_NPZ = "application/zip"
 
 
 class OrchestrateInput(BaseModel):
@@ -74,7 +76,7 @@ def orchestrate(event: OrchestrateInput, services: Services) -> OrchestrateResul
     try:
         put_status(services.storage, task_id=task_id, run_id=run, state="running", stage="orchestrate")
         request = JobRequest.parse_json(document.data, expected_task_id=task_id)
-        return _Orchestration(request, run, services).run()
+        return _Orchestration(event.bucket, request, run, services).run()
     except StructureFlowError as error:
         if error.transient:
             raise
@@ -85,7 +87,8 @@ def orchestrate(event: OrchestrateInput, services: Services) -> OrchestrateResul
 class _Orchestration:
     """One request on its way; fields fill up as facts become known."""
 
-    def __init__(self, request: JobRequest, run: str, services: Services) -> None:
+    def __init__(self, bucket: str, request: JobRequest, run: str, services: Services) -> None:
+        self._bucket = bucket
         self._request = request
         self._run = run
         self._services = services
@@ -101,7 +104,7 @@ class _Orchestration:
             self._check_guides()
         timeline_id = request.timeline_id or default_timeline_id(source.identity)
         engine = self._route()
-        shared_key = keys.flow_cache(flow_key(source.identity, engine, request.quality))
+        shared_key = keys.flow_cache(flow_address(source.identity, engine, request.quality))
         with self._timed("lookup"):
             meta = self._cached_meta(shared_key)
         hit = meta is not None
@@ -166,15 +169,17 @@ class _Orchestration:
     ) -> ExtractionResult:
         """Decode once: every frame goes to the frame cache and to the flow engine."""
         services, request = self._services, self._request
+        limits = DecodeLimits(max_frames=services.max_video_frames)
+        with VideoReader(video, limits) as reader:
+            plan = plan_extraction(reader.info, engine, request.quality)
         with FrameKeeper.open(services.storage, timeline_id, source.identity) as keeper:
             result = extract_to_archive(
                 video,
                 archive,
-                engine=engine,
-                quality=request.quality,
+                plan,
                 source_video=request.structure_video,
                 source_identity=source.identity,
-                limits=services.limits,
+                limits=limits,
                 workers=services.workers,
                 on_frame=keeper.add,
             )
@@ -186,7 +191,7 @@ class _Orchestration:
     def _store(self, archive: Path, shared_key: str) -> bool:
         """Put the archive where all jobs find it; False if the store refuses. Another writer's is as good."""
         try:
-            self._storage.put_file(shared_key, archive, content_type=NPZ, if_absent=True)
+            self._storage.put_file(shared_key, archive, content_type=_NPZ, if_absent=True)
         except ObjectExistsError:
             return True
         except StorageError as error:
@@ -212,8 +217,17 @@ class _Orchestration:
         """Start the state machine directly; each segment then extracts the flow that it needs."""
         record = self._record(meta, source, timeline_id, flows_key=None, shared_key=None, hit=False)
         put_document(self._storage, keys.job_record(self._request.task_id), record)
-        start_segments(self._services, record)
+        self._start_directly()
         return self._started(record)
+
+    def _start_directly(self) -> None:
+        """Start the state machine as the archive's arrival would have."""
+        task_id = self._request.task_id
+        payload = {
+            "source": "structureflow.orchestrator",
+            "detail": {"bucket": {"name": self._bucket}, "object": {"key": keys.job_flows(task_id)}},
+        }
+        self._services.start_segments(f"{task_id[:60]}-{self._run}", payload)
 
     def _started(self, record: JobRecord) -> OrchestrateResult:
         return OrchestrateResult(

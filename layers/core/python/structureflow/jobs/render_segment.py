@@ -8,9 +8,10 @@ from pydantic import BaseModel, ConfigDict
 
 from structureflow import keys
 from structureflow.errors import StructureFlowError
-from structureflow.guide.render import RenderOutcome, RenderSettings, flow_window, render_segment as render
+from structureflow.guide.render import RenderOutcome, RenderSettings, flow_window
+from structureflow.guide.render import render_segment as render
 from structureflow.jobs.documents import load_record, put_document
-from structureflow.jobs.flow_sources import FoundFlows, find_flows
+from structureflow.jobs.flow_sources import SegmentFlows
 from structureflow.jobs.guides import FittedGuides
 from structureflow.jobs.segment_sink import SegmentFiles
 from structureflow.jobs.services import Services
@@ -61,8 +62,8 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
     width, height = record.resolution
     begin = time.perf_counter()
     with services.scratch() as folder:
-        found = find_flows(record, services, folder)
-        total_flows = found.flows.meta.total_flows
+        flows = SegmentFlows(record, services, folder)
+        total_flows = flows.meta.total_flows
         start, stop = flow_window(request.segments, event.index, request.flow_span, total_flows, request.treatment)
         settings = RenderSettings(
             height=height,
@@ -76,25 +77,25 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
         )
         guides = FittedGuides(services, folder, height=height, width=width)
         with SegmentFiles(record, event.index, segment, services, folder) as files:
-            outcome = render(segment, found.flows, guides, settings, files)
-            files.finish(found, outcome)
-    result = _result(record, event, found, outcome, time.perf_counter() - begin)
+            outcome = render(segment, flows, guides, settings, files)
+            files.finish()
+    result = _result(record, event, flows, outcome, time.perf_counter() - begin)
     put_document(services.storage, keys.work_file(event.task_id, event.index, "render.json"), result)
     services.count("SegmentsRendered", 1)
-    if found.fallbacks:
-        services.count("Fallbacks", len(found.fallbacks))
+    if flows.fallbacks:
+        services.count("Fallbacks", len(flows.fallbacks))
     return RenderedSegment(
         task_id=event.task_id,
         index=event.index,
         frames=segment.frames,
-        flow_source=found.source,
-        engine=found.flows.meta.engine,
-        fallbacks=len(found.fallbacks),
+        flow_source=flows.source,
+        engine=flows.engine,
+        fallbacks=len(flows.fallbacks),
     )
 
 
 def _result(
-    record: JobRecord, event: RenderSegmentInput, found: FoundFlows, outcome: RenderOutcome, render_s: float
+    record: JobRecord, event: RenderSegmentInput, flows: SegmentFlows, outcome: RenderOutcome, render_s: float
 ) -> SegmentResult:
     request = record.request
     width, height = record.resolution
@@ -109,13 +110,13 @@ def _result(
         treatment=request.treatment,
         anchors=request.anchors,
         motion_strength=request.motion_strength,
-        flow_source=found.source,
-        engine=found.flows.meta.engine,
+        flow_source=flows.source,
+        engine=flows.engine,
         flows_used=outcome.flows_used,
         unguided=tuple(outcome.unguided),
         filled=tuple(outcome.filled),
         left_unguided=tuple(outcome.left_unguided),
-        fallbacks=found.fallbacks,
+        fallbacks=flows.fallbacks,
         extra_outputs=request.outputs,
         timings_s={
             **{f"render.{name}": round(s, 3) for name, s in outcome.timings_s.items()},

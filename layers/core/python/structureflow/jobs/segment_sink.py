@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from structureflow import keys
-from structureflow.guide.render import RenderOutcome, unguided_ranges
-from structureflow.jobs.flow_sources import FoundFlows
+from structureflow.guide.render import unguided_ranges
 from structureflow.jobs.services import Services
 from structureflow.media.handover import HandoverWriter
 from structureflow.models.job import Segment
@@ -52,8 +51,8 @@ class SegmentFiles:
         self._frames.write(guide, mask)
         self._previews.guide(index, guide, mask)
 
-    def finish(self, found: FoundFlows, outcome: RenderOutcome) -> None:
-        """Close the files and store them; structure and flow pictures come from what was really read."""
+    def finish(self) -> None:
+        """Close the files and store them."""
         self._frames.finish()
         storage, task_id = self._services.storage, self._record.task_id
         storage.put_file(keys.work_file(task_id, self._index, "frames.sfh"), self._frames_path)

@@ -71,8 +71,8 @@ class JobRecord(Model):
     engine_requested: str
     engine: str
     engine_params: dict[str, Any] = {}
-    flows_key: str | None
-    flow_cache_key: str | None
+    flows_key: str | None = None
+    flow_cache_key: str | None = None
     flow_cache_hit: bool
     scene_cuts: tuple[int, ...] = ()
     fallbacks: tuple[Fallback, ...] = ()
@@ -127,8 +127,8 @@ class Manifest(Model):
     engine_requested: str
     engine: str
     flow_cache_hit: bool
-    flow_cache_key: str | None
-    flows: OutputObject | None
+    flow_cache_key: str | None = None
+    flows: OutputObject | None = None
     report: OutputObject | None = None
     segments: tuple[SegmentResult, ...]
     fallbacks: tuple[Fallback, ...]

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar, cast, get_args
 
 from structureflow.errors import SettingsError
 
 _MB_PER_VCPU = 1769
+AddressingStyle = Literal["auto", "path", "virtual"]
 _Value = TypeVar("_Value")
 
 
@@ -25,7 +26,7 @@ class Settings:
         allowed_buckets: further buckets that requests may name.
         allowed_hosts: hosts that requests may name with ``https://``.
         s3_endpoint_url: endpoint of an S3-compatible store; None for AWS.
-        s3_addressing_style: ``auto``, ``path`` or ``virtual``.
+        s3_addressing_style: ``auto``, ``path`` or ``virtual``; None lets the endpoint decide.
         region: region of the store; None leaves it to the SDK.
         state_machine_arn: machine that renders segments; only the orchestrator has it.
         memory_mb: memory of the function; a vCPU is paid for per 1,769 MB (AWS Lambda Developer Guide).
@@ -37,7 +38,7 @@ class Settings:
     allowed_buckets: tuple[str, ...]
     allowed_hosts: tuple[str, ...]
     s3_endpoint_url: str | None
-    s3_addressing_style: str
+    s3_addressing_style: AddressingStyle | None
     region: str | None
     state_machine_arn: str | None
     memory_mb: int
@@ -62,7 +63,7 @@ class Settings:
             allowed_buckets=_list(environment, "ALLOWED_BUCKETS"),
             allowed_hosts=_list(environment, "ALLOWED_HOSTS"),
             s3_endpoint_url=environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or None,
-            s3_addressing_style=_choice(environment, "S3_ADDRESSING_STYLE", "auto", ("auto", "path", "virtual")),
+            s3_addressing_style=_addressing_style(environment),
             region=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or None,
             state_machine_arn=environment.get("STATE_MACHINE_ARN") or None,
             memory_mb=_positive(environment, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
@@ -101,8 +102,10 @@ def _list(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in environment.get(name, "").split(",") if part.strip())
 
 
-def _choice(environment: Mapping[str, str], name: str, default: str, allowed: tuple[str, ...]) -> str:
-    value = environment.get(name) or default
-    if value not in allowed:
-        raise SettingsError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
-    return value
+def _addressing_style(environment: Mapping[str, str]) -> AddressingStyle | None:
+    value = environment.get("S3_ADDRESSING_STYLE") or None
+    if value is not None and value not in get_args(AddressingStyle):
+        raise SettingsError(
+            f"S3_ADDRESSING_STYLE: expected one of {', '.join(get_args(AddressingStyle))}, got {value!r}"
+        )
+    return cast("AddressingStyle | None", value)

@@ -22,8 +22,6 @@ Handler = Callable[[dict[str, Any], Any], Any]
 _Handler = TypeVar("_Handler", bound=Handler)
 
 
-
-
 @functools.cache
 def logger() -> Logger:
     """Return the process's structured logger."""

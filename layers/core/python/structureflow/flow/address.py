@@ -1,0 +1,31 @@
+"""Where a video's flows are found again, known before a byte of the video is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from structureflow.flow.cache import FORMAT_VERSION
+from structureflow.flow.engines import DEFAULT_ENGINES, EngineRegistry
+from structureflow.flow.fields import QUANTIZATION_PX
+
+
+def flow_address(source_identity: str, engine: str, quality: str, *, engines: EngineRegistry = DEFAULT_ENGINES) -> str:
+    """Return the content address of a video's flows: 64 lower-case hex digits.
+
+    SHA-256 over all that the flows depend on: the video's identity, the engine's preset (its parameters, library
+    versions and working area, which with the video decides the working size), quantisation and archive format.
+
+    Raises:
+        EngineUnavailableError: no such engine or quality.
+    """
+    preset = engines.preset(engine, quality)
+    document = {
+        "source": source_identity,
+        "engine": preset.name,
+        "params": dict(preset.params),
+        "area_px": preset.area_px,
+        "quantization_px": QUANTIZATION_PX,
+        "format": FORMAT_VERSION,
+    }
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,192 @@
+"""Where a segment's flows really come from: the job's archive, else the cached frames, else the video.
+
+The way down is taken when the archive cannot be opened, and also when a block of it turns out corrupt in the
+middle of a segment. Each step is recorded; a segment never goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from structureflow.errors import (
+    FlowCacheError,
+    FrameCacheError,
+    ObjectNotFoundError,
+    StorageError,
+    TransientError,
+)
+from structureflow.flow.cache import ArrayFlows, open_flow_archive
+from structureflow.flow.extract import ExtractionPlan, extract_from_frames, plan_extraction
+from structureflow.flow.fields import Direction, FlowMeta, FlowSource
+from structureflow.frames.cache import FrameCache
+from structureflow.jobs.services import Services
+from structureflow.media.decode import DecodeLimits, VideoInfo, VideoReader
+from structureflow.models.results import Fallback, FlowSourceName, JobRecord
+
+_STAGE: Final = "flows"
+#: What makes a source unusable, as against a store that will answer a later try.
+_UNUSABLE: Final = (FlowCacheError, FrameCacheError, StorageError)
+
+LoadFrames = Callable[[int, int], Iterator[NDArray[np.uint8]]]
+"""Called as ``load(first, last)``, both inclusive; gives ``(H, W, 3) uint8 RGB`` frames in order."""
+
+
+class ComputedFlows:
+    """Flows computed when they are read, from exactly the frames that they need.
+
+    The pairs of the last range are kept, so that the second direction of the same range costs nothing.
+    """
+
+    def __init__(self, meta: FlowMeta, plan: ExtractionPlan, load: LoadFrames, *, workers: int) -> None:
+        self.meta = meta
+        self._plan = plan
+        self._load = load
+        self._workers = workers
+        self._kept: tuple[int, int, ArrayFlows] | None = None
+
+    def read(self, direction: Direction, start: int, stop: int) -> NDArray[np.float16]:
+        """Compute flows `start` (inclusive) to `stop` (exclusive); see `FlowSource.read`."""
+        if self._kept is None or self._kept[:2] != (start, stop):
+            flows = extract_from_frames(
+                self._load(start, stop),
+                self._plan,
+                original_fps=self.meta.original_fps,
+                source_identity=self.meta.source_identity,
+                workers=self._workers,
+            )
+            self._kept = start, stop, flows
+        return self._kept[2].read(direction, 0, stop - start)
+
+
+class SegmentFlows:
+    """The flows of one segment; falls back by itself, and remembers that it did.
+
+    Attributes:
+        meta: of the flows as they are read first; fallbacks compute on the same grid.
+        source: what flows are really read from, as of now.
+        fallbacks: every step down, in order.
+    """
+
+    def __init__(self, record: JobRecord, services: Services, folder: Path) -> None:
+        self.source: FlowSourceName = "cache"
+        self.fallbacks: tuple[Fallback, ...] = ()
+        self._record = record
+        self._services = services
+        self._folder = folder
+        self._grid: tuple[int, int] | None = None
+        self._flows = self._open_first()
+        self.meta = self._flows.meta
+        self._grid = self.meta.height, self.meta.width
+
+    def read(self, direction: Direction, start: int, stop: int) -> NDArray[np.float16]:
+        """Read flows `start` (inclusive) to `stop` (exclusive); see `FlowSource.read`."""
+        while True:
+            try:
+                return self._flows.read(direction, start, stop)
+            except TransientError:
+                raise
+            except _UNUSABLE as error:
+                self._flows = self._next_source(error)
+
+    def _open_first(self) -> FlowSource:
+        record = self._record
+        if record.flows_key is None:
+            return self._next_source(ObjectNotFoundError("the job was started without a flow archive"))
+        try:
+            return open_flow_archive(self._services.storage, record.flows_key, workers=self._services.workers)
+        except TransientError:
+            raise
+        except _UNUSABLE as error:
+            return self._next_source(error)
+
+    def _next_source(self, error: Exception) -> FlowSource:
+        """Go one step down; from the last one, raise."""
+        if self.source == "cache":
+            self._fall_back("frames", error)
+            try:
+                return self._from_cached_frames()
+            except TransientError:
+                raise
+            except _UNUSABLE as next_error:
+                error = next_error
+        if self.source == "frames":
+            self._fall_back("video", error)
+            return self._from_video()
+        raise error
+
+    def _fall_back(self, used: FlowSourceName, error: Exception) -> None:
+        step = Fallback(stage=_STAGE, wanted=self.source, used=used, reason=str(error))
+        self.fallbacks += (step,)
+        self.source = used
+
+    def _from_cached_frames(self) -> FlowSource:
+        cache = FrameCache(self._services.storage)
+        timeline_id = self._record.timeline_id
+        manifest = cache.manifest(timeline_id)
+        if manifest.source_identity != self._record.source.identity:
+            raise FrameCacheError(f"timeline {timeline_id}: its frames are of another video")
+
+        def load(first: int, last: int) -> Iterator[NDArray[np.uint8]]:
+            return (frame.image for frame in cache.iter_cached_frames(timeline_id, range(first, last + 1)))
+
+        return self._computed(load)
+
+    def _from_video(self) -> FlowSource:
+        limits = DecodeLimits(max_frames=self._services.max_video_frames)
+        load = functools.partial(_decode, self._fetch_video(), limits)
+        return self._computed(load)
+
+    def _fetch_video(self) -> Path:
+        path = self._folder / "structure_video"
+        if not path.exists():
+            self._services.inputs.fetch(self._record.source.reference, path)
+        return path
+
+    def _computed(self, load: LoadFrames) -> FlowSource:
+        record, source = self._record, self._record.source
+        info = VideoInfo(source.frames, source.fps, source.width_px, source.height_px, source.frames / source.fps)
+        engine = record.engine if runs_here(record.engine) else "dis"
+        plan = plan_extraction(info, engine, record.request.quality)
+        if self._grid is not None:
+            plan = replace(plan, height=self._grid[0], width=self._grid[1])
+        meta = FlowMeta(
+            total_flows=source.frames - 1,
+            height=plan.height,
+            width=plan.width,
+            original_height=source.height_px,
+            original_width=source.width_px,
+            original_fps=source.fps,
+            has_backward=True,
+            engine=plan.engine,
+            engine_params=plan.params,
+            scene_cuts=record.scene_cuts,
+            source_video=source.reference,
+            source_identity=source.identity,
+        )
+        return ComputedFlows(meta, plan, load, workers=self._services.workers)
+
+    @property
+    def engine(self) -> str:
+        """The engine whose flows are really read, as of now."""
+        return self._flows.meta.engine
+
+
+def runs_here(engine: str) -> bool:
+    """Tell whether an engine runs in a function process; RAFT runs in the GPU container only."""
+    return engine in ("dis", "farneback")
+
+
+def _decode(path: Path, limits: DecodeLimits, first: int, last: int) -> Iterator[NDArray[np.uint8]]:
+    with VideoReader(path, limits) as reader:
+        reader.skip(first)
+        for frame in reader:
+            yield frame.image
+            if frame.index == last:
+                return
