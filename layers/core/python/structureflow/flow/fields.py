@@ -154,6 +154,21 @@ def pull(values: Field32, displacement: Field32, out: Field32 | None = None) -> 
     return sampled
 
 
+def sample(values: Field32, places: Field32) -> Field32:
+    """Sample `values` at absolute `places`, bilinearly; past the edge, the edge.
+
+    Args:
+        values: ``(H, W, C)`` float32, C from 1 to 4.
+        places: ``(h, w, 2)`` float32, (x, y) in pixels, finite; pixel centres are whole numbers.
+
+    Returns:
+        ``(h, w, C)`` float32, fresh memory.
+    """
+    cv2 = _cv2()
+    sampled: Field32 = cv2.remap(values, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return sampled
+
+
 def compose_flows(first: Field32, second: Field32, out: Field32 | None = None) -> Field32:
     """Join two displacements end to end: go along `first`, and from there along `second`.
 
@@ -256,16 +271,38 @@ def visible_where(there: Field32, back: Field32) -> NDArray[np.bool_]:
         ``(H, W)`` bool.
     """
     height, width = there.shape[:2]
-    returned = pull(back, there)
-    there_x, there_y = there[..., 0], there[..., 1]
-    back_x, back_y = returned[..., 0], returned[..., 1]
-    miss = (there_x + back_x) ** 2 + (there_y + back_y) ** 2
-    length = there_x**2 + there_y**2 + back_x**2 + back_y**2
-    x = np.arange(width, dtype=np.float32) + there_x
-    y = np.arange(height, dtype=np.float32)[:, None] + there_y
-    inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
-    consistent: NDArray[np.bool_] = (miss < 0.01 * length + 0.5) & inside
+    rows, columns = np.mgrid[0:height, 0:width]
+    landing = there + np.stack([columns, rows], axis=-1).astype(np.float32)
+    return agree(there, pull(back, there)) & inside(landing, (height, width))
+
+
+def agree(there: Field32, back: Field32) -> NDArray[np.bool_]:
+    """Say where a way there and the way back from where it ends cancel, by the rule of `visible_where`.
+
+    Args:
+        there, back: ``(H, W, 2)`` float32; `back` is already sampled where `there` leads to.
+
+    Returns:
+        ``(H, W)`` bool.
+    """
+    # with s = there + back and d = there - back, |there|^2 + |back|^2 = (|s|^2 + |d|^2) / 2
+    miss = there + back
+    miss *= miss
+    length = there - back
+    length *= length
+    miss *= np.float32(0.995)
+    length *= np.float32(0.005)
+    miss -= length
+    consistent: NDArray[np.bool_] = miss[..., 0] + miss[..., 1] < np.float32(0.5)
     return consistent
+
+
+def inside(places: Field32, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Say which places, ``(h, w, 2)`` float32 (x, y), lie on a pixel of a frame of `shape` (height, width)."""
+    cv2 = _cv2()
+    mask = cv2.inRange(places, (-0.5, -0.5, 0, 0), (shape[1] - 0.5, shape[0] - 0.5, 0, 0))
+    within: NDArray[np.bool_] = mask > 0
+    return within
 
 
 # --- count -------------------------------------------------------------------------------------------

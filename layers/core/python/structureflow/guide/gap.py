@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,13 +12,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from structureflow.flow.fields import Direction, Field32, FlowSource, visible_where
-from structureflow.guide.path import Carry, LegReader, PathPlan, Trace
+from structureflow.flow.fields import Direction, Field32, FlowSource
+from structureflow.guide.path import Carry, FlowChunks, LegReader, PathPlan, Trace
 
 #: What an anchor that does not show a pixel still weighs, so that a pixel which none shows is shared by time.
-_LEAST_VISIBLE: Final = 0.02
+_LEAST_VISIBLE: Final = 0.3
 _OCCLUSION_MARGIN_PX: Final = 3
-_FEATHER_PX: Final = 7
+_FEATHER_PX: Final = 5
+
+#: Bytes of displacements of the end anchor that are kept at once; longer gaps are done in blocks.
+BLOCK_BYTES: Final = 128 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +31,8 @@ class GapFrame:
     Attributes:
         start: ``(h, w, 2)`` float32 pulling from the anchor before the gap; None if it does not reach here.
         end: the same from the anchor behind the gap.
-        end_weight: ``(h, w)`` uint8, the share of the end anchor (255 = all), where both reach.
-        visibility: ``(h, w)`` uint8, 255 where an anchor shows the pixel; None unless asked for.
+        end_weight: ``(h', w')`` uint8 over the same area, the share of the end anchor (255 = all), where both reach.
+        visibility: ``(h', w')`` uint8, 255 where an anchor shows the pixel; None unless asked for.
         step: ``(h, w, 2)`` float32 pulling from the frame before; None unless asked for.
 
     All are valid until the next frame is asked for.
@@ -46,7 +50,7 @@ class GapMotion:
 
     def __init__(
         self,
-        flows: FlowSource,
+        flows: PlannedFlows,
         plan: PathPlan,
         consumed: int,
         count: int,
@@ -55,11 +59,13 @@ class GapMotion:
         from_end: bool,
         wants_visibility: bool = False,
         wants_flow: bool = False,
+        block_bytes: int = BLOCK_BYTES,
     ) -> None:
         """Plan the gap; `from_start` and `from_end` say whether there is an anchor on that side."""
         self._flows = flows
         self._plan = plan
-        self._shape = (flows.meta.height, flows.meta.width)
+        self._shape = flows.shape
+        self._block_bytes = block_bytes
         self._consumed = consumed
         self._count = count
         self._wants_visibility = wants_visibility
@@ -90,12 +96,13 @@ class GapMotion:
 
     def frames(self) -> Iterator[GapFrame | None]:
         """Yield the motion of each frame of the gap in order; None where no anchor reaches."""
-        starts = self._starts()
+        # the end anchor's ways are all joined before the first frame; what reads more comes first
         ends = self._ends()
+        starts = self._starts()
         steps = self._steps()
         for offset in range(self._count):
-            start = next(starts) if offset < self.start_reach else None
             end = next(ends) if offset >= self._count - self.end_reach else None
+            start = next(starts) if offset < self.start_reach else None
             if start is None and end is None:
                 yield None
                 continue
@@ -122,65 +129,103 @@ class GapMotion:
         positions = range(self._consumed + 1, self._consumed + self.start_reach + 1)
         if not positions:
             return
-        legs = self._plan.legs_between(self._consumed, positions[-1])
+        legs = self._legs_ahead
         anchor = self._plan.node_at(self._consumed)
-        carry = Carry(LegReader(self._flows, "backward", self._plan, legs), anchor, self._shape)
-        trace = None
-        if self._shares or self._wants_visibility:
-            trace = Trace(LegReader(self._flows, "forward", self._plan, legs), anchor, self._shape)
-        first_shared = 0 if self._wants_visibility else self._count - self.end_reach
+        carry = Carry(self._flows.legs("backward", legs), anchor, self._shape)
+        trace = Trace(self._flows.legs("forward", legs), anchor, self._shape) if self._needs_visibility else None
+        first_seen = 0 if self._wants_visibility else self._count - self.end_reach
         for offset, position in enumerate(positions):
-            node = self._plan.node_at(position)
-            displacement = carry.to(node)
-            visibility = None
-            if trace is not None:
-                way = trace.to(node)
-                if offset >= first_shared:
-                    visibility = soft_visibility(visible_where(displacement, way))
-            yield _Way(displacement, visibility)
+            yield self._way(carry, trace, self._plan.node_at(position), offset >= first_seen)
+
+    def _way(self, carry: Carry, trace: Trace | None, node: float, judged: bool = True) -> _Way:
+        displacement = carry.to(node)
+        if trace is None:
+            return _Way(displacement, None)
+        way = trace.to(node)
+        return _Way(displacement, soft_visibility(trace.sees(displacement, way)) if judged else None)
 
     def _ends(self) -> Iterator[_Way]:
         first = self._consumed + self._count + 1 - self.end_reach
         positions = range(self._consumed + self._count, first - 1, -1)
         if not positions:
             return
-        legs = self._plan.legs_between(positions[-1], self._end_position)
+        legs = self._legs_ahead
         anchor = self._plan.node_at(self._end_position)
         # time runs backwards here: node m is counted as top - m, and its leg is the other side's
         top = math.ceil(anchor)
-        ahead = self._mirrored("forward", legs, top)
-        carry = Carry(ahead, top - anchor, self._shape)
-        trace = None
-        if self._shares or self._wants_visibility:
-            trace = Trace(self._mirrored("backward", legs, top), top - anchor, self._shape)
-        ways: list[_Way] = []
-        for position in positions:
-            node = top - self._plan.node_at(position)
-            displacement = carry.to(node).copy()
-            visibility = None
-            if trace is not None:
-                visibility = soft_visibility(visible_where(displacement, trace.to(node)))
-            ways.append(_Way(displacement, visibility))
-        while ways:
-            yield ways.pop()
+        carry = Carry(_Mirrored(self._flows.legs("forward", legs, descending=True), top), top - anchor, self._shape)
+        trace: Trace | None = None
+        if self._needs_visibility:
+            mirrored = _Mirrored(self._flows.legs("backward", legs, descending=True), top)
+            trace = Trace(mirrored, top - anchor, self._shape)
+        nodes = [top - self._plan.node_at(position) for position in positions]
+        yield from self._in_reverse(carry, trace, nodes)
 
-    def _mirrored(self, direction: Direction, legs: tuple[int, int], top: int) -> _Mirrored:
-        return _Mirrored(LegReader(self._flows, direction, self._plan, legs, descending=True), top)
+    def _in_reverse(self, carry: Carry, trace: Trace | None, nodes: list[float]) -> Iterator[_Way]:
+        """Yield the ways to all nodes, last first, keeping one block of them and where the others begin."""
+        size = max(self._block_bytes // (self._shape[0] * self._shape[1] * 8), math.isqrt(len(nodes)), 1)
+        blocks = [nodes[start : start + size] for start in range(0, len(nodes), size)]
+        begins: list[tuple[Carry, Trace | None]] = []
+        for block in blocks[:-1]:
+            begins.append((carry.copy(), trace.copy() if trace else None))
+            carry.to(block[-1])
+            if trace:
+                trace.to(block[-1])
+        begins.append((carry, trace))
+        while blocks:
+            carry, trace = begins.pop()
+            ways: list[_Way] = []
+            for node in blocks.pop():
+                way = self._way(carry, trace, node)
+                ways.append(_Way(way.displacement.copy(), way.visibility))
+            while ways:
+                yield ways.pop()
+
+    @property
+    def _legs_ahead(self) -> tuple[int, int]:
+        """The legs that may be read with one another: all that this gap and those behind it need."""
+        last = self._plan.last_position if self.end_reach else self._plan.steps
+        return self._plan.legs_between(self._consumed, last)
+
+    @property
+    def _needs_visibility(self) -> bool:
+        return self._wants_visibility or self.start_reach + self.end_reach > self._count
 
     def _steps(self) -> Iterator[Field32 | None]:
         if not self._wants_flow:
             return
-        last = min(self._consumed + self._count, self._plan.steps)
-        reader = LegReader(self._flows, "backward", self._plan, self._plan.legs_between(self._consumed, last))
+        legs = self._flows.legs("backward", self._legs_ahead)
         for offset in range(self._count):
-            if offset >= self.start_reach and offset < self._count - self.end_reach:
+            if self.start_reach <= offset < self._count - self.end_reach:
                 continue
             position = self._consumed + offset
             if self._plan.crosses_cut(position):
                 yield None
             else:
-                step = Carry(reader, self._plan.node_at(position), self._shape)
+                step = Carry(legs, self._plan.node_at(position), self._shape)
                 yield step.to(self._plan.node_at(position + 1))
+
+
+class PlannedFlows:
+    """The flows of one segment's plan in both directions, each read from the source at most a chunk at a time."""
+
+    def __init__(self, source: FlowSource, plan: PathPlan, io: Executor) -> None:
+        """Read from `source` what `plan` plays; `io` reads ahead."""
+        self.shape = (source.meta.height, source.meta.width)
+        self._plan = plan
+        self._source = source
+        self._io = io
+        self._chunks: dict[Direction, FlowChunks] = {}
+
+    def legs(self, direction: Direction, legs: tuple[int, int], *, descending: bool = False) -> LegReader:
+        """Return a reader of legs ``legs[0]`` (inclusive) to ``legs[1]`` (exclusive); its first chunk is on its way."""
+        inverts = direction == "backward" and not self._source.meta.has_backward
+        stored: Direction = "forward" if inverts else direction
+        if stored not in self._chunks:
+            self._chunks[stored] = FlowChunks(self._source, stored, self._io)
+        reader = LegReader(self._chunks[stored], self._plan, legs, inverts=inverts, descending=descending)
+        reader.begin()
+        return reader
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +24,19 @@ from structureflow.flow.fields import (
     FlowSource,
     Treatment,
     adjusted_position,
+    agree,
+    compose_flows,
+    inside,
     invert_flow,
     partial_flow,
-    pull,
+    sample,
 )
 
-#: Bytes of stored flow that are read at a time; 36 flows of 640x360.
-CHUNK_BYTES: Final = 32 * 2**20
+#: Bytes of stored flow that are read at a time: 72 flows of 640x360, so that most segments read once.
+CHUNK_BYTES: Final = 64 * 2**20
+
+_SIGN_AND_NUMBER: Final = np.uint32(0x8FFFE000).view(np.int32)
+_EXPONENT_SHIFT: Final = np.float32(2.0**112)
 
 #: Positions closer to a node than this are on it: they come from rounding.
 _ON_NODE: Final = 1e-6
@@ -154,39 +161,82 @@ class PathPlan:
         return int(start), max(math.ceil(stop), int(start))
 
 
-class LegReader:
-    """Reads the legs of a plan in one direction, chunk by chunk, as float32.
+class FlowChunks:
+    """One direction of a flow source, read in chunks; several readers of one segment share what it holds.
 
-    Chunks never reach beyond the legs that were asked for at the start, so a segment reads its part of the
-    video and no more, and holds no more of it than `chunk_bytes` at a time.
+    It holds at most two chunks, and reads in a thread of its own where it was told ahead.
     """
 
     def __init__(
-        self,
-        source: FlowSource,
-        direction: Direction,
-        plan: PathPlan,
-        legs: tuple[int, int],
-        *,
-        descending: bool = False,
-        chunk_bytes: int = CHUNK_BYTES,
+        self, source: FlowSource, direction: Direction, io: Executor, *, chunk_bytes: int = CHUNK_BYTES
     ) -> None:
-        """Read legs ``legs[0]`` (inclusive) to ``legs[1]`` (exclusive), mostly in one order."""
+        """Read from `source`; chunks told ahead are read on `io`."""
         self._source = source
-        self._plan = plan
-        self._inverts = direction == "backward" and not source.meta.has_backward
-        self._direction: Direction = "forward" if self._inverts else direction
-        self._legs = legs
-        self._descending = descending
+        self._direction = direction
+        self._io = io
         meta = source.meta
-        self._shape = (meta.height, meta.width, 2)
-        self._chunk_flows = max(2, chunk_bytes // (meta.height * meta.width * 4))
-        self._chunk: NDArray[Any] = np.empty((0, *self._shape), np.float16)
-        self._chunk_start = 0
-        self._slots = [np.empty(self._shape, np.float32) for _ in range(2)]
-        self._slot_legs: list[int | None] = [None, None]
-        self._other = np.empty(self._shape, np.float32)
+        self.shape = (meta.height, meta.width, 2)
+        self.chunk_flows = max(2, chunk_bytes // (meta.height * meta.width * 4))
         self._limit = float(min(MAX_DISPLACEMENT_PX, 4 * max(meta.height, meta.width)))
+        self._held: list[tuple[int, NDArray[np.float16]]] = []
+        self._ahead: tuple[int, int, Future[NDArray[np.float16]]] | None = None
+
+    def find(self, start: int, stop: int) -> NDArray[np.float16] | None:
+        """Return flows `start` (inclusive) to `stop` (exclusive) if one held chunk has them all."""
+        for place, (first, chunk) in enumerate(self._held):
+            if first <= start and stop <= first + len(chunk):
+                if place:
+                    self._held.reverse()
+                return chunk[start - first : stop - first]
+        return None
+
+    def load(self, start: int, stop: int) -> None:
+        """Hold flows `start` (inclusive) to `stop` (exclusive), in place of the chunk used longest ago.
+
+        Raises:
+            FlowError, FlowCacheError: as the source raises; a vector is not finite.
+        """
+        if self._ahead is not None and self._ahead[0] <= start and stop <= self._ahead[1]:
+            start, _, coming = self._ahead
+            self._ahead = None
+            chunk = coming.result()
+        else:
+            chunk = self._read(start, stop)
+        self._held = [(start, chunk), *self._held[:1]]
+
+    def tell_ahead(self, start: int, stop: int) -> None:
+        """Begin to read flows that will be asked for next."""
+        if self._ahead is None and self.find(start, stop) is None:
+            self._ahead = (start, stop, self._io.submit(self._read, start, stop))
+
+    def _read(self, start: int, stop: int) -> NDArray[np.float16]:
+        chunk = self._source.read(self._direction, start, stop)
+        if chunk.shape != (stop - start, *self.shape):
+            raise FlowError(f"flows {start} to {stop}: expected shape {(stop - start, *self.shape)}, got {chunk.shape}")
+        return bounded_chunk(chunk, self._limit, start)
+
+
+class LegReader:
+    """Gives the legs of a plan in one direction as float32.
+
+    Chunks never reach beyond the legs named at the start, so a segment reads its part of the video and no more.
+    """
+
+    def __init__(
+        self, chunks: FlowChunks, plan: PathPlan, legs: tuple[int, int], *, inverts: bool, descending: bool = False
+    ) -> None:
+        """Give legs ``legs[0]`` (inclusive) to ``legs[1]`` (exclusive), mostly in one order.
+
+        `inverts` turns each leg around, for a source that lacks the direction asked for.
+        """
+        self._chunks = chunks
+        self._plan = plan
+        self._legs = legs
+        self._inverts = inverts
+        self._descending = descending
+        self._slots = [np.empty(chunks.shape, np.float32) for _ in range(2)]
+        self._slot_legs: list[int | None] = [None, None]
+        self._other = np.empty(0, np.float32)
 
     def __call__(self, number: int) -> Field32:
         """Return leg `number`: ``(h, w, 2)`` float32 in grid pixels, intact until the second call after it."""
@@ -196,10 +246,12 @@ class LegReader:
         slot = number % 2
         self._slot_legs[slot] = None
         out = self._slots[slot]
-        self._load(leg, number)
-        np.copyto(out, self._chunk[leg.index - self._chunk_start])
+        flows = self._flows_of(leg, number)
+        widen(flows[0], out)
         if leg.weight:
-            np.copyto(self._other, self._chunk[leg.index + 1 - self._chunk_start])
+            if not self._other.size:
+                self._other = np.empty_like(out)
+            widen(flows[1], self._other)
             out *= np.float32(1 - leg.weight)
             self._other *= np.float32(leg.weight)
             out += self._other
@@ -208,31 +260,59 @@ class LegReader:
         self._slot_legs[slot] = number
         return out
 
-    def _load(self, leg: Leg, number: int) -> None:
-        need = (leg.index, leg.index + (2 if leg.weight else 1))
-        if self._chunk_start <= need[0] and need[1] <= self._chunk_start + len(self._chunk):
-            return
-        start, stop = self._extend(need, number)
-        chunk = self._source.read(self._direction, start, stop)
-        if chunk.shape != (stop - start, *self._shape):
-            raise FlowError(
-                f"flows {start} to {stop}: expected shape {(stop - start, *self._shape)}, got {chunk.shape}"
-            )
-        self._chunk = bounded_chunk(chunk, self._limit, start)
-        self._chunk_start = start
+    def begin(self) -> None:
+        """Have the first chunk read in the background."""
+        if self._legs[0] < self._legs[1]:
+            first = self._legs[1] - 1 if self._descending else self._legs[0]
+            self._chunks.tell_ahead(*self._extend(first))
 
-    def _extend(self, need: tuple[int, int], number: int) -> tuple[int, int]:
-        """Take in the following legs while they lie close together and fit into a chunk."""
-        start, stop = need
-        following = range(number - 1, self._legs[0] - 1, -1) if self._descending else range(number + 1, self._legs[1])
-        for other in following:
-            leg = self._plan.leg(other)
-            first, last = min(start, leg.index), max(stop, leg.index + (2 if leg.weight else 1))
-            # a gap of a few flows costs less to read over than another request
-            if last - first > self._chunk_flows or leg.index - stop > 4 or start - leg.index > 5:
-                break
-            start, stop = first, last
+    def _flows_of(self, leg: Leg, number: int) -> NDArray[np.float16]:
+        start, stop = _flows_in(leg)
+        flows = self._chunks.find(start, stop)
+        if flows is None:
+            self._chunks.load(*self._extend(number))
+            flows = self._chunks.find(start, stop)
+            if flows is None:
+                raise FlowError(f"flows {start} to {stop}: expected them in what was read")
+        return flows
+
+    def _extend(self, number: int) -> tuple[int, int]:
+        """Return the flows of leg `number` and of all legs around that lie close together and fit into a chunk."""
+        after, before = range(number + 1, self._legs[1]), range(number - 1, self._legs[0] - 1, -1)
+        start, stop = _flows_in(self._plan.leg(number))
+        for others in (before, after) if self._descending else (after, before):
+            for other in others:
+                first, last = _flows_in(self._plan.leg(other))
+                # a gap of a few flows costs less to read over than another request
+                if (
+                    max(stop, last) - min(start, first) > self._chunks.chunk_flows
+                    or first - stop > 4
+                    or start - last > 4
+                ):
+                    break
+                start, stop = min(start, first), max(stop, last)
         return start, stop
+
+
+def _flows_in(leg: Leg) -> tuple[int, int]:
+    return leg.index, leg.index + (2 if leg.weight else 1)
+
+
+def widen(flow: NDArray[np.float16], out: Field32) -> Field32:
+    """Convert finite float16 to float32 exactly, several times faster than numpy casts it.
+
+    The bits of a float16 in the place of a float32's are the same number times 2^-112.
+
+    Args:
+        flow: any shape, float16, finite.
+        out: the same shape, float32, contiguous; written to and returned.
+    """
+    bits = out.view(np.int32)
+    np.copyto(bits, flow.view(np.int16))
+    np.left_shift(bits, 13, out=bits)
+    # sign extension left copies of the sign in the three highest bits of the exponent
+    np.bitwise_and(bits, _SIGN_AND_NUMBER, out=bits)
+    return np.multiply(out, _EXPONENT_SHIFT, out=out)
 
 
 def bounded_chunk(chunk: NDArray[np.float16], limit_px: float, first: int) -> NDArray[np.float16]:
@@ -243,13 +323,13 @@ def bounded_chunk(chunk: NDArray[np.float16], limit_px: float, first: int) -> ND
     """
     if chunk.dtype != np.float16:
         raise FlowError(f"flows: expected float16, got {chunk.dtype}")
-    # float16 without its sign bit sorts as an integer, infinity and NaN last: one cheap pass
-    magnitude = np.bitwise_and(chunk.view(np.uint16), np.uint16(0x7FFF))
-    largest = magnitude.max(initial=0)
-    if largest >= 0x7C00:
-        bad = first + int(np.argmax(magnitude.reshape(len(chunk), -1).max(axis=1) >= 0x7C00))
-        raise FlowError(f"flow {bad}: expected finite vectors, got NaN or infinity")
-    if float(np.uint16(largest).view(np.float16)) <= limit_px:
+    longest = 0
+    for index, flow in enumerate(chunk):
+        # float16 without its sign bit sorts as an integer, infinity and NaN last: one cheap pass
+        longest = max(longest, int(np.bitwise_and(flow.view(np.uint16), np.uint16(0x7FFF)).max(initial=0)))
+        if longest >= 0x7C00:
+            raise FlowError(f"flow {first + index}: expected finite vectors, got NaN or infinity")
+    if float(np.uint16(longest).view(np.float16)) <= limit_px:
         return chunk
     return np.asarray(chunk.clip(np.float16(-limit_px), np.float16(limit_px)), np.float16)
 
@@ -270,6 +350,12 @@ class Carry:
         self._next = np.empty_like(self._joined)
         self._still = True
 
+    def copy(self) -> Carry:
+        """Return one that goes on from here on its own; it shares the legs."""
+        twin = Carry(self._leg, self._start, self._joined.shape[:2])
+        twin._node, twin._joined, twin._still = self._node, self._joined.copy(), self._still
+        return twin
+
     def to(self, position: float) -> Field32:
         """Return the displacement from node `position` (not before the last one asked for) to the anchor.
 
@@ -284,10 +370,8 @@ class Carry:
             if self._still:
                 np.multiply(leg, np.float32(self._node + 1 - self._start), out=self._joined)
             else:
-                pull(self._joined, leg, self._next)
-                self._next += leg
+                self._join(leg)
                 self._joined, self._next = self._next, self._joined
-                _bound(self._joined)
             self._still = False
             self._node += 1
         fraction = position - self._node
@@ -297,32 +381,43 @@ class Carry:
             return partial_flow(self._leg(self._node), lag=1 - fraction, span=position - self._start)
         if fraction == 0:
             return self._joined
-        piece = partial_flow(self._leg(self._node), lag=1 - fraction, span=fraction)
-        pull(self._joined, piece, self._next)
-        self._next += piece
-        return _bound(self._next)
+        return self._join(partial_flow(self._leg(self._node), lag=1 - fraction, span=fraction))
+
+    def _join(self, piece: Field32) -> Field32:
+        # joined paths may grow without end where they leave the frame
+        return _bound(compose_flows(piece, self._joined, self._next))
 
 
 class Trace:
     """Follows an anchor's pixels to later positions: where `Carry` pulls, this one says where they went.
 
-    Nodes as for `Carry`; the legs are those of the opposite direction.
+    Nodes as for `Carry`; the legs are those of the opposite direction. Only every `stride`-th pixel of each
+    row and column is followed: enough to tell what is hidden, at a fraction of the cost.
     """
 
-    def __init__(self, leg: Callable[[int], Field32], start: float, shape: tuple[int, int]) -> None:
+    def __init__(self, leg: Callable[[int], Field32], start: float, shape: tuple[int, int], *, stride: int = 2) -> None:
         """Follow from node `start`; ``leg(m)`` leads from node m to node m + 1, ``(*shape, 2)`` float32."""
         self._leg = leg
         self._start = start
         self._node = math.floor(start)
-        self._way = np.zeros((*shape, 2), np.float32)
-        self._next = np.empty_like(self._way)
+        self._shape = shape
+        self._stride = stride
+        self._places = _places(shape, stride)
+        self._way = np.zeros_like(self._places)
         self._still = True
+
+    def copy(self) -> Trace:
+        """Return one that goes on from here on its own; it shares the legs."""
+        twin = Trace(self._leg, self._start, self._shape, stride=self._stride)
+        twin._node, twin._way, twin._still = self._node, self._way, self._still
+        return twin
 
     def to(self, position: float) -> Field32:
         """Return the displacement from the anchor to node `position` (not before the last one asked for).
 
         Returns:
-            ``(h, w, 2)`` float32 on the anchor's grid. Valid until the next call; not to be changed.
+            ``(ceil(h / stride), ceil(w / stride), 2)`` float32 in pixels of the full grid, for the pixels
+            ``[::stride, ::stride]`` of the anchor; not to be changed.
         """
         if position < max(self._start, self._node):
             raise GuidanceError(f"trace: expected a position from {max(self._start, self._node)} on, got {position}")
@@ -330,28 +425,43 @@ class Trace:
             self._way = self._ahead(1.0)
             self._still = False
             self._node += 1
-        if position == self._node or position == self._start:
+        if position in (self._node, self._start):
             return self._way
-        way = self._ahead(position - self._node)
-        # what was asked for between two nodes is not what the next node goes on from
-        self._way, self._next = self._next, self._way
-        return way
+        return self._ahead(position - self._node)
 
     def _ahead(self, fraction: float) -> Field32:
         leg = self._leg(self._node)
         if self._still:
             begin = self._start - self._node
-            np.copyto(self._next, partial_flow(leg, lag=begin, span=fraction - begin))
-        else:
-            pull(leg, self._way, self._next)
-            if fraction != 1:
-                self._next *= np.float32(fraction)
-            self._next += self._way
-            _bound(self._next)
-        self._way, self._next = self._next, self._way
-        return self._way
+            step = partial_flow(leg, lag=begin, span=fraction - begin)
+            return np.ascontiguousarray(step[:: self._stride, :: self._stride])
+        step = sample(leg, self._places + self._way)
+        if fraction != 1:
+            step *= np.float32(fraction)
+        step += self._way
+        return _bound(step)
+
+    def sees(self, displacement: Field32, way: Field32) -> NDArray[np.bool_]:
+        """Say which pixels of a later frame the anchor shows, by the rule of `fields.visible_where`.
+
+        Args:
+            displacement: ``(h, w, 2)`` float32 from `Carry.to` of the same anchor and position.
+            way: from `to` of that position.
+
+        Returns:
+            ``(ceil(h / stride), ceil(w / stride))`` bool for the pixels ``[::stride, ::stride]``.
+        """
+        there = np.ascontiguousarray(displacement[:: self._stride, :: self._stride])
+        landing = self._places + there
+        back = sample(way, landing * np.float32(1 / self._stride))
+        return agree(there, back) & inside(landing, self._shape)
+
+
+def _places(shape: tuple[int, int], stride: int) -> Field32:
+    """Return the (x, y) of the pixels ``[::stride, ::stride]``."""
+    rows, columns = np.mgrid[0 : shape[0] : stride, 0 : shape[1] : stride]
+    return np.ascontiguousarray(np.stack([columns, rows], axis=-1), dtype=np.float32)
 
 
 def _bound(field: Field32) -> Field32:
-    # joined paths may grow without end where they leave the frame
     return np.clip(field, -MAX_DISPLACEMENT_PX, MAX_DISPLACEMENT_PX, out=field)

@@ -19,8 +19,8 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Final, Protocol, runtime_checkable
 
 import cv2
@@ -29,11 +29,11 @@ from numpy.typing import NDArray
 
 from structureflow.errors import GuidanceError
 from structureflow.flow.fields import Field32, FlowSource, Treatment
-from structureflow.guide.gap import GapFrame, GapMotion
+from structureflow.guide.gap import GapFrame, GapMotion, PlannedFlows
 from structureflow.guide.masks import GENERATE, KEEP, MaskValue, grey_frame
 from structureflow.guide.path import PathPlan
 from structureflow.guide.tracker import GuidanceTracker
-from structureflow.guide.warp import Geometry, Warper, expand_mask, mix, scaled
+from structureflow.guide.warp import Anchor, Geometry, Warper, expand_mask, mix
 from structureflow.models.job import Anchors, FlowSpan, Guide, Segment
 
 Frame = NDArray[np.uint8]
@@ -238,28 +238,51 @@ class _Slot:
     """The buffers of one frame under way, and what a worker needs to draw it."""
 
     def __init__(self, geometry: Geometry) -> None:
-        self.start = _grid_buffer(geometry)
-        self.end = _grid_buffer(geometry)
-        self.frame = np.empty((geometry.height, geometry.width, 3), np.uint8)
-        self.motion: GapFrame | None = None
-        self._other = np.empty_like(self.frame)
-        self._weight = np.empty(geometry.full, np.uint8)
-        self._warper = Warper(geometry)
+        self.frame = np.empty((geometry.y.output, geometry.x.output, 3), np.uint8)
+        self.motion = GapFrame(None, None)
+        self.warper = Warper(geometry)
         self._geometry = geometry
+        self._start = np.empty((geometry.y.grid, geometry.x.grid, 2), np.float32)
+        self._other = np.empty_like(self.frame)
+        self._weight = np.empty(geometry.full_shape, np.uint8)
 
-    def draw(self, start_anchor: Frame | None, end_anchor: Frame | None) -> None:
+    def take(self, motion: GapFrame) -> None:
+        """Keep the motion of a frame; what the next frame overwrites is copied."""
+        if motion.start is not None:
+            np.copyto(self._start, motion.start)
+            motion = replace(motion, start=self._start)
+        self.motion = motion
+
+    def draw(self, anchors: _Anchors, strength: float) -> None:
         """Fill `frame` from the anchors that reach it."""
-        motion = self.motion
-        if motion is None:
-            raise GuidanceError("draw: no motion was set")
-        if motion.end is None and start_anchor is not None:
-            self._warper.warp(start_anchor, self.start, self.frame)
-        elif motion.start is None and end_anchor is not None:
-            self._warper.warp(end_anchor, self.end, self.frame)
-        elif start_anchor is not None and end_anchor is not None and motion.end_weight is not None:
-            self._warper.warp(start_anchor, self.start, self.frame)
-            self._warper.warp(end_anchor, self.end, self._other)
-            mix(self.frame, self._other, expand_mask(motion.end_weight, self._geometry, self._weight), self.frame)
+        anchors.wait()
+        motion, frame = self.motion, self.frame
+        if motion.start is not None:
+            self.warper.warp(anchors.start, motion.start, strength, frame)
+        if motion.end is not None:
+            target = frame if motion.start is None else self._other
+            self.warper.warp(anchors.end, motion.end, strength, target)
+        if motion.end_weight is not None:
+            mix(frame, self._other, expand_mask(motion.end_weight, self._geometry, self._weight), frame)
+
+
+class _Anchors:
+    """The two anchors of a gap; buffers are kept from gap to gap."""
+
+    def __init__(self, height: int, width: int) -> None:
+        self.start = Anchor(height, width)
+        self.end = Anchor(height, width)
+        self._coming: list[Future[None]] = []
+
+    def hold(self, start: Frame | None, end: Frame | None, pool: Executor) -> None:
+        """Make the frames ready on `pool`; no frame of an earlier gap may be under way."""
+        given = [(anchor, frame) for anchor, frame in ((self.start, start), (self.end, end)) if frame is not None]
+        self._coming = [pool.submit(anchor.hold, frame) for anchor, frame in given]
+
+    def wait(self) -> None:
+        """Return when the anchors are ready."""
+        for future in self._coming:
+            future.result()
 
 
 class _SegmentRenderer:
@@ -283,6 +306,7 @@ class _SegmentRenderer:
         self._grey = grey_frame(settings.height, settings.width)
         self._still = np.zeros((settings.height, settings.width, 2), np.float32) if self._wants_flow else None
         self._plan: PathPlan | None = None
+        self._anchors: _Anchors | None = None
         self._flows = flows
         if flows is not None:
             self._plan = PathPlan(
@@ -294,6 +318,8 @@ class _SegmentRenderer:
                 scene_cuts=flows.meta.scene_cuts,
             )
             self._geometry = Geometry.of(flows.meta, settings.height, settings.width)
+            self._anchors = _Anchors(settings.height, settings.width)
+        self._planned: PlannedFlows | None = None
         self._slots: list[_Slot] = []
 
     def run(self) -> RenderOutcome:
@@ -303,7 +329,12 @@ class _SegmentRenderer:
         position = 0
         last: Frame | None = None
         upcoming: Iterator[Frame] | None = None
-        with ThreadPoolExecutor(self._settings.workers, thread_name_prefix="warp") as pool:
+        with (
+            ThreadPoolExecutor(self._settings.workers, thread_name_prefix="warp") as pool,
+            ThreadPoolExecutor(2, thread_name_prefix="flows") as io,
+        ):
+            if self._flows is not None and self._plan is not None:
+                self._planned = PlannedFlows(self._flows, self._plan, io)
             for first, final in unguided:
                 last, upcoming = self._write_guides(position, first, upcoming, last)
                 end_anchor: Frame | None = None
@@ -381,12 +412,12 @@ class _SegmentRenderer:
         end_anchor: Frame | None,
     ) -> None:
         count = final + 1 - first
-        if self._plan is None or self._flows is None:
+        if self._plan is None or self._planned is None or self._anchors is None:
             for index in range(first, final + 1):
                 self._write(index, self._grey, GENERATE)
             return
         gap = GapMotion(
-            self._flows,
+            self._planned,
             self._plan,
             consumed,
             count,
@@ -395,10 +426,12 @@ class _SegmentRenderer:
             wants_visibility=self._wants_visibility,
             wants_flow=self._wants_flow,
         )
+        if not self._slots and gap.start_reach + gap.end_reach:
+            self._slots = [_Slot(self._geometry) for _ in range(self._settings.workers + 1)]
+        self._anchors.hold(start_anchor if gap.start_reach else None, end_anchor if gap.end_reach else None, pool)
+        strength = self._settings.motion_strength
         pending: deque[tuple[int, _Slot | None, Future[None] | None]] = deque()
-        free = self._slots or [_Slot(self._geometry) for _ in range(self._settings.workers + 1)]
-        self._slots = free
-        idle = list(free)
+        idle = list(self._slots)
         begin = time.perf_counter()
         for offset, motion in enumerate(gap.frames()):
             slot: _Slot | None = None
@@ -409,20 +442,12 @@ class _SegmentRenderer:
                     idle.extend(self._finish(pending))
                 begin = time.perf_counter()
                 slot = idle.pop()
-                self._aim(slot, motion)
-                future = pool.submit(slot.draw, start_anchor, end_anchor)
+                slot.take(motion)
+                future = pool.submit(slot.draw, self._anchors, strength)
             pending.append((first + offset, slot, future))
         self._timings["flows"] += time.perf_counter() - begin
         while pending:
             self._finish(pending)
-
-    def _aim(self, slot: _Slot, motion: GapFrame) -> None:
-        slot.motion = motion
-        strength = self._settings.motion_strength
-        if motion.start is not None:
-            scaled(motion.start, self._geometry, strength, slot.start)
-        if motion.end is not None:
-            scaled(motion.end, self._geometry, strength, slot.end)
 
     def _finish(self, pending: deque[tuple[int, _Slot | None, Future[None] | None]]) -> list[_Slot]:
         """Write the oldest frames under way, up to and including the first that was drawn; return its slot."""
@@ -434,35 +459,34 @@ class _SegmentRenderer:
             begin = time.perf_counter()
             future.result()
             self._timings["wait"] += time.perf_counter() - begin
-            self._write(index, slot.frame, KEEP, slot.motion)
+            self._write(index, slot.frame, KEEP, slot)
             return [slot]
         return []
 
     # --- sink ----------------------------------------------------------------------------------------
 
-    def _write(self, index: int, frame: Frame, mask: MaskValue, motion: GapFrame | None = None) -> None:
+    def _write(self, index: int, frame: Frame, mask: MaskValue, slot: _Slot | None = None) -> None:
         begin = time.perf_counter()
         if self._motion_sink is not None:
-            self._show_motion(self._motion_sink, index, mask, motion)
+            self._show_motion(self._motion_sink, index, mask, slot)
         self._sink.write(index, frame, mask)
         if mask == KEEP:
             self._tracker.mark_single_frame(index)
         self._timings["sink"] += time.perf_counter() - begin
 
-    def _show_motion(self, sink: MotionSink, index: int, mask: MaskValue, motion: GapFrame | None) -> None:
+    def _show_motion(self, sink: MotionSink, index: int, mask: MaskValue, slot: _Slot | None) -> None:
         if self._still is not None:
-            if motion is None or motion.step is None:
+            if slot is None or slot.motion.step is None:
                 sink.flow(index, self._still)
             else:
-                step = scaled(motion.step, self._geometry, self._settings.motion_strength)
-                shown = Warper(self._geometry).expand(step)
-                sink.flow(index, np.negative(shown))
+                # what was pulled from there has moved from there
+                sink.flow(index, np.negative(slot.warper.expand(slot.motion.step, self._settings.motion_strength)))
         if self._wants_visibility:
             height, width = self._settings.height, self._settings.width
-            if motion is None or motion.visibility is None:
+            if slot is None or slot.motion.visibility is None:
                 sink.visibility(index, np.full((height, width), 255 - mask, np.uint8))
             else:
-                sink.visibility(index, expand_mask(motion.visibility, self._geometry))
+                sink.visibility(index, expand_mask(slot.motion.visibility, self._geometry))
 
 
 def cross_fade(before: Frame, after: Frame, share: float) -> Frame:
@@ -470,11 +494,6 @@ def cross_fade(before: Frame, after: Frame, share: float) -> Frame:
     mixed = np.empty_like(before)
     cv2.addWeighted(before, 1 - share, after, share, 0, dst=mixed)
     return mixed
-
-
-def _grid_buffer(geometry: Geometry) -> Field32:
-    rows, columns = geometry.rows, geometry.columns
-    return np.empty((rows.stop - rows.start, columns.stop - columns.start, 2), np.float32)
 
 
 def _without(ranges: Sequence[tuple[int, int]], holes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
