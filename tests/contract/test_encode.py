@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from structureflow.errors import EncodeError, HandoverError
-from structureflow.media.encode import encode_h264, encode_mask, frame_rate, mask_planes, read_back
+from structureflow.media.encode import EncodedInfo, encode_h264, encode_mask, frame_rate, mask_planes, read_back
 from structureflow.media.handover import rgb_to_planes
 from structureflow.testing.videos import Image, count_frames, decode_rgb, pan_frames, texture, write_clip
 
@@ -177,6 +177,27 @@ def test_an_error_of_the_frames_passes_unchanged(tmp_path: Path) -> None:
 
     with pytest.raises(HandoverError, match="frame 1 is corrupt"):
         encode_h264(broken(), tmp_path / "x.mp4", height=16, width=16, fps=16)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_half_written_file_is_deleted(tmp_path: Path) -> None:
+    """Far enough in that the encoder has written frames."""
+
+    def broken() -> Iterator[Image]:
+        yield from pan_frames(150, 64, 64, dx=1, dy=0)
+        assert (tmp_path / "x.mp4").exists()
+        raise HandoverError("frame 150 is corrupt")
+
+    with pytest.raises(HandoverError, match="frame 150 is corrupt"):
+        encode_h264(broken(), tmp_path / "x.mp4", height=64, width=64, fps=16)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_with_another_number_of_frames_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = EncodedInfo(frames=4, size_bytes=1, fps=16, duration_s=0.25)
+    monkeypatch.setattr("structureflow.media.encode.read_back", lambda _: info)
+    with pytest.raises(EncodeError, match="expected 5 frames, the file has 4"):
+        encode_h264(pan_frames(5, 64, 64, dx=1, dy=0), tmp_path / "x.mp4", height=64, width=64, fps=16)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -222,6 +223,19 @@ def test_forged_files_are_refused_by_a_typed_error(tmp_path: Path, data: bytes, 
     (tmp_path / "x").write_bytes(data)
     with pytest.raises(HandoverError, match=message):
         load(tmp_path / "x")
+
+
+def test_a_bomb_is_refused_before_it_unfolds(tmp_path: Path) -> None:
+    bomb = isal_zlib.compress(bytes(64_000_000), 1, -15)
+    (tmp_path / "x").write_bytes(forge(512, 512, 1, body=forge_frame(1, bomb)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(HandoverError, match="expected 393216 samples"):
+            load(tmp_path / "x")
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 4_000_000
 
 
 def test_a_missing_file_is_a_typed_error(tmp_path: Path) -> None:
