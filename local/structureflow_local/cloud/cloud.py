@@ -150,6 +150,8 @@ class LocalCloud:
         spawner = Spawner(
             self.state_dir / "spawner.log", remove_at_end=None if self._wanted_state_dir else self.state_dir
         )
+        prewarm = threading.Thread(target=lambda: self._functions.prewarm(), name="prewarm", daemon=True)
+        stack.callback(lambda: prewarm.join() if prewarm.ident is not None else None)
         stack.callback(spawner.close)
         self._functions = Functions(
             self.template.functions,
@@ -163,7 +165,7 @@ class LocalCloud:
             dead_letters=self.dead_letters,
         )
         stack.callback(self._functions.close)
-        threading.Thread(target=self._functions.prewarm, name="prewarm", daemon=True).start()
+        prewarm.start()
         self._start_moto(stack)
 
     def _start_moto(self, stack: contextlib.ExitStack) -> None:
@@ -195,6 +197,7 @@ class LocalCloud:
         moto_patches.route_lambda_tasks(patches, self._functions)
         moto_patches.route_service_tasks(patches, self.endpoint_url)
         moto_patches.name_executions(patches)
+        moto_patches.allow_passing_on_errors(patches)
         moto_patches.watch_executions(patches, self._on_execution_start, self._on_execution_end)
 
         backend = s3_backends[self.template.account_id]["aws"]
@@ -360,6 +363,9 @@ class LocalCloud:
         spec = self._event_bucket(bucket.name)
         if spec is None:
             return
+        if event_name == "s3:ObjectCreated:Put" and key.multipart is not None:
+            # moto announces the end of a multipart upload twice, also as a Put
+            return
         if event_name in _CREATED_REASONS:
             detail_type = "Object Created"
             detail = s3_detail(
@@ -383,9 +389,7 @@ class LocalCloud:
             detail["deletion-type"] = "Delete Marker Created" if spec.versioned else "Permanently Deleted"
         else:
             return
-        self._gateway.after_answer(
-            lambda: self._bus.publish("aws.s3", detail_type, [f"arn:aws:s3:::{bucket.name}"], detail)
-        )
+        self._gateway.after_answer(self._bus.announce("aws.s3", detail_type, [f"arn:aws:s3:::{bucket.name}"], detail))
 
     def _event_bucket(self, name: str) -> BucketSpec | None:
         return next((spec for spec in self.template.buckets.values() if spec.name == name and spec.event_bridge), None)

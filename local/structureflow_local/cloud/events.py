@@ -67,6 +67,12 @@ class EventBus:
 
     def publish(self, source: str, detail_type: str, resources: Sequence[str], detail: dict[str, Any]) -> None:
         """Put an event on the bus and return at once."""
+        self.announce(source, detail_type, resources, detail)()
+
+    def announce(
+        self, source: str, detail_type: str, resources: Sequence[str], detail: dict[str, Any]
+    ) -> Callable[[], None]:
+        """Note that an event is on its way; return what puts it on the bus. It must be called exactly once."""
         event = {
             "version": "0",
             "id": str(uuid.uuid4()),
@@ -78,7 +84,8 @@ class EventBus:
             "resources": list(resources),
             "detail": detail,
         }
-        self._queue.put((self._activity.begin(f"event {detail_type}"), event))
+        token = self._activity.begin(f"event {detail_type}")
+        return lambda: self._queue.put((token, event))
 
     def close(self) -> None:
         """Deliver nothing more."""

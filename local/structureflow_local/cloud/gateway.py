@@ -146,7 +146,7 @@ class Gateway:
             source_bucket, _, source_key = unquote(source).lstrip("/").partition("/")
             source_key = source_key.split("?versionId=")[0]
             self.calls.append(Call(owner, "s3", "GetObject", method, source_bucket, source_key, None, status))
-        return _then(result, events) if events else result
+        return _Then(result, events) if events else result
 
     # --- Lambda --------------------------------------------------------------------------------------
 
@@ -397,15 +397,22 @@ def _status(captured: list[int]) -> int:
     return captured[-1] if captured else 500
 
 
-def _then(result: Iterable[bytes], actions: list[Callable[[], None]]) -> Iterator[bytes]:
-    """Yield the answer, then run the actions, also when the client went away."""
-    try:
-        yield from result
-    finally:
-        if hasattr(result, "close"):
-            result.close()
-        for action in actions:
-            action()
+class _Then:
+    """An answer and the actions that follow it, also when the client went away before its end."""
+
+    def __init__(self, result: Iterable[bytes], actions: list[Callable[[], None]]) -> None:
+        self._result = result
+        self._actions = actions
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._result)
+
+    def close(self) -> None:
+        """Run the actions; servers call this in every case (PEP 3333)."""
+        if hasattr(self._result, "close"):
+            self._result.close()
+        while self._actions:
+            self._actions.pop(0)()
 
 
 def _reply(start_response: StartResponse, status: int, headers: dict[str, str], body: bytes) -> list[bytes]:

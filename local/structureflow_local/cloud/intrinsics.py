@@ -38,9 +38,10 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    loader.flatten_mapping(node)
     mapping: dict[Any, Any] = {}
     for key_node, value_node in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            raise TemplateError(f"line {key_node.start_mark.line + 1}: CloudFormation does not know YAML's '<<'")
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, Hashable):
             raise TemplateError(f"line {key_node.start_mark.line + 1}: expected a plain key, got {key!r:.80}")
@@ -76,17 +77,21 @@ def load_yaml(path: Path) -> dict[str, Any]:
         TemplateError: no such file, no YAML, a key that stands twice, or not a mapping at the top.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        return parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise TemplateError(f"{path}: cannot read the template: {error}") from error
+    except TemplateError as error:
+        raise TemplateError(f"{path}: {error.message}") from error
+
+
+def parse_yaml(text: str) -> dict[str, Any]:
+    """Read a template from its text; otherwise as `load_yaml`."""
     try:
         document = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
-        raise TemplateError(f"{path}: not YAML: {error}") from error
-    except TemplateError as error:
-        raise TemplateError(f"{path}: {error.message}") from error
+        raise TemplateError(f"not YAML: {error}") from error
     if not isinstance(document, dict):
-        raise TemplateError(f"{path}: expected a mapping, got {type(document).__name__}")
+        raise TemplateError(f"expected a mapping, got {type(document).__name__}")
     return document
 
 

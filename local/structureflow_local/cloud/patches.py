@@ -9,12 +9,15 @@ Each change replaces one attribute of one module:
 * Clients of other service tasks: the same thread safety, and the right port (moto reads it from the
   environment, which would be the whole process's).
 * Executions without a name: moto calls them all None, and refuses the second; AWS names them by a UUID.
+* Errors of the interpreter itself (States.Timeout) that leave a Map or a Fail state with ErrorPath: moto refuses
+  their names and makes States.Runtime of them, AWS passes them on.
 * End of an execution: nobody is told; waiting until all is idle and the status-change event need it.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import uuid
 from collections.abc import Callable
@@ -23,6 +26,9 @@ from typing import Any
 
 from structureflow_local.cloud.errors import FunctionProcessError, UnknownResourceError
 from structureflow_local.cloud.functions import Functions
+
+#: Below moto's logger, so that it goes where moto's own messages go.
+_log = logging.getLogger("moto.structureflow")
 
 
 class Patches:
@@ -113,6 +119,14 @@ def route_service_tasks(patches: Patches, endpoint_url: str) -> None:
     patches.replace(boto_client, "boto3", OneAtATime)
 
 
+def allow_passing_on_errors(patches: Patches) -> None:
+    """Let Map and Fail states pass on errors whose names begin with ``States.``."""
+    from moto.stepfunctions.parser.asl.component.common.error_name.custom_error_name import CustomErrorName
+    from moto.stepfunctions.parser.asl.component.common.error_name.error_name import ErrorName
+
+    patches.replace(CustomErrorName, "__init__", ErrorName.__init__)
+
+
 def name_executions(patches: Patches) -> None:
     """Give an execution that is started without a name one of its own."""
     from moto.stepfunctions.parser.models import StepFunctionsParserBackend
@@ -145,11 +159,11 @@ def watch_executions(patches: Patches, started: Callable[[Any], None], ended: Ca
         execution = self._execution_communication.execution
         try:
             original_logic(self)  # type: ignore[no-untyped-call]
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the boundary of the interpreter: the execution reports it
             execution.exec_status = ExecutionStatus.FAILED
             execution.stop_date = datetime.now(UTC)
             execution.error, execution.cause = "States.Runtime", f"{type(error).__name__}: {error}"
-            raise
+            _log.exception("the interpreter failed in execution %s", execution.exec_arn)
         finally:
             ended(execution)
 

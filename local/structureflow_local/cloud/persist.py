@@ -76,7 +76,9 @@ class ObjectArchive:
                 continue
             data = stored.value
             name = hashlib.blake2b(data, digest_size=20).hexdigest()
-            _write(self._file(name), data)
+            path = self._file(name)
+            if not path.exists() or path.stat().st_size != len(data):
+                _write(path, data)
             written += 1
             entries[key] = {
                 "file": name,
@@ -158,8 +160,6 @@ class _FileOnDemand:
 
 def _write(path: Path, data: bytes) -> None:
     """Write a file in one piece: readers see the old one or the new one."""
-    if path.name != "index.json" and path.exists():
-        return
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
     try:

@@ -6,6 +6,7 @@ execution environment of one function and serves one call at a time, as on Lambd
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import itertools
 import json
@@ -71,9 +72,9 @@ class Spawner:
         self._reader.start()
 
     @property
-    def pid(self) -> int:
-        """The spawner's own process id."""
-        return self._process.pid
+    def gone(self) -> bool:
+        """Whether it was closed or has died; then nothing that it started runs any more."""
+        return self._closing or self._gone
 
     def spawn(
         self,
@@ -105,7 +106,7 @@ class Spawner:
 
         Once the spawner is closed, or gone, nothing that it started is left; then this does nothing.
         """
-        if not self._closing and not self._gone:
+        if not self.gone:
             self._ask({"op": "kill", "pid": pid})
 
     def exit_code(self, pid: int) -> int | None:
@@ -118,7 +119,8 @@ class Spawner:
         self._closing = True
         stdin = self._process.stdin
         if stdin is not None and not stdin.closed:
-            with self._lock:
+            # A spawner that was killed has left a command in the buffer that cannot be written any more.
+            with self._lock, contextlib.suppress(BrokenPipeError):
                 stdin.close()
         try:
             self._process.wait(timeout=10)
@@ -234,6 +236,8 @@ class FunctionProcess:
         for _ in range(5):
             if self._start(emulator, environment):
                 return
+            if spawner.gone:
+                raise FunctionProcessError(f"{spec.logical_id}: the local cloud is closed")
         raise FunctionProcessError(f"{spec.logical_id}: the runtime emulator does not start; see {log_path}")
 
     def _start(self, emulator: Path, environment: Mapping[str, str]) -> bool:
@@ -255,13 +259,13 @@ class FunctionProcess:
             log_path=self._log_path,
         )
         deadline = time.monotonic() + _START_TIMEOUT_S
-        while time.monotonic() < deadline and self._spawner.exit_code(self.pid) is None:
+        while time.monotonic() < deadline and self.alive():
             try:
                 socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
             except OSError:
                 time.sleep(0.003)
                 continue
-            if self._spawner.exit_code(self.pid) is None:
+            if self.alive():
                 return True
         self._spawner.kill(self.pid)
         return False
@@ -269,8 +273,11 @@ class FunctionProcess:
     def invoke(self, payload: bytes, request_id: str) -> Answer:
         """Call the function once and wait for it.
 
-        Never raises for a failure of the function: a crash, a timeout or a lost process is an `Answer` with
+        A failure of the function is not raised: a crash, a timeout or a lost process is an `Answer` with
         `error`, and `broken` when the process must be thrown away.
+
+        Raises:
+            FunctionProcessError: the local cloud was closed meanwhile.
         """
         self.calls += 1
         log_start = self._log_path.stat().st_size
@@ -285,6 +292,8 @@ class FunctionProcess:
             text, error, broken = _error("Runtime.ExitError", message), "Runtime.ExitError", True
         else:
             text, error, broken = _judge(status, body, request_id, self.spec.timeout_s)
+        if broken and self._spawner.gone:
+            raise FunctionProcessError(f"{self.spec.logical_id}: the local cloud was closed during the call")
         wall_ms = (time.monotonic() - started) * 1000
         log, report = self._await_report(log_start, request_id, wait=not broken)
         init = _INIT_REPORT.search(log)
@@ -306,7 +315,7 @@ class FunctionProcess:
 
     def alive(self) -> bool:
         """Tell whether the process still runs."""
-        return self._spawner.exit_code(self.pid) is None
+        return not self._spawner.gone and self._spawner.exit_code(self.pid) is None
 
     def _post(self, payload: bytes, request_id: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=self.spec.timeout_s + _GRACE_S)

@@ -1,0 +1,102 @@
+"""State machines of the local cloud: the template's own definition, its Map, Retry and Catch, on real functions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from structureflow_local.cloud import Execution, LocalCloud
+
+FIXTURE = Path(__file__).resolve().parent.parent / "fixtures" / "local"
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[LocalCloud]:
+    with LocalCloud(FIXTURE / "template.yaml", duplicate_events=True) as running:
+        yield running
+
+
+def run(cloud: LocalCloud, plan: list[dict[str, Any]]) -> Execution:
+    """Run the state machine once and return how it went."""
+    started = cloud.client("stepfunctions").start_execution(
+        stateMachineArn=cloud.physical_id("StepsStateMachine"), input=json.dumps({"plan": plan})
+    )
+    cloud.wait_idle(30)
+    (found,) = [one for one in cloud.executions("StepsStateMachine") if one.arn == started["executionArn"]]
+    return found
+
+
+def test_a_map_runs_every_item_and_keeps_their_order(cloud: LocalCloud) -> None:
+    ran = run(cloud, [{"name": f"m{number}", "sleep_s": 0.2 - 0.1 * number} for number in range(3)])
+    assert ran.status == "SUCCEEDED"
+    assert ran.output["done"] == [{"name": f"m{number}", "tries": 1} for number in range(3)]
+
+
+def test_a_retry_goes_by_the_functions_own_error_name(cloud: LocalCloud) -> None:
+    ran = run(cloud, [{"name": "flaky", "flaky": 1}])
+    assert ran.status == "SUCCEEDED"
+    assert ran.output["done"] == [{"name": "flaky", "tries": 2}]
+
+
+def test_an_error_without_a_retry_is_caught_with_name_and_cause(cloud: LocalCloud) -> None:
+    ran = run(cloud, [{"name": "fine"}, {"name": "broken", "broken": True}])
+    assert (ran.status, ran.error) == ("FAILED", "BrokenError")
+    assert json.loads(str(ran.cause))["errorMessage"] == "never works"
+    tries = [call for call in cloud.calls if call.operation == "PutObject" and "tries/broken/" in str(call.key)]
+    assert len(tries) == 1, "BrokenError must not be retried"
+
+
+def test_a_retry_ends(cloud: LocalCloud) -> None:
+    ran = run(cloud, [{"name": "hopeless", "flaky": 99}])
+    assert (ran.status, ran.error) == ("FAILED", "FlakyError")
+    tries = [call for call in cloud.calls if call.operation == "PutObject" and "tries/hopeless/" in str(call.key)]
+    assert len(tries) == 3
+
+
+def test_a_task_that_takes_too_long_ends_as_states_timeout(cloud: LocalCloud) -> None:
+    ran = run(cloud, [{"name": "slow", "sleep_s": 2.6}])
+    assert (ran.status, ran.error) == ("FAILED", "States.Timeout")
+
+
+def test_a_function_that_takes_too_long_ends_as_lambda_says(cloud: LocalCloud) -> None:
+    cloud.client("stepfunctions").create_state_machine(
+        name="patient",
+        roleArn="arn:aws:iam::123456789012:role/any",
+        definition=json.dumps(
+            {
+                "StartAt": "Call",
+                "States": {
+                    "Call": {"Type": "Task", "Resource": cloud.template.functions["StepFunction"].arn, "End": True}
+                },
+            }
+        ),
+    )
+    client = cloud.client("stepfunctions")
+    started = client.start_execution(
+        stateMachineArn=cloud.template.state_machines["StepsStateMachine"].arn.rpartition(":")[0] + ":patient",
+        input=json.dumps({"name": "endless", "sleep_s": 60}),
+    )
+    cloud.wait_idle(30)
+    ended = client.describe_execution(executionArn=started["executionArn"])
+    assert (ended["status"], ended["error"]) == ("FAILED", "Sandbox.Timedout")
+
+
+def test_an_event_that_is_delivered_twice_starts_two_executions(cloud: LocalCloud) -> None:
+    before = len(cloud.executions("StepsStateMachine"))
+    cloud.client("s3").put_object(Bucket=cloud.bucket("DataBucket"), Key="jobs/two/flows_two.npz", Body=b"")
+    cloud.wait_idle(20)
+    new = cloud.executions("StepsStateMachine")[before:]
+    assert len(new) == 2
+    assert new[0].input == new[1].input
+    assert new[0].name != new[1].name
+
+
+def test_the_history_can_be_read_while_and_after_it_runs(cloud: LocalCloud) -> None:
+    ran = run(cloud, [{"name": "history"}])
+    events = cloud.client("stepfunctions").get_execution_history(executionArn=ran.arn)["events"]
+    entered = [event["stateEnteredEventDetails"]["name"] for event in events if event["type"].endswith("StateEntered")]
+    assert entered == ["HasPlan", "Steps", "Step"]
