@@ -98,4 +98,8 @@ def test_environment_is_read_in_runtime_only(path: Path) -> None:
 
 
 def test_no_module_is_called_utils() -> None:
-    assert not [p for p in REPO.rglob("*.py") if p.stem in {"utils", "helpers", "common"} and ".venv" not in p.parts]
+    assert not [
+        p
+        for p in REPO.rglob("*.py")
+        if p.stem in {"utils", "helpers", "common"} and not {".venv", ".aws-sam"} & set(p.parts)
+    ]
