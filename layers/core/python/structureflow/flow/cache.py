@@ -640,7 +640,12 @@ class _SeekableArchive(FlowArchive):
             raise FlowCacheVersionError(
                 f"{source.key}: expected format version {FORMAT_VERSION}, got {version}", version=version
             )
-        values = self._metadata({name.removesuffix(".npy") for name in members} - set(_MEMBERS.values()))
+        names = {name.removesuffix(".npy") for name in members}
+        if not any(
+            names == _FORWARD_NAMES | extra | {tag} for extra in (frozenset(), _BACKWARD_NAMES) for tag in _TAGS
+        ):
+            raise source.broken(f"its members are not those of version {version}: {sorted(names)!r:.600}")
+        values = self._metadata(names - set(_MEMBERS.values()))
         shape = _vector(values, "flows_shape", 4, source)
         total, height, width = self._check_grid(tuple(int(side) for side in shape))
         self._tables = {
@@ -864,6 +869,9 @@ _METADATA_NAMES: Final = {
     "source_etag",
     "format_version",
 }
+_TAGS: Final = ("source_sha256", "source_etag")
+_FORWARD_NAMES: Final = {"flows", "flows_shape", "flows_offsets", "flows_crc32"} | _METADATA_NAMES - set(_TAGS)
+_BACKWARD_NAMES: Final = frozenset({"flows_backward", "flows_backward_offsets", "flows_backward_crc32"})
 _DEFAULT_FPS: Final = 16.0
 
 
@@ -876,7 +884,7 @@ def _read_metadata(
     if not 0 < fps <= 1000:
         fps = _DEFAULT_FPS
     if "timestamps_s" in values:
-        times = _vector(values, "timestamps_s", total + 1, source).astype(np.float64)
+        times = _vector(values, "timestamps_s", total + 1, source, "iuf").astype(np.float64)
     else:
         times = np.arange(total + 1, dtype=np.float64) / fps
     cuts = values.get("scene_cuts", np.zeros(0, np.int64))
@@ -939,9 +947,11 @@ def _text(values: dict[str, NDArray[Any]], name: str, source: _Source) -> str:
         raise source.broken(f"{name} is no text: {error}") from error
 
 
-def _vector(values: dict[str, NDArray[Any]], name: str, length: int, source: _Source) -> NDArray[Any]:
+def _vector(
+    values: dict[str, NDArray[Any]], name: str, length: int, source: _Source, kinds: str = "iu"
+) -> NDArray[Any]:
     value = values.get(name)
-    if value is None or value.shape != (length,) or value.dtype.kind not in "iuf":
+    if value is None or value.shape != (length,) or value.dtype.kind not in kinds:
         raise source.broken(f"{name}: expected {length} numbers, got {'none' if value is None else value.shape}")
     return value
 
