@@ -125,7 +125,9 @@ def fetch_chunks(
     with tempfile.TemporaryDirectory(prefix="chunks-") as folder, ThreadPoolExecutor(1) as pool:
 
         def fetch(number: int, info: ObjectInfo) -> Chunk:
-            path = Path(folder) / f"{number}{Path(info.key).suffix}"
+            # Under its own name, which decoding errors tell.
+            path = Path(folder) / str(number) / Path(info.key).name
+            path.parent.mkdir()
             storage.get_to_file(info.key, path, max_bytes=max_bytes)
             return Chunk(info.key.removeprefix(prefix), path)
 
