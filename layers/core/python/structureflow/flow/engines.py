@@ -281,13 +281,14 @@ def build_engine(name: str, params: Mapping[str, Any]) -> FlowEngine:
 def working_size(height: int, width: int, area_px: int) -> tuple[int, int]:
     """Return the (height, width) at which flow is computed and stored.
 
-    The frame's aspect ratio, at most about `area_px` pixels, never larger than the frame, both sides rounded
-    to multiples of `SIDE_STEP_PX` and at least `MIN_SIDE_PX`.
+    The frame's aspect ratio, at most about `area_px` pixels, both sides rounded to multiples of
+    `SIDE_STEP_PX`, at least `MIN_SIDE_PX`, and otherwise never larger than the frame.
     """
     scale = min(1.0, math.sqrt(area_px / (height * width)))
 
     def side(length: int) -> int:
-        return max(MIN_SIDE_PX, round(length * scale / SIDE_STEP_PX) * SIDE_STEP_PX)
+        steps = min(round(length * scale / SIDE_STEP_PX), length // SIDE_STEP_PX)
+        return max(MIN_SIDE_PX, steps * SIDE_STEP_PX)
 
     return side(height), side(width)
 
