@@ -23,8 +23,11 @@ from structureflow_local.cloud.errors import LocalCloudError, UnknownResourceErr
 from structureflow_local.cloud.events import EventBus, s3_detail
 from structureflow_local.cloud.functions import DeadLetter, Functions, Invocation, InvocationResult
 from structureflow_local.cloud.gateway import Call, Gateway, Servers
+from structureflow_local.cloud.http_api import HttpApi
 from structureflow_local.cloud.persist import ObjectArchive
 from structureflow_local.cloud.processes import Spawner
+from structureflow_local.cloud.tasks import TARGET as TASKS_TARGET
+from structureflow_local.cloud.tasks import Tasks
 from structureflow_local.cloud.template import BucketSpec, Template, load_template
 
 #: Objects below these prefixes outlive a cloud that has a `persist` folder.
@@ -70,6 +73,8 @@ class LocalCloud:
         persist: a folder that keeps the objects below `PERSISTED_PREFIXES` from one cloud to the next.
         extra_hosts: further addresses of this machine to listen on, on the same port.
         duplicate_events: deliver each event twice, as EventBridge sometimes does.
+        task_commands: program and arguments that an ECS task runs here, by logical id of its task definition;
+            one without a command gets no capacity.
         async_retry_delays_s: pauses before the second and third try of an asynchronous call (AWS: 60 and 120 s).
 
     Raises:
@@ -85,6 +90,7 @@ class LocalCloud:
         persist: Path | None = None,
         extra_hosts: Sequence[str] = (),
         duplicate_events: bool = False,
+        task_commands: Mapping[str, Sequence[str]] | None = None,
         async_retry_delays_s: Sequence[float] = (0.5, 1.0),
     ) -> None:
         self.template: Template = load_template(template, parameters)
@@ -93,6 +99,10 @@ class LocalCloud:
         self._extra_hosts = tuple(extra_hosts)
         self._duplicate_events = duplicate_events
         self._retry_delays_s = tuple(async_retry_delays_s)
+        self._task_commands = dict(task_commands or {})
+        for logical_id in self._task_commands:
+            if logical_id not in self.template.task_definitions:
+                raise UnknownResourceError(f"task_commands: no task definition {logical_id!r}")
         self._activity = Activity()
         self._execution_tokens: dict[str, int] = {}
         self._stack: contextlib.ExitStack | None = None
@@ -100,6 +110,7 @@ class LocalCloud:
         self._gateway: Gateway
         self._bus: EventBus
         self._servers: Servers
+        self._api_server: Servers | None = None
         self._client_lock = threading.Lock()
         self.state_dir = Path()
         self.dead_letters: list[DeadLetter] = []
@@ -166,9 +177,13 @@ class LocalCloud:
         )
         stack.callback(self._functions.close)
         prewarm.start()
-        self._start_moto(stack)
+        self._start_moto(stack, spawner)
+        if self._functions.with_routes:
+            self._api_server = Servers(["127.0.0.1"], self.state_dir / "server.log")
+            stack.callback(self._api_server.close)
+            self._api_server.start(HttpApi(self._functions.with_routes, self._functions))
 
-    def _start_moto(self, stack: contextlib.ExitStack) -> None:
+    def _start_moto(self, stack: contextlib.ExitStack, spawner: Spawner) -> None:
         from moto.core.config import default_user_config
 
         settings = default_user_config["stepfunctions"]
@@ -191,8 +206,22 @@ class LocalCloud:
             duplicate=self._duplicate_events,
         )
         stack.callback(self._bus.close)
+        tasks = Tasks(
+            self.template.task_definitions,
+            self.template.clusters,
+            commands=self._task_commands,
+            spawner=spawner,
+            activity=self._activity,
+            environment={name: value for name, value in self.environment().items() if "KEY" not in name},
+            region=self.region,
+            account_id=self.template.account_id,
+            state_dir=self.state_dir,
+            publish=self._bus.publish,
+        )
+        self._gateway.add_service(TASKS_TARGET, tasks.handle, tasks.owner_of)
         patches = moto_patches.Patches()
         stack.callback(patches.undo)
+        moto_patches.remember_modules(patches)
         moto_patches.route_s3_notifications(patches, self._on_object_change)
         moto_patches.route_lambda_tasks(patches, self._functions)
         moto_patches.route_service_tasks(patches, self.endpoint_url)
@@ -247,6 +276,17 @@ class LocalCloud:
     def endpoint_url(self) -> str:
         """Where all AWS services are."""
         return f"http://127.0.0.1:{self._servers.port}"
+
+    @property
+    def api_url(self) -> str:
+        """Where the HTTP API of the template is.
+
+        Raises:
+            UnknownResourceError: no function has an HttpApi event.
+        """
+        if self._api_server is None:
+            raise UnknownResourceError("the template has no HTTP API")
+        return f"http://127.0.0.1:{self._api_server.port}"
 
     @property
     def region(self) -> str:

@@ -245,6 +245,11 @@ class Functions:
         """Return the logical id of the function whose process signs with `access_key`."""
         return self._owners.get(access_key)
 
+    @property
+    def with_routes(self) -> list[FunctionSpec]:
+        """Functions that an HTTP API leads to."""
+        return [spec for spec in self._specs.values() if spec.routes]
+
     def prewarm(self) -> None:
         """Start a process for every function; failures show at the first call."""
         for pool in self._pools.values():

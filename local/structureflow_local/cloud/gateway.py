@@ -42,7 +42,7 @@ class Call:
     """One request to an AWS service of the local cloud.
 
     Attributes:
-        function: logical id of the calling function; None for anyone else.
+        function: logical id of the calling function or task definition; None for anyone else.
         service: as in the signature: ``s3``, ``states``, ``lambda`` …; empty when unsigned.
         operation: the API's name, such as ``GetObject``, ``ListObjectsV2``, ``StartExecution``.
         method: of the HTTP request.
@@ -75,7 +75,7 @@ class Gateway:
 
     Args:
         inner: moto's application.
-        extra_routes: further handlers, by `X-Amz-Target` prefix: called with (operation, body), return a reply.
+        functions: that Invoke reaches, and that requests are attributed to.
     """
 
     def __init__(self, inner: WSGIApplication, functions: Functions) -> None:
@@ -83,12 +83,22 @@ class Gateway:
         self._functions = functions
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
         self._pending = _Pending()
+        self._owners: list[Callable[[str], str | None]] = [functions.owner_of]
         self._targets: dict[str, Callable[[str, dict[str, Any]], Reply | None]] = {}
         self.calls: list[Call] = []
 
-    def add_target(self, prefix: str, handler: Callable[[str, dict[str, Any]], Reply | None]) -> None:
-        """Let `handler` answer JSON requests whose ``X-Amz-Target`` starts with `prefix`; None passes them on."""
+    def add_service(
+        self,
+        prefix: str,
+        handler: Callable[[str, dict[str, Any]], Reply | None],
+        owner_of: Callable[[str], str | None],
+    ) -> None:
+        """Let `handler` answer JSON requests whose ``X-Amz-Target`` starts with `prefix`; None passes them on.
+
+        `owner_of` tells which of the service's own processes signs with an access key.
+        """
         self._targets[prefix] = handler
+        self._owners.append(owner_of)
 
     def after_answer(self, action: Callable[[], None]) -> None:
         """Run `action` once the request that this thread serves is answered; at once when it serves none."""
@@ -101,7 +111,7 @@ class Gateway:
         """Answer one request."""
         access_key, service = _signature(environ)
         method, path = environ["REQUEST_METHOD"], _path(environ)
-        owner = self._functions.owner_of(access_key)
+        owner = next((name for owner_of in self._owners if (name := owner_of(access_key)) is not None), None)
         if match := _INVOKE.fullmatch(path):
             name = unquote(match[1])
             status, headers, body = self._invoke(name, environ)

@@ -109,6 +109,11 @@ class Spawner:
         if not self.gone:
             self._ask({"op": "kill", "pid": pid})
 
+    def send_signal(self, pid: int, number: int) -> None:
+        """Send a process that `spawn` started a signal; does nothing when it is gone."""
+        if not self.gone:
+            self._ask({"op": "signal", "pid": pid, "signal": int(number)})
+
     def exit_code(self, pid: int) -> int | None:
         """Return the exit code of a process, None while it runs."""
         with self._changed:

@@ -6,6 +6,7 @@ and writes one JSON answer per line to standard output:
 * ``{"id": 1, "op": "spawn", "argv": [...], "env": {...}, "cwd": "...", "log": "..."}`` answers with ``pid``
   (or ``error``); output of the process is appended to the file ``log``;
 * ``{"id": 2, "op": "kill", "pid": 123}`` ends that process and everything it started, then answers;
+* ``{"id": 3, "op": "signal", "pid": 123, "signal": 15}`` sends that one process a signal, then answers;
 * ``{"exit": 123, "code": 0}`` is said, unasked, when a process ended.
 
 The folders named as arguments are removed at the very end.
@@ -141,7 +142,9 @@ class Spawner:
         else:
             pid = int(str(command["pid"]))
             child = self._children.get(pid)
-            if child is not None:
+            if child is not None and command["op"] == "signal":
+                _signal(pid, int(str(command["signal"])))
+            elif child is not None:
                 kill_tree(pid)
                 child.wait()
                 self._reap()

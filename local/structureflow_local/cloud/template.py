@@ -146,6 +146,7 @@ class ContainerSpec:
     image: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
+    stop_timeout_s: int = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +350,53 @@ _RULE_ACTIVE: Final = frozenset({"EventPattern", "Name", "State", "Targets"})
 _RULE_PASSIVE: Final = frozenset({"Description", "Tags"})
 _TARGET_ACTIVE: Final = frozenset({"Arn", "DeadLetterConfig", "Input", "InputPath", "RetryPolicy"})
 _TARGET_PASSIVE: Final = frozenset({"Id", "RoleArn"})
+_TASK_PASSIVE: Final = frozenset(
+    {
+        "Cpu",
+        "EphemeralStorage",
+        "ExecutionRoleArn",
+        "Family",
+        "Memory",
+        "NetworkMode",
+        "PlacementConstraints",
+        "RequiresCompatibilities",
+        "RuntimePlatform",
+        "Tags",
+        "TaskRoleArn",
+        "Volumes",
+    }
+)
+_CONTAINER_ACTIVE: Final = frozenset({"Command", "Environment", "Image", "Name", "StopTimeout"})
+_CONTAINER_PASSIVE: Final = frozenset(
+    {
+        "Cpu",
+        "EntryPoint",
+        "Essential",
+        "LinuxParameters",
+        "LogConfiguration",
+        "Memory",
+        "MemoryReservation",
+        "MountPoints",
+        "Privileged",
+        "ReadonlyRootFilesystem",
+        "ResourceRequirements",
+        "Ulimits",
+        "User",
+    }
+)
+_HTTP_API_PASSIVE: Final = frozenset(
+    {
+        "AccessLogSettings",
+        "Auth",
+        "CorsConfiguration",
+        "DefaultRouteSettings",
+        "Description",
+        "Name",
+        "RouteSettings",
+        "StageName",
+        "Tags",
+    }
+)
 _GLOBALS_KNOWN: Final = frozenset({"Api", "Function", "HttpApi", "LayerVersion", "StateMachine"})
 _RESOURCE_KEYS: Final = frozenset(
     {
@@ -440,6 +488,10 @@ class _Reader:
         functions = self._each(_FUNCTION, self._function)
         state_machines = self._each(_STATE_MACHINE, self._state_machine)
         self._each(("AWS::Events::Rule",), self._rule_resource)
+        self._each(
+            ("AWS::Serverless::HttpApi",),
+            lambda logical_id, resource: self._properties(logical_id, resource, _HTTP_API_PASSIVE, "HttpApi"),
+        )
         outputs = {
             name: self._resolver.resolve(output["Value"], f"Outputs.{name}.Value")
             for name, output in (self._document.get("Outputs") or {}).items()
@@ -806,10 +858,12 @@ class _Reader:
         return ClusterSpec(logical_id, self._own_name(logical_id, resource), self._arn(logical_id))
 
     def _task_definition(self, logical_id: str, resource: dict[str, Any]) -> TaskDefinitionSpec:
+        properties = self._properties(logical_id, resource, _TASK_PASSIVE | {"ContainerDefinitions"})
         place = f"Resources.{logical_id}.Properties.ContainerDefinitions"
         containers = []
-        for index, container in enumerate((resource.get("Properties") or {}).get("ContainerDefinitions") or []):
+        for index, container in enumerate(properties.get("ContainerDefinitions") or []):
             where = f"{place}[{index}]"
+            _refuse_unknown(container, _CONTAINER_ACTIVE | _CONTAINER_PASSIVE, where)
             environment = self._value(container, "Environment", where, [])
             containers.append(
                 ContainerSpec(
@@ -817,10 +871,11 @@ class _Reader:
                     image=str(self._value(container, "Image", where)),
                     command=tuple(map(str, self._value(container, "Command", where, []))),
                     environment=MappingProxyType({str(item["Name"]): str(item["Value"]) for item in environment}),
+                    stop_timeout_s=_integer(self._value(container, "StopTimeout", where, 30), where, 0, 120),
                 )
             )
-        if not containers:
-            raise TemplateError(f"{place}: expected at least one container")
+        if len(containers) != 1:
+            raise TemplateError(f"{place}: expected one container, got {len(containers)}")
         return TaskDefinitionSpec(
             logical_id=logical_id,
             family=self._own_name(logical_id, resource),
