@@ -126,6 +126,38 @@ def test_another_quality_is_another_cache_entry(runner: JobRunner, request_docum
     assert len(runner.keys("cache/flows/")) == 2
 
 
+def test_extra_outputs_and_overlays_come_when_asked_for(
+    runner: JobRunner, request_document: dict[str, Any], tmp_path: Path
+) -> None:
+    stages = ["flow", "visibility", "guidance", "warp"]
+    document = {**request_document, "outputs": ["flow_vis", "visibility"], "overlays": stages, "anchors": "both"}
+    assert runner.run("t1", document).state == "done"
+
+    result = result_of(runner, 0)
+    assert set(result.outputs) == {"guide", "mask", "flow_vis", "visibility"}
+    colours = list(decode_rgb(fetch(runner, keys.segment_file("t1", 0, "flow_vis.mp4"), tmp_path)))
+    assert len(colours) == 12
+    assert colours[0].min() > 240, "no motion where a frame is given: white"
+    # Motion to the right is red on the wheel.
+    red, green, blue = colours[6].reshape(-1, 3).mean(axis=0)
+    assert red > green + 40
+    assert red > blue + 40
+    record = JobRecord.model_validate_json(runner.storage.get("jobs/t1/job.json").data)
+    for stage, frames in {"flow": 12, "visibility": 12, "guidance": 12, "warp": 7}.items():
+        found = runner.keys(keys.timeline_overlays_prefix(record.timeline_id, "t1", stage))
+        assert len(found) == 2 * frames, stage
+    assert keys.timeline_overlay(record.timeline_id, "t1", "warp", 3, "segment000") in runner.keys("cache/")
+
+
+def test_the_report_shows_structure_flow_and_guide(runner: JobRunner, request_document: dict[str, Any]) -> None:
+    runner.run("t1", request_document)
+    page = runner.storage.get("jobs/t1/report.html").data.decode()
+    assert page.count("data:image/jpeg;base64,") >= 2 * (7 + 7 + 10)
+    assert "segments/000/guide.mp4" in page
+    assert "http://" not in page
+    assert "https://" not in page
+
+
 BAD_REQUESTS: list[tuple[str, Any, str, str]] = [
     ("not JSON", b"{oops", "InvalidRequestError", "expected JSON"),
     ("no object", b"[]", "InvalidRequestError", "JSON object"),

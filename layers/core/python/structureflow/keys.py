@@ -151,6 +151,11 @@ def work_file(task_id: str, index: int, name: str) -> str:
     return f"{work_prefix(task_id)}{_index(index)}/{check_name(name)}"
 
 
+def handover_name(video: str) -> str:
+    """Name of the hand-over object from which EncodeSegment makes the video `video` (``guide``, …)."""
+    return f"{check_name(video)}.sfh"
+
+
 def _index(index: int) -> str:
     if not 0 <= index <= 99_999:
         raise InvalidKeyError(f"segment index: expected 0 to 99999, got {index}")

@@ -14,7 +14,7 @@ Layout, in file order (``N`` flows of ``h`` x ``w``; the members from ``flows_sh
     flows_crc32.npy              (N,) uint32: CRC-32 of those (compressed) bytes
     flows_backward_offsets.npy, flows_backward_crc32.npy
     source_video, total_flows, original_fps, original_resolution (width, height), engine, engine_params
-    (JSON), quantization_px, timestamps_s, scene_cuts, source_sha256 or source_etag, format_version
+    (JSON), quantization_px, timestamps_s, scene_cuts, display_max_px, source_sha256 or source_etag, format_version
 
 A range read bypasses ZIP's own checksum; the CRC-32 of every block is therefore checked on each read.
 Archives that ``numpy.savez`` or ``numpy.savez_compressed`` wrote are read too, but from the front: they have
@@ -256,6 +256,7 @@ class FlowArchiveWriter:
         engine_params: Mapping[str, Any],
         timestamps_s: NDArray[np.float64],
         scene_cuts: tuple[int, ...] = (),
+        display_max_px: float = 0.0,
         source_video: str = "",
         source_identity: str = "",
     ) -> FlowMeta:
@@ -276,6 +277,8 @@ class FlowArchiveWriter:
             raise FlowError(f"timestamps_s: expected {total + 1} finite numbers, got shape {times.shape}")
         if any(not 0 <= cut < total for cut in scene_cuts) or sorted(set(scene_cuts)) != list(scene_cuts):
             raise FlowError(f"scene_cuts: expected rising flow numbers below {total}, got {scene_cuts!r:.200}")
+        if not (math.isfinite(display_max_px) and display_max_px >= 0):
+            raise FlowError(f"display_max_px: expected a length, got {display_max_px}")
         meta = FlowMeta(
             total_flows=total,
             height=self._shape[0],
@@ -288,6 +291,7 @@ class FlowArchiveWriter:
             engine_params=dict(engine_params),
             timestamps_s=times,
             scene_cuts=tuple(scene_cuts),
+            display_max_px=float(display_max_px),
             source_video=source_video,
             source_identity=source_identity,
             format_version=FORMAT_VERSION,
@@ -391,6 +395,7 @@ def _metadata_arrays(meta: FlowMeta) -> dict[str, NDArray[Any]]:
         "quantization_px": np.array(meta.quantization_px, np.float64),
         "timestamps_s": np.asarray(meta.timestamps_s, np.float64),
         "scene_cuts": np.array(meta.scene_cuts, np.int64),
+        "display_max_px": np.array(meta.display_max_px, np.float64),
         identity: np.array(meta.source_identity[:2000]),
         "format_version": np.array(meta.format_version, np.int64),
     }
@@ -865,6 +870,7 @@ _METADATA_NAMES: Final = {
     "quantization_px",
     "timestamps_s",
     "scene_cuts",
+    "display_max_px",
     "source_sha256",
     "source_etag",
     "format_version",
@@ -911,6 +917,7 @@ def _read_metadata(
         quantization_px=_number(values, "quantization_px", source, 0.0),
         timestamps_s=times,
         scene_cuts=tuple(sorted({int(cut) for cut in cuts})),
+        display_max_px=_number(values, "display_max_px", source, 0.0),
         source_video=_text(values, "source_video", source),
         source_identity=_text(values, "source_sha256", source) or _text(values, "source_etag", source),
         format_version=_integer(values, "format_version", source, 0),

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from structureflow.errors import FlowError
-from structureflow.flow.fields import FlowSource
+from structureflow.flow.fields import FlowMeta, FlowSource
 
 # Steps from red to yellow, yellow to green, and so on around the circle (Baker et al., "A Database and
 # Evaluation Methodology for Optical Flow", 2011, and its reference code colorcode.cpp).
@@ -78,6 +78,31 @@ def flow_normaliser(flows: FlowSource | Iterable[NDArray[Any]], *, percentile: f
     if not np.isfinite(sample).all():
         raise FlowError("flow: expected finite vectors")
     return max(1.0, float(np.percentile(sample, percentile)))
+
+
+def typical_length(flow: NDArray[Any], *, percentile: float = 99.0) -> float:
+    """Return the length in pixels that a percentile of a flow's vectors, ``(H, W, 2)``, stay below."""
+    return float(np.percentile(_sampled_lengths(flow), percentile))
+
+
+def clip_normaliser(lengths: Iterable[float]) -> float:
+    """Return one `max_px` for a clip from the `typical_length` of each of its flows.
+
+    The 95th percentile of them, so that a few violent flows (a cut, a flash) do not pale all others; at least
+    1.0, so that the noise of a still clip stays near white.
+
+    Raises:
+        FlowError: there are no flows.
+    """
+    found = np.fromiter(lengths, np.float64)
+    if not found.size:
+        raise FlowError("clip_normaliser: expected at least one flow, got none")
+    return max(1.0, float(np.percentile(found, 95)))
+
+
+def display_range(meta: FlowMeta) -> float:
+    """Return the `max_px` of a clip: what its archive records, or 1/40 of the grid's width where it does not."""
+    return meta.display_max_px or max(1.0, meta.width / 40)
 
 
 def _spread(source: FlowSource) -> Iterable[NDArray[Any]]:

@@ -34,6 +34,7 @@ from structureflow.flow.cache import (
     compress_flow,
     quantise,
 )
+from structureflow.flow.colors import clip_normaliser, typical_length
 from structureflow.flow.engines import (
     DEFAULT_ENGINES,
     EngineRegistry,
@@ -150,6 +151,7 @@ def extract_to_archive(
     clock = _Clock()
     times = array("d")
     seams = array("d")
+    lengths = array("d")
     with VideoReader(video, limits, threads=max(1, workers)) as reader, _Handover(on_frame, clock) as handover:
         promised = reader.info
 
@@ -161,16 +163,19 @@ def extract_to_archive(
                     small = prepare_frame(frame.image, plan.height, plan.width, chosen.colour)
                 yield small
 
-        def pack(first: Frame, second: Frame, forward: Flow, backward: Flow) -> tuple[FlowBlock, FlowBlock, float]:
+        def pack(
+            first: Frame, second: Frame, forward: Flow, backward: Flow
+        ) -> tuple[FlowBlock, FlowBlock, float, float]:
             with clock.part("pack"):
                 blocks = compress_flow(quantise(forward)), compress_flow(quantise(backward))
             with clock.part("cuts"):
-                return *blocks, discontinuity(first, second, forward, backward)
+                return *blocks, discontinuity(first, second, forward, backward), typical_length(forward)
 
         with FlowArchiveWriter(target, height=plan.height, width=plan.width) as writer:
-            for forward, backward, seam in chosen.run(frames(), pack, workers=workers):
+            for forward, backward, seam, length in chosen.run(frames(), pack, workers=workers):
                 writer.feed_blocks(forward, backward)
                 seams.append(seam)
+                lengths.append(length)
             handover.finish()
             info = _actual(promised, times)
             meta = writer.finish(
@@ -181,6 +186,7 @@ def extract_to_archive(
                 engine_params=dict(plan.params) | chosen.params(),
                 timestamps_s=np.array(times, np.float64),
                 scene_cuts=find_cuts(seams),
+                display_max_px=clip_normaliser(lengths),
                 source_video=source_video,
                 source_identity=source_identity,
             )

@@ -47,6 +47,8 @@ class FlowMeta:
         quantization_px: step of the stored vectors; 0 for plain archives of unknown step.
         timestamps_s: presentation time of each frame, ``(total_flows + 1,)`` float64.
         scene_cuts: flow indices t such that frames t and t + 1 show different scenes.
+        display_max_px: length of a long vector of the clip in pixels of the stored grid, the one normaliser of
+            all its pictures; 0 when unknown.
         source_video: the reference of the video, for people.
         source_identity: SHA-256 or ETag of its bytes; empty when unknown.
         format_version: of the archive; 0 for plain archives.
@@ -64,6 +66,7 @@ class FlowMeta:
     quantization_px: float = QUANTIZATION_PX
     timestamps_s: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     scene_cuts: tuple[int, ...] = ()
+    display_max_px: float = 0.0
     source_video: str = ""
     source_identity: str = ""
     format_version: int = 0

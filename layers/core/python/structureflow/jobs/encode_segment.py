@@ -65,9 +65,8 @@ def _encode(event: EncodeSegmentInput, services: Services) -> EncodedSegment:
     outputs: dict[str, OutputObject] = {}
     with services.scratch() as folder:
         begin = time.perf_counter()
-        for name, source in {"guide": "frames.sfh", "flow_vis": "flow_vis.sfh", "visibility": "visibility.sfh"}.items():
-            if name != "guide" and name not in rendered.extra_outputs:
-                continue
+        for name in ("guide", *rendered.extra_outputs):
+            source = keys.handover_name(name)
             handed = _fetch(services, event, source, folder / source)
             outputs[name] = _encode_one(services, event, handed, folder, name, rendered)
             if name == "guide":

@@ -167,6 +167,7 @@ class SegmentFlows:
             engine=plan.engine,
             engine_params=plan.params,
             scene_cuts=record.scene_cuts,
+            display_max_px=record.display_max_px,
             source_video=source.reference,
             source_identity=source.identity,
         )

@@ -273,6 +273,7 @@ class _Orchestration:
             flow_cache_key=shared_key,
             flow_cache_hit=hit,
             scene_cuts=meta.scene_cuts,
+            display_max_px=meta.display_max_px,
             fallbacks=tuple(self._fallbacks),
             timings_s=self._timings_s,
             created_at=self._created_at,

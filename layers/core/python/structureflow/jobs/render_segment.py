@@ -13,7 +13,7 @@ from structureflow.guide.render import render_segment as render
 from structureflow.jobs.documents import load_record, put_document
 from structureflow.jobs.flow_sources import SegmentFlows
 from structureflow.jobs.guides import FittedGuides
-from structureflow.jobs.segment_sink import SegmentFiles
+from structureflow.jobs.segment_files import SegmentFiles
 from structureflow.jobs.services import Services
 from structureflow.models.results import JobRecord, SegmentResult
 
@@ -76,8 +76,8 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
             workers=services.workers,
         )
         guides = FittedGuides(services, folder, height=height, width=width)
-        with SegmentFiles(record, event.index, segment, services, folder) as files:
-            outcome = render(segment, flows, guides, settings, files)
+        with SegmentFiles(record, event.index, flows, (start, stop), services, folder) as files:
+            outcome = render(segment, files.flows, guides, settings, files)
             files.finish()
     result = _result(record, event, flows, outcome, time.perf_counter() - begin)
     put_document(services.storage, keys.work_file(event.task_id, event.index, "render.json"), result)

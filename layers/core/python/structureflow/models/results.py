@@ -75,6 +75,7 @@ class JobRecord(Model):
     flow_cache_key: str | None = None
     flow_cache_hit: bool
     scene_cuts: tuple[int, ...] = ()
+    display_max_px: float = 0.0
     fallbacks: tuple[Fallback, ...] = ()
     timings_s: dict[str, float] = {}
     created_at: datetime

@@ -1,0 +1,236 @@
+"""Where the renderer's frames go: hand-over files for the encoder, overlays, pictures for the report."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from structureflow import keys
+from structureflow.flow.colors import display_range, flow_to_rgb
+from structureflow.flow.fields import Direction, FlowMeta, FlowSource
+from structureflow.frames.cache import FrameCache
+from structureflow.frames.overlays import Overlay, save_overlays
+from structureflow.guide.render import unguided_ranges
+from structureflow.jobs.services import Services
+from structureflow.media.handover import HandoverWriter
+from structureflow.models.job import ExtraOutput, OverlayStage, Segment, Treatment
+from structureflow.models.results import JobRecord
+from structureflow.report.previews import PreviewCollector
+
+Image = NDArray[np.uint8]
+
+_OVERLAYS_AT_ONCE = 16
+
+
+def played_flows(segment: Segment, start: int, stop: int, treatment: Treatment) -> dict[int, int]:
+    """Return for each unguided frame the flow that mostly leads to it: frame number to flow number.
+
+    Args:
+        start, stop: the segment's window of flows, start inclusive, stop exclusive.
+    """
+    frames = [index for first, last in unguided_ranges(segment) for index in range(first, last + 1)]
+    count = stop - start
+    if treatment == "clip":
+        return {frame: start + step for step, frame in enumerate(frames) if step < count}
+    spread = max(1, len(frames) - 1)
+    return {frame: start + round(step * (count - 1) / spread) for step, frame in enumerate(frames) if count}
+
+
+class TappedFlows:
+    """Hands flows through to the renderer and shows those that the report wants, so that nothing is read twice."""
+
+    def __init__(self, flows: FlowSource, previews: PreviewCollector, frames_of_flow: dict[int, list[int]]) -> None:
+        self._flows = flows
+        self._previews = previews
+        self._wanted = frames_of_flow
+
+    @property
+    def meta(self) -> FlowMeta:
+        """As of the flows behind."""
+        return self._flows.meta
+
+    def read(self, direction: Direction, start: int, stop: int) -> NDArray[np.float16]:
+        """Read flows `start` (inclusive) to `stop` (exclusive); see `FlowSource.read`."""
+        chunk = self._flows.read(direction, start, stop)
+        # What the next frame was pulled from is, reversed, where the pixels went.
+        sign = -1 if direction == "backward" else 1
+        for flow in range(start, stop):
+            for frame in self._wanted.pop(flow, ()):
+                self._previews.flow(frame, sign * chunk[flow - start].astype(np.float32))
+        return chunk
+
+
+class SegmentFiles:
+    """A `MotionSink` that writes one segment's frames to files, and stores them when the segment ends.
+
+    Args:
+        record: of the job.
+        index: of the segment.
+        flows: what the segment is rendered from; render from `self.flows`, which hands them through.
+        window: the segment's flows, start inclusive, stop exclusive.
+        services: adapters and limits.
+        folder: for temporary files; the caller removes it.
+    """
+
+    def __init__(
+        self,
+        record: JobRecord,
+        index: int,
+        flows: FlowSource,
+        window: tuple[int, int],
+        services: Services,
+        folder: Path,
+    ) -> None:
+        request = record.request
+        self._record = record
+        self._index = index
+        self._segment = request.segments[index]
+        self._services = services
+        self._folder = folder
+        max_px = display_range(flows.meta)
+        # Cover-fitting keeps the aspect ratio: the larger of the two scales is the one that is applied.
+        scale = max(record.resolution[0] / flows.meta.width, record.resolution[1] / flows.meta.height)
+        self._output_max_px = max_px * scale
+        self._files = ExitStack()
+        self._writers: dict[str, HandoverWriter] = {}
+        self._overlays = ThreadPoolExecutor(services.workers, thread_name_prefix="overlays")
+        self._pending: list[Future[int]] = []
+        self._previews = PreviewCollector(self._segment.frames, unguided_ranges(self._segment), flow_max_px=max_px)
+        self._unguided = {i for first, last in unguided_ranges(self._segment) for i in range(first, last + 1)}
+        played = played_flows(self._segment, *window, request.treatment)
+        self._shown = {frame: played[frame] for frame in self._previews.wanted if frame in played}
+        frames_of_flow: dict[int, list[int]] = {}
+        for frame, flow in self._shown.items():
+            frames_of_flow.setdefault(flow, []).append(frame)
+        self.flows = TappedFlows(flows, self._previews, frames_of_flow)
+
+    def __enter__(self) -> Self:
+        outputs: tuple[ExtraOutput, ...] = self._record.request.outputs
+        width, height = self._record.resolution
+        for name in ("guide", *outputs):
+            writer = HandoverWriter(
+                self._folder / keys.handover_name(name),
+                height=height,
+                width=width,
+                frames=self._segment.frames,
+                fps=self._record.request.fps,
+                workers=self._services.workers,
+            )
+            self._writers[name] = self._files.enter_context(writer)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._overlays.shutdown(wait=True, cancel_futures=kind is not None)
+        self._files.__exit__(kind, error, trace)
+
+    @property
+    def wants_flow(self) -> bool:
+        """Whether the request asks for pictures of the motion applied."""
+        return "flow_vis" in self._writers or "flow" in self._stages
+
+    @property
+    def wants_visibility(self) -> bool:
+        """Whether the request asks for what is known of each frame."""
+        return "visibility" in self._writers or "visibility" in self._stages
+
+    @property
+    def _stages(self) -> tuple[OverlayStage, ...]:
+        return self._record.request.overlays
+
+    def flow(self, index: int, flow: NDArray[np.float32]) -> None:
+        """Take the motion applied at frame `index`: ``(H, W, 2) float32`` output pixels."""
+        painted = flow_to_rgb(flow, self._output_max_px)
+        if "flow_vis" in self._writers:
+            self._writers["flow_vis"].write(painted, 0)
+        self._overlay("flow", index, painted)
+
+    def visibility(self, index: int, visibility: Image) -> None:
+        """Take what is known of frame `index`: ``(H, W) uint8``, 255 seen in an anchor."""
+        if "visibility" in self._writers:
+            self._writers["visibility"].write(np.repeat(visibility[..., None], 3, axis=2), 0)
+        self._overlay("visibility", index, visibility.copy())
+
+    def write(self, index: int, guide: Image, mask: int) -> None:
+        """Take frame `index`: ``(H, W, 3) uint8 RGB`` and its mask, 0 or 255; copied before return."""
+        self._writers["guide"].write(guide, mask)
+        self._previews.guide(index, guide, mask)
+        filled = not mask and index in self._unguided
+        if "guidance" in self._stages:
+            self._overlay("guidance", index, guidance_picture(guide, mask, filled=filled))
+        if "warp" in self._stages and filled:
+            self._overlay("warp", index, guide.copy())
+
+    def finish(self) -> None:
+        """Close the files and store them, with the report's pictures; wait for the overlays."""
+        for writer in self._writers.values():
+            writer.finish()
+        storage, task_id = self._services.storage, self._record.task_id
+        for name in self._writers:
+            handed = keys.handover_name(name)
+            storage.put_file(keys.work_file(task_id, self._index, handed), self._folder / handed)
+        self._show_structure()
+        storage.put(
+            keys.work_file(task_id, self._index, "preview.json"),
+            self._previews.to_json(),
+            content_type="application/json",
+        )
+        for pending in self._pending:
+            pending.result()
+        self._pending.clear()
+
+    def _overlay(self, stage: OverlayStage, index: int, image: Image) -> None:
+        """Store a picture in the background; `image` must not change any more."""
+        if stage not in self._stages:
+            return
+        while len(self._pending) >= _OVERLAYS_AT_ONCE:
+            self._pending.pop(0).result()
+        overlay = Overlay(index, f"segment{self._index:03d}", image)
+        self._pending.append(
+            self._overlays.submit(
+                save_overlays,
+                self._services.storage,
+                self._record.timeline_id,
+                self._record.task_id,
+                stage,
+                [overlay],
+            )
+        )
+
+    def _show_structure(self) -> None:
+        """Give the report the frames that drive the shown ones, where the frame cache has them."""
+        cache = FrameCache(self._services.storage)
+        timeline_id = self._record.timeline_id
+        if not self._shown or not cache.cache_exists(timeline_id, source_identity=self._record.source.identity):
+            return
+        # A flow leads to the frame after it.
+        driving = {frame: flow + 1 for frame, flow in self._shown.items()}
+        found = {
+            frame.sequence: frame.image for frame in cache.iter_cached_frames(timeline_id, sorted({*driving.values()}))
+        }
+        for frame, sequence in driving.items():
+            self._previews.structure(frame, found[sequence])
+
+
+def guidance_picture(guide: Image, mask: int, *, filled: bool) -> Image:
+    """Return a guide frame framed in the colour of its state: green given, blue filled by motion, red generated.
+
+    Args:
+        guide: ``(H, W, 3) uint8 RGB``; not changed.
+        mask: 0 or 255.
+        filled: whether motion filled it.
+    """
+    colour = (208, 56, 56) if mask else (64, 112, 224) if filled else (48, 168, 88)
+    picture = guide.copy()
+    height, width = guide.shape[:2]
+    thickness = max(2, min(height, width) // 40)
+    cv2.rectangle(picture, (0, 0), (width - 1, height - 1), colour, 2 * thickness)
+    return picture
