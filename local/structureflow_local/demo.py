@@ -1,7 +1,8 @@
-"""The job that the demo runs when none is given: three segments whose images are frames of the video."""
+"""The job that the demo runs when none is given: three segments between four frames of the video."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from PIL import Image
 from structureflow.media.decode import DecodeLimits, VideoReader
 
 SEGMENTS = 3
-FRAMES, OVERLAP, FADE, FPS = 73, 20, 10, 16
+FRAMES, START_HELD, END_HELD, FPS = 73, 20, 10, 16
 
 
 def write_demo_job(video: Path, folder: Path) -> Path:
@@ -28,14 +29,20 @@ def write_demo_job(video: Path, folder: Path) -> Path:
         "flow_span": "timeline",
         "anchors": "both",
         "fps": FPS,
-        "images": images,
-        "frames": FRAMES,
-        "overlap": OVERLAP,
-        "fade": FADE,
+        "segments": [_segment(start, end) for start, end in itertools.pairwise(images)],
     }
     path = folder / "demo.json"
     path.write_text(json.dumps(job, indent=2))
     return path
+
+
+def _segment(start: str, end: str) -> dict[str, Any]:
+    """Hold one image, leave 43 frames unguided, hold the next: the motion has to lead from one to the other."""
+    guides = [
+        {"at": [0, START_HELD - 1], "image": start},
+        {"at": [FRAMES - END_HELD, FRAMES - 1], "image": end},
+    ]
+    return {"frames": FRAMES, "guides": guides}
 
 
 def _spread_frames(video: Path, folder: Path) -> list[str]:

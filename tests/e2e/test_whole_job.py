@@ -180,8 +180,10 @@ def sample_job(tmp_path: Path) -> PreparedJob:
     from structureflow_local.demo import write_demo_job
 
     path = write_demo_job(SAMPLE, tmp_path)
-    document = json.loads(path.read_text()) | {"resolution": [160, 96], "frames": 12, "overlap": 3, "fade": 2}
-    document["images"] = document["images"][:2]
+    document = json.loads(path.read_text()) | {"resolution": [160, 96]}
+    (held, fading) = document["segments"][0]["guides"]
+    guides = [{**held, "at": [0, 2]}, {**fading, "at": [10, 11]}]
+    document["segments"] = [{"frames": 12, "guides": guides}, {"frames": 12, "guides": guides}]
     return prepare_job(json.dumps(document), name="demo", folder=tmp_path)
 
 
