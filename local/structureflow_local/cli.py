@@ -28,7 +28,7 @@ DEFAULT_STORE = Path(".structureflow")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     console = Console(stderr=False)
     try:
         code: int = args.run(args, console)
@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
     parser = argparse.ArgumentParser(prog="structureflow", description="Structure video guidance.")
     parser.add_argument("--version", action="version", version=f"structureflow {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
