@@ -17,6 +17,7 @@ from rich.console import Console
 
 from structureflow import __version__
 from structureflow.errors import SettingsError, StructureFlowError
+from structureflow_local import inspect as inspect_command
 
 if TYPE_CHECKING:
     from structureflow.storage.base import Storage
@@ -57,6 +58,10 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--job", type=Path, metavar="JOB.json", help="run this job instead")
     _add_run_options(demo)
     demo.set_defaults(run=_demo)
+
+    inspect = commands.add_parser("inspect", help="show what is inside a flow archive")
+    inspect_command.add_arguments(inspect)
+    inspect.set_defaults(run=inspect_command.run)
 
     for name, function, text in (
         ("submit", _submit, "upload a job to a data bucket and start it"),
