@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from structureflow.errors import GuidanceError
 from structureflow.flow.fields import Direction, Field32, FlowSource
-from structureflow.guide.path import Carry, FlowChunks, LegReader, PathPlan, Trace
+from structureflow.guide.path import CHUNK_BYTES, Carry, FlowChunks, LegReader, PathPlan, Trace
 
 #: What an anchor that does not show a pixel still weighs, so that a pixel which none shows is shared by time.
 _LEAST_VISIBLE: Final = 0.3
@@ -209,8 +210,9 @@ class GapMotion:
 class PlannedFlows:
     """The flows of one segment's plan in both directions, each read from the source at most a chunk at a time."""
 
-    def __init__(self, source: FlowSource, plan: PathPlan, io: Executor) -> None:
+    def __init__(self, source: FlowSource, plan: PathPlan, io: Executor, *, chunk_bytes: int = CHUNK_BYTES) -> None:
         """Read from `source` what `plan` plays; `io` reads ahead."""
+        self._chunk_bytes = chunk_bytes
         self.shape = (source.meta.height, source.meta.width)
         self._plan = plan
         self._source = source
@@ -222,7 +224,7 @@ class PlannedFlows:
         inverts = direction == "backward" and not self._source.meta.has_backward
         stored: Direction = "forward" if inverts else direction
         if stored not in self._chunks:
-            self._chunks[stored] = FlowChunks(self._source, stored, self._io)
+            self._chunks[stored] = FlowChunks(self._source, stored, self._io, chunk_bytes=self._chunk_bytes)
         reader = LegReader(self._chunks[stored], self._plan, legs, inverts=inverts, descending=descending)
         reader.begin()
         return reader
@@ -259,9 +261,12 @@ def end_share(time_share: float, start: NDArray[np.uint8] | None, end: NDArray[n
 
     Returns:
         ``(h, w)`` uint8, 255 = all; by time alone where both or none is visible.
+
+    Raises:
+        GuidanceError: a visibility is missing.
     """
     if start is None or end is None:
-        raise ValueError("end_share: expected both visibilities")
+        raise GuidanceError("end_share: expected the visibilities of both anchors")
     least = np.float32(255 * _LEAST_VISIBLE)
     of_end = np.float32(time_share) * (end.astype(np.float32) + least)
     of_start = np.float32(1 - time_share) * (start.astype(np.float32) + least)

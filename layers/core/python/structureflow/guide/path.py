@@ -149,7 +149,11 @@ class PathPlan:
         if self._treatment == "adjust" and step < self.steps:
             position = adjusted_position(step, self._count, self._target)
             before = adjusted_position(step - 1, self._count, self._target) if step else -math.inf
-            return any(before + _ON_NODE < cut <= position + _ON_NODE for cut in self._cuts)
+            if any(before + _ON_NODE < cut <= position + _ON_NODE for cut in self._cuts):
+                return True
+            # between two cuts on end there is a single frame, and no motion to take
+            index = int(position + _ON_NODE)
+            return position - index > _ON_NODE and {index, index + 1} <= self._cuts
         if self._treatment == "adjust":
             return self._count + step - self.steps in self._cuts
         start, stop = self.node_at(step), self.node_at(step + 1)
