@@ -250,7 +250,7 @@ def test_an_engine_may_be_passed_in_and_get_colour(tmp_path: Path) -> None:
 
 
 _PEAK_SCRIPT = """
-import resource, sys
+import sys
 from pathlib import Path
 from structureflow.flow.extract import extract_to_archive, plan_extraction
 from structureflow.flow.fields import Direction
@@ -263,10 +263,11 @@ def on_frame(frame):
     kept[0] += 1
 extract_to_archive(video, video.with_suffix(".npz"), plan, source_video="", source_identity="",
                    limits=DecodeLimits(), workers=2, on_frame=on_frame)
-print(kept[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(kept[0], Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
 def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
     scene = panning_frames(20, 360, 640, (3, 1))
 
@@ -284,4 +285,6 @@ def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
         return int(peak)
 
     # 350 more frames are 240 MB of pixels and 160 MB of flow; none of them may stay.
-    assert peak_kb(400) < peak_kb(50) + 25_000
+    short, long = peak_kb(50), peak_kb(400)
+    assert 20_000 < short < 600_000
+    assert long < short + 25_000

@@ -306,10 +306,10 @@ def _raft_preset(model: str, iterations: int, area_px: int) -> EnginePreset:
 DEFAULT_ENGINES: Final = (
     EngineRegistry()
     .register("fast", _preset(DisEngine(variational_iterations=0, gradient_iterations=12), 320 * 180))
-    .register("balanced", _preset(DisEngine(), 384 * 216))
+    .register("balanced", _preset(DisEngine(), 448 * 252))
     .register("best", _preset(DisEngine(patch_stride=3), 640 * 360))
     .register("fast", _preset(FarnebackEngine(iterations=2), 320 * 180))
-    .register("balanced", _preset(FarnebackEngine(), 384 * 216))
+    .register("balanced", _preset(FarnebackEngine(), 448 * 252))
     .register("best", _preset(FarnebackEngine(), 640 * 360))
     .register("fast", _raft_preset("raft_small", 12, 640 * 360))
     .register("balanced", _raft_preset("raft_large", 12, 640 * 360))
