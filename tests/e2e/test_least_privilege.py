@@ -1,0 +1,306 @@
+"""Least privilege, from a run: every S3 call that a function made is allowed by its policy, and nothing else is.
+
+One local cloud runs jobs of every kind; the recorded calls are then put before the policies of the template.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from samtranslator.yaml_helper import yaml_parse
+
+from structureflow import keys
+from structureflow.models.results import JobRecord
+from structureflow.testing.iam import Request, allows, function_statements, requests_of
+from structureflow.testing.jobs import png
+from structureflow.testing.videos import pan_frames, texture, write_clip
+from structureflow_local.client import JobClient, PreparedJob
+from structureflow_local.cloud import LocalCloud
+from structureflow_local.cloud.gateway import Call
+from structureflow_local.run import bucket_of
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
+
+REPO = Path(__file__).resolve().parents[2]
+TEMPLATE: dict[str, Any] = yaml_parse((REPO / "template.yaml").read_text())
+FUNCTIONS = tuple(name for name, body in TEMPLATE["Resources"].items() if body["Type"] == "AWS::Serverless::Function")
+BUCKET = "DataBucket"
+
+#: The places of the bucket, said here a second time on purpose: a key that fits none is a layout nobody allowed.
+PLACES = {
+    "jobs/*/request.json": r"jobs/[^/]+/request\.json",
+    "jobs/*/inputs/*": r"jobs/[^/]+/inputs/[^/]+",
+    "jobs/*/job.json": r"jobs/[^/]+/job\.json",
+    "jobs/*/structure_flows_*.npz": r"jobs/([^/]+)/structure_flows_\1\.npz",
+    "jobs/*/runs/*": r"jobs/[^/]+/runs/[^/]+\.json",
+    "jobs/*/status.json": r"jobs/[^/]+/status\.json",
+    "jobs/*/manifest.json": r"jobs/[^/]+/manifest\.json",
+    "jobs/*/report.html": r"jobs/[^/]+/report\.html",
+    "jobs/*/segments/*": r"jobs/[^/]+/segments/\d{3}/[^/]+",
+    "work/*/preview.json": r"work/[^/.][^/]*/\d{3}/preview\.json",
+    "work/*": r"work/[^/.][^/]*/\d{3}/[^/]+",
+    "cache/flows/*.npz": r"cache/flows/[0-9a-f]+\.npz",
+    "cache/timelines/*/frames/*": r"cache/timelines/[^/]+/frames/\d{6}\.jpg",
+    "cache/timelines/*/manifest.json": r"cache/timelines/[^/]+/manifest\.json",
+    "cache/timelines/*/overlays/*": r"cache/timelines/[^/]+/overlays/[^/]+/[^/]+/\d{6}_[^/]+\.png",
+    "timelines/*/chunks/*": r"timelines/[^/]+/chunks/[^/]+",
+    "library/*": r"library/[^/]+",
+}
+#: Where keys of one kind begin; what a listing is allowed for.
+TOPS = ("jobs/", "work/", "cache/flows/", "cache/timelines/", "timelines/")
+
+_ANY_INPUT = "a request may name any key that is not reserved as its video or guide"
+_ONE_RULE = "one pattern for hand-over objects; which of them exist depends on the outputs asked for"
+#: Allowed, but used by no run: (function, action, place) and why it is allowed all the same.
+SPARE = {
+    **{
+        ("OrchestratorFunction", "s3:GetObject", place): _ANY_INPUT
+        for place in (
+            "jobs/*/job.json",
+            "jobs/*/runs/*",
+            "jobs/*/status.json",
+            "jobs/*/manifest.json",
+            "jobs/*/report.html",
+            "jobs/*/segments/*",
+            "cache/timelines/*/frames/*",
+            "cache/timelines/*/overlays/*",
+            "timelines/*/chunks/*",
+        )
+    },
+    **{
+        ("RenderSegmentFunction", "s3:GetObject", place): _ANY_INPUT
+        for place in (
+            "jobs/*/request.json",
+            "jobs/*/runs/*",
+            "jobs/*/status.json",
+            "jobs/*/manifest.json",
+            "jobs/*/report.html",
+            "jobs/*/segments/*",
+            "cache/timelines/*/overlays/*",
+            "timelines/*/chunks/*",
+        )
+    },
+    ("EncodeSegmentFunction", "s3:GetObject", "work/*/preview.json"): _ONE_RULE,
+}
+
+
+def place_of(key: str) -> str | None:
+    """The first place that a key fits."""
+    return next((place for place, pattern in PLACES.items() if re.fullmatch(pattern, key)), None)
+
+
+def is_probe(call: Call) -> bool:
+    """Adapters test what a compatible store can do; they believe AWS, so no policy there speaks of it."""
+    return call.key is not None and call.key.startswith("work/.probe/")
+
+
+# --- the run -------------------------------------------------------------------------------------------
+
+
+class Run:
+    """Jobs on one local cloud."""
+
+    def __init__(self, cloud: LocalCloud, folder: Path) -> None:
+        self.cloud = cloud
+        self.storage = bucket_of(cloud)
+        self.client = JobClient(self.storage)
+        write_clip(folder / "clip.mp4", pan_frames(9, 96, 160, dx=2, dy=0), fps=25)
+        self.storage.put_file("library/clip.mp4", folder / "clip.mp4")
+        self.storage.put_file("timelines/reel/chunks/000.mp4", folder / "clip.mp4")
+        self.storage.put("library/broken.mp4", b"no video")
+        for name, seed in (("a", 1), ("b", 2)):
+            self.storage.put(f"library/{name}.png", png(texture(96, 160, seed=seed)))
+
+    def document(self, **changes: Any) -> dict[str, Any]:
+        guides: list[dict[str, Any]] = [
+            {"at": [0, 2], "image": "library/a.png"},
+            {"at": [7, 8], "video": "library/clip.mp4", "from": 1},
+        ]
+        return {
+            "structure_video": "library/clip.mp4",
+            "timeline_id": "reel",
+            "segments": [{"frames": 9, "guides": guides}],
+        } | changes
+
+    def job(self, task_id: str, **changes: Any) -> str:
+        """Put a request, wait for its end, and return the state."""
+        before = self.client.status(task_id)
+        request = json.dumps(self.document(task_id=task_id, **changes)).encode()
+        self.client.submit(PreparedJob(task_id, request, {}))
+        status = self.client.wait(task_id, timeout_s=120, newer_than=before)
+        self.cloud.wait_idle(60)
+        return status.state
+
+    def record(self, task_id: str) -> JobRecord:
+        return JobRecord.model_validate_json(self.storage.get(keys.job_record(task_id)).data)
+
+    def invoke(self, stem: str, **event: Any) -> Any:
+        name = "".join(part.title() for part in stem.split("_")) + "Function"
+        return self.cloud.invoke(name, event)
+
+
+def run_everything(run: Run) -> None:
+    """Take every way through the functions that touches the bucket."""
+    storage = run.storage
+    everything = {"overlays": ["flow", "warp", "visibility", "guidance"], "outputs": ["flow_vis", "visibility"]}
+    # A job, its flows found again by a second one, and the first put again over its own outputs.
+    assert run.job("first", **everything) == "done"
+    assert run.job("second") == "done"
+    assert run.job("first", motion_strength=0.5) == "done"
+    # The same event once more: another execution finds the run claimed.
+    machine = run.cloud.physical_id("SegmentsStateMachine")
+    (event, *_) = [one.input for one in run.cloud.executions("SegmentsStateMachine")][-1:]
+    run.cloud.client("stepfunctions").start_execution(stateMachineArn=machine, input=json.dumps(event))
+    run.cloud.wait_idle(60)
+
+    # Refused at once; failed in a segment; an orchestrator that died.
+    assert run.job("refused", structure_video="library/missing.mp4") == "failed"
+    guides = [{"at": [0, 2], "video": "library/broken.mp4", "from": 0}]
+    assert run.job("broken", segments=[{"frames": 9, "guides": guides}]) == "failed"
+    died = json.loads((REPO / "events/fail_job/orchestrator_died.json").read_text())
+    assert run.invoke("fail_job", **died).error is None
+
+    # An earlier run that ended in the middle: its hand-over objects and outputs are in the way.
+    for name in ("guide.sfh", "preview.json"):
+        storage.put(keys.work_file("second", 0, name), b"old")
+    assert run.job("second", motion_strength=2) == "done"
+    execution = run.cloud.executions("SegmentsStateMachine")[-1]
+    assert run.invoke("assemble_job", task_id="second").error is None
+    for name in ("guide.sfh", "preview.json"):
+        storage.put(keys.work_file("second", 0, name), b"old")
+    failure = {"Error": "SomeError", "Cause": "as a test"}
+    key = keys.job_flows("second")
+    event = {"execution_id": execution.arn, "bucket": run.cloud.bucket(BUCKET), "key": key, "error": failure}
+    assert run.invoke("fail_job", **event).payload["state"] == "failed"
+    assert run.invoke("assemble_job", task_id="second").error == "JobStateError"
+
+    # Ways down: no archive of the job, then no frames either.
+    record = run.record("first")
+    storage.delete([keys.job_flows("first")])
+    assert run.invoke("render_segment", task_id="first", index=0).payload["flow_source"] == "frames"
+    storage.delete([keys.timeline_manifest("reel")])
+    assert run.invoke("render_segment", task_id="first", index=0).payload["flow_source"] == "video"
+    storage.delete([keys.work_file("first", 0, "guide.sfh")])
+    assert run.invoke("encode_segment", task_id="first", index=0).error == "JobStateError"
+
+    # A shared archive that is no archive, and frames that nobody committed.
+    assert record.flow_cache_key is not None
+    storage.put(record.flow_cache_key, b"no archive")
+    storage.put(keys.timeline_frame("reel", 999_999), b"left over")
+    assert run.job("third") == "done"
+    assert not run.record("third").flow_cache_hit
+
+
+@pytest.fixture(scope="module")
+def calls(tmp_path_factory: pytest.TempPathFactory) -> list[Call]:
+    """Every S3 request of every kind of job, the bucket under its logical id."""
+    with LocalCloud(REPO / "template.yaml") as cloud:
+        run = Run(cloud, tmp_path_factory.mktemp("inputs"))
+        run_everything(run)
+        name = cloud.bucket(BUCKET)
+        found = [call for call in cloud.calls if call.service == "s3" and call.bucket == name and not is_probe(call)]
+    return [dataclasses.replace(call, bucket=BUCKET) for call in found]
+
+
+def denied(calls: list[Call]) -> list[str]:
+    """Calls of functions that their policies do not allow."""
+    policies = {name: function_statements(TEMPLATE, name) for name in FUNCTIONS}
+    return sorted(
+        {
+            f"{call.function}: {call.operation} {call.key} needs {request.action}"
+            for call in calls
+            if call.function in policies
+            for request in requests_of(call.operation, BUCKET, call.key, call.status)
+            if not allows(policies[call.function], request)
+        }
+    )
+
+
+# --- what it proves ------------------------------------------------------------------------------------
+
+
+def test_every_function_was_there(calls: list[Call]) -> None:
+    assert {call.function for call in calls} - {None} == set(FUNCTIONS)
+
+
+def test_every_call_is_allowed(calls: list[Call]) -> None:
+    assert denied(calls) == []
+
+
+def test_every_key_lies_where_the_layout_says(calls: list[Call]) -> None:
+    strays = {call.key for call in calls if not call.operation.startswith("List") and not place_of(call.key or "")}
+    assert strays == set()
+
+
+def test_nothing_is_allowed_that_no_run_uses(calls: list[Call]) -> None:
+    """For every key that anybody touched: who may do what with it, and never did?"""
+    used = {
+        (call.function, request.action, place_of(call.key or ""))
+        for call in calls
+        for request in requests_of(call.operation, BUCKET, call.key, call.status)
+        if request.prefix is None and request.action != "s3:ListBucket"
+    }
+    touched = {(place_of(call.key), call.key) for call in calls if call.key and place_of(call.key)}
+    samples = dict(sorted(touched, key=str))
+    spare = set()
+    for name in FUNCTIONS:
+        statements = function_statements(TEMPLATE, name)
+        for action in ("s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:GetObjectAcl"):
+            for place, key in samples.items():
+                if allows(statements, Request(action, f"arn:aws:s3:::{BUCKET}/{key}")):
+                    spare.add((name, action, place))
+    assert spare - used == set(SPARE)
+
+
+def test_functions_list_only_where_they_read(calls: list[Call]) -> None:
+    for name in FUNCTIONS:
+        statements = function_statements(TEMPLATE, name)
+        own = [call for call in calls if call.function == name]
+        for top in TOPS:
+            here = any(
+                (call.key or "").startswith(top) for call in own if call.method == "GET" or call.method == "HEAD"
+            )
+            listed = allows(statements, Request("s3:ListBucket", f"arn:aws:s3:::{BUCKET}", f"{top}x/"))
+            assert listed <= here, f"{name} may list {top}, where it reads nothing"
+            assert not allows(statements, Request("s3:ListBucket", f"arn:aws:s3:::{BUCKET}", "")), name
+
+
+def test_statements_allow_nothing_that_is_not_exercised(calls: list[Call]) -> None:
+    """A pattern in a policy that fits no call of the function is a mistake, or a leftover."""
+    for name in FUNCTIONS:
+        own = [call for call in calls if call.function == name]
+        asked = [r for call in own for r in requests_of(call.operation, BUCKET, call.key, call.status)]
+        for statement in function_statements(TEMPLATE, name):
+            if statement.effect == "Deny" or not any(BUCKET in resource for resource in statement.resources):
+                continue
+            for action in statement.actions:
+                for resource in statement.resources:
+                    one = dataclasses.replace(statement, actions=(action,), resources=(resource,))
+                    assert any(one.covers(r.action, r.resource, r.context) for r in asked), (
+                        f"{name}.{statement.sid}: {action} on {resource} is never used"
+                    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("jobs/", "tasks/"),
+        ("work/", "scratch/"),
+        ("cache/flows/", "flows/"),
+        ("/frames/", "/pictures/"),
+        ("/overlays/", "/debug/"),
+        ("/runs/", "/claims/"),
+        ("/segments/", "/pieces/"),
+        ("job.json", "record.json"),
+        ("report.html", "index.html"),
+    ],
+)
+def test_a_changed_prefix_is_denied(calls: list[Call], old: str, new: str) -> None:
+    """Every kind of key that the code may rename makes `test_every_call_is_allowed` fail."""
+    renamed = [dataclasses.replace(call, key=(call.key or "").replace(old, new)) for call in calls]
+    assert denied(renamed)
