@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import logging
+import os
 import random
 import time
 import zlib
@@ -17,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Final, TypeVar
 
@@ -28,9 +30,7 @@ from structureflow.errors import (
     FrameCacheConflictError,
     FrameCacheError,
     FrameCorruptError,
-    FrameNotFoundError,
     InvalidKeyError,
-    ObjectNotFoundError,
     TimelineNotFoundError,
 )
 from structureflow.frames.chunks import (
@@ -58,13 +58,15 @@ from structureflow.frames.writer import (
     DEFAULT_QUALITY,
     FrameCacheWriter,
     decode_record,
-    examine_frame,
+    describe_frame,
+    fetch_frame,
 )
-from structureflow.storage.base import Storage
+from structureflow.storage.base import Storage, StoredObject
 
 __all__ = ["CacheCheck", "Chunk", "Frame", "FrameCache", "FrameCacheWriter", "FrameManifest", "FrameRecord"]
 
 _log = logging.getLogger(__name__)
+_F = TypeVar("_F")
 _T = TypeVar("_T")
 
 THUMBNAIL_QUALITY: Final = 75
@@ -100,6 +102,7 @@ class FrameCache:
     Args:
         storage: where they are.
         concurrency: requests in flight.
+        workers: threads that encode and decode; None takes one per CPU of this process.
         pixel_bytes: bytes of pixels that one reading or writing holds at once (at least two frames).
     """
 
@@ -108,12 +111,14 @@ class FrameCache:
         storage: Storage,
         *,
         concurrency: int = DEFAULT_CONCURRENCY,
+        workers: int | None = None,
         pixel_bytes: int = DEFAULT_PIXEL_BYTES,
     ) -> None:
-        if concurrency < 1:
-            raise ValueError(f"concurrency: expected 1 or more, got {concurrency}")
+        if concurrency < 1 or (workers is not None and workers < 1):
+            raise ValueError(f"expected 1 or more of each, got concurrency {concurrency} and workers {workers}")
         self._storage = storage
         self._concurrency = concurrency
+        self._workers = workers or _cpus()
         self._pixel_bytes = pixel_bytes
 
     @property
@@ -171,6 +176,7 @@ class FrameCache:
             quality=quality,
             source_identity=source_identity,
             concurrency=self._concurrency,
+            workers=self._workers,
             pixel_bytes=self._pixel_bytes,
         )
 
@@ -303,7 +309,7 @@ class FrameCache:
         ordered = sorted(found.values(), key=lambda record: record.sequence)
         records: list[FrameRecord] = []
         sizes: set[tuple[int, int]] = set()
-        for record, size in self._transfer(ordered, self._adopt, window=self._concurrency):
+        for record, size in self._transfer(ordered, self._fetch, _adopted, window=self._concurrency):
             records.append(record)
             sizes.add(size)
         if len(sizes) != 1:
@@ -319,9 +325,8 @@ class FrameCache:
         self._storage.put(keys.timeline_manifest(timeline_id), manifest.to_json(), content_type="application/json")
         return manifest
 
-    def _adopt(self, record: FrameRecord) -> tuple[FrameRecord, tuple[int, int]]:
-        seen, image = examine_frame(self._storage, record)
-        return seen, (image.shape[0], image.shape[1])
+    def _fetch(self, record: FrameRecord) -> StoredObject:
+        return fetch_frame(self._storage, record)
 
     # --- reading -------------------------------------------------------------------------------------
 
@@ -339,7 +344,7 @@ class FrameCache:
         return self._iterate(manifest, manifest.select(sequences))
 
     def _iterate(self, manifest: FrameManifest, records: list[FrameRecord]) -> Iterator[Frame]:
-        return self._transfer(records, self._load, window=self._window(manifest))
+        return self._transfer(records, self._read, _loaded, window=self._window(manifest))
 
     def load_cached_frames(self, timeline_id: str, sequences: Iterable[int] | None = None) -> list[Frame]:
         """Load frames: all, a range, or a list of sequence numbers; errors as `iter_cached_frames`."""
@@ -349,19 +354,8 @@ class FrameCache:
         largest = max((chunk.width_px * chunk.height_px * 3 for chunk in manifest.chunks), default=1)
         return max(2, min(self._concurrency, self._pixel_bytes // largest))
 
-    def _load(self, record: FrameRecord) -> Frame:
-        image = decode_record(self._read(record), record)
-        return Frame(record.sequence, record.chunk_id, record.timestamp, image, record.perceptual_hash)
-
     def _read(self, record: FrameRecord) -> bytes:
-        try:
-            data = self._storage.get(record.key).data
-        except ObjectNotFoundError as error:
-            raise FrameNotFoundError(
-                f"frame {record.sequence} is listed in the manifest, but {record.key} is gone; rebuild the timeline",
-                sequence=record.sequence,
-                key=record.key,
-            ) from error
+        data = fetch_frame(self._storage, record).data
         # The content decides, not the ETag: a copy of the cache in another store has other ETags.
         if len(data) != record.size_bytes or zlib.crc32(data) != record.crc32:
             raise FrameCorruptError(
@@ -373,23 +367,37 @@ class FrameCache:
         return data
 
     def _transfer(
-        self, records: Iterable[FrameRecord], work: Callable[[FrameRecord], _T], *, window: int
+        self,
+        records: Iterable[FrameRecord],
+        fetch: Callable[[FrameRecord], _F],
+        work: Callable[[FrameRecord, _F], _T],
+        *,
+        window: int,
     ) -> Generator[_T]:
-        """Apply `work` to records, `window` of them ahead of the caller, and give results in order."""
+        """Fetch records and work on what came, `window` of them ahead of the caller; give results in order.
+
+        Many threads fetch, for that is waiting; few work, for that takes a core each.
+        """
         remaining = iter(records)
-        pending: deque[Future[_T]] = deque()
-        pool = ThreadPoolExecutor(min(window, self._concurrency), thread_name_prefix="frames")
+        pending: deque[Future[Future[_T]]] = deque()
+        working = ThreadPoolExecutor(self._workers, thread_name_prefix="frame-decode")
+        fetching = ThreadPoolExecutor(min(window, self._concurrency), thread_name_prefix="frame-fetch")
+
+        def fetch_then_work(record: FrameRecord) -> Future[_T]:
+            return working.submit(work, record, fetch(record))
+
         try:
             for record in islice(remaining, window):
-                pending.append(pool.submit(work, record))
+                pending.append(fetching.submit(fetch_then_work, record))
             while pending:
-                result = pending.popleft().result()
+                result = pending.popleft().result().result()
                 for record in islice(remaining, 1):
-                    pending.append(pool.submit(work, record))
+                    pending.append(fetching.submit(fetch_then_work, record))
                 yield result
                 del result
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            fetching.shutdown(wait=True, cancel_futures=True)
+            working.shutdown(wait=True, cancel_futures=True)
 
     # --- screens -------------------------------------------------------------------------------------
 
@@ -424,18 +432,14 @@ class FrameCache:
         start = _page_start(page, len(records))
         wanted = records[start : start + max(1, limit)]
         if width_px is None:
-            work = self._stored_b64
+            work: Callable[[FrameRecord, bytes], FrameB64] = _stored_b64
             window = self._concurrency
         else:
-            width = width_px
-
-            def work(record: FrameRecord) -> FrameB64:
-                return _frame_b64(self._load(record), quality, width)
-
+            work = partial(_thumbnail_b64, width_px, quality)
             window = self._window(manifest)
         taken: list[FrameB64] = []
         used = 0
-        with contextlib.closing(self._transfer(wanted, work, window=window)) as loaded:
+        with contextlib.closing(self._transfer(wanted, self._read, work, window=window)) as loaded:
             for frame in loaded:
                 used += len(frame.jpeg_base64) + _JSON_BYTES_PER_FRAME
                 if used > max_bytes:
@@ -452,19 +456,6 @@ class FrameCache:
             total=len(records),
             frames=tuple(taken),
             next_page=_next_page(start + len(taken), len(records)),
-        )
-
-    def _stored_b64(self, record: FrameRecord) -> FrameB64:
-        data = self._read(record)
-        height, width = jpeg_size(data)
-        return FrameB64(
-            sequence=record.sequence,
-            chunk_id=record.chunk_id,
-            timestamp=record.timestamp,
-            perceptual_hash=record.perceptual_hash,
-            width_px=width,
-            height_px=height,
-            jpeg_base64=base64.b64encode(data).decode(),
         )
 
     @staticmethod
@@ -507,6 +498,38 @@ class FrameCache:
             ),
             next_page=_next_page(start + len(wanted), len(records)),
         )
+
+
+def _loaded(record: FrameRecord, data: bytes) -> Frame:
+    image = decode_record(data, record)
+    return Frame(record.sequence, record.chunk_id, record.timestamp, image, record.perceptual_hash)
+
+
+def _adopted(record: FrameRecord, found: StoredObject) -> tuple[FrameRecord, tuple[int, int]]:
+    seen, (height, width, _) = describe_frame(record, found)
+    return seen, (height, width)
+
+
+def _stored_b64(record: FrameRecord, data: bytes) -> FrameB64:
+    height, width = jpeg_size(data)
+    return FrameB64(
+        sequence=record.sequence,
+        chunk_id=record.chunk_id,
+        timestamp=record.timestamp,
+        perceptual_hash=record.perceptual_hash,
+        width_px=width,
+        height_px=height,
+        jpeg_base64=base64.b64encode(data).decode(),
+    )
+
+
+def _thumbnail_b64(width_px: int, quality: int, record: FrameRecord, data: bytes) -> FrameB64:
+    return _frame_b64(_loaded(record, data), quality, width_px)
+
+
+def _cpus() -> int:
+    """Number of CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _frame_b64(frame: Frame, quality: int, width_px: int | None) -> FrameB64:

@@ -7,7 +7,7 @@ import logging
 import threading
 import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final
 
@@ -27,7 +27,7 @@ from structureflow.errors import (
 )
 from structureflow.frames.jpeg import check_image, decode_jpeg, encode_jpeg, hash_distance, perceptual_hash
 from structureflow.frames.manifest import ChunkEntry, FrameManifest, FrameRecord, compare_listing, read_manifest
-from structureflow.storage.base import Storage
+from structureflow.storage.base import Storage, StoredObject
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +39,20 @@ DEFAULT_PIXEL_BYTES: Final = 128 << 20
 #: Hashes of two encodings of the same frame differ in no more bits than this.
 _SAME_FRAME_BITS: Final = 6
 _SETTLE_ROUNDS: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class _Pools:
+    """What runs while the block is open.
+
+    Few threads encode, for encoding takes a core each; many store, for storing is waiting. `waiting` bounds
+    the JPEGs that are on their way to the store.
+    """
+
+    encoding: ThreadPoolExecutor
+    storing: ThreadPoolExecutor
+    invalidated: Future[int]
+    waiting: threading.BoundedSemaphore
 
 
 class FrameCacheWriter:
@@ -61,6 +75,7 @@ class FrameCacheWriter:
         quality: int,
         source_identity: str,
         concurrency: int,
+        workers: int,
         pixel_bytes: int,
     ) -> None:
         if not 1 <= quality <= 100:
@@ -71,8 +86,8 @@ class FrameCacheWriter:
         self._source_identity = source_identity
         self._concurrency = concurrency
         self._pixel_bytes = pixel_bytes
-        self._pool: ThreadPoolExecutor | None = None
-        self._invalidated: Future[int] | None = None
+        self._workers = workers
+        self._pools: _Pools | None = None
         self._slots: threading.BoundedSemaphore | None = None
         self._records: dict[int, FrameRecord] = {}
         self._chunks: dict[str, ChunkEntry] = {}
@@ -83,17 +98,20 @@ class FrameCacheWriter:
         self._committed = False
 
     def __enter__(self) -> FrameCacheWriter:
-        self._pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="frame-writer")
+        encoding = ThreadPoolExecutor(self._workers, thread_name_prefix="frame-encode")
+        storing = ThreadPoolExecutor(self._concurrency, thread_name_prefix="frame-store")
         # Before any frame is overwritten, what listed it must be gone; frames wait for this.
-        self._invalidated = self._pool.submit(self._storage.delete, [keys.timeline_manifest(self._timeline_id)])
+        invalidated = storing.submit(self._storage.delete, [keys.timeline_manifest(self._timeline_id)])
+        self._pools = _Pools(encoding, storing, invalidated, threading.BoundedSemaphore(self._concurrency))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
+        if self._pools is not None:
+            self._pools.encoding.shutdown(wait=True, cancel_futures=True)
+            self._pools.storing.shutdown(wait=True, cancel_futures=True)
+            self._pools = None
         # After a conflict the frames are the other writer's to judge.
         if not self._committed and not isinstance(error, FrameCacheConflictError):
             self._remove_written()
@@ -112,8 +130,8 @@ class FrameCacheWriter:
             NotAnImageError: no ``(H, W, 3) uint8``.
             StorageError: an earlier frame could not be stored.
         """
-        pool = self._pool
-        if pool is None or self._committed:
+        pools = self._pools
+        if pools is None or self._committed:
             raise FrameCacheError("frames can be added only inside the with block and before commit")
         self._raise_failure()
         check_image(image)
@@ -131,11 +149,12 @@ class FrameCacheWriter:
         if self._slots is None:
             held = max(2, min(self._concurrency, self._pixel_bytes // image.nbytes))
             self._slots = threading.BoundedSemaphore(held)
-        self._slots.acquire()
+        slots = self._slots
+        slots.acquire()
         self._last = sequence
         self._added += 1
         record = FrameRecord(sequence, key, "", 0, 0, float(timestamp), chunk_id, "")
-        pool.submit(self._store, record, image).add_done_callback(self._finished)
+        pools.encoding.submit(self._encode, pools, slots, record, image).add_done_callback(self._finished)
 
     def commit(self) -> FrameManifest:
         """Wait for all frames, write the manifest, and see that it fits what lies there.
@@ -145,10 +164,11 @@ class FrameCacheWriter:
             FrameCacheConflictError: another writer puts other frames there at the same time.
             StorageError: a frame or the manifest could not be stored.
         """
-        pool = self._pool
-        if pool is None or self._committed:
+        pools = self._pools
+        if pools is None or self._committed:
             raise FrameCacheError("commit is possible once, inside the with block")
-        pool.shutdown(wait=True)
+        pools.encoding.shutdown(wait=True)
+        pools.storing.shutdown(wait=True)
         self._raise_failure()
         if not self._added:
             raise FrameCacheError(f"timeline {self._timeline_id}: expected frames to cache, got none")
@@ -156,12 +176,11 @@ class FrameCacheWriter:
         self._committed = True
         return manifest
 
-    # --- in the pool ---------------------------------------------------------------------------------
+    # --- in the background ---------------------------------------------------------------------------
 
-    def _store(self, record: FrameRecord, image: NDArray[np.uint8]) -> None:
-        slots, invalidated = self._slots, self._invalidated
-        if slots is None or invalidated is None:
-            raise FrameCacheError("frames can be added only inside the with block")
+    def _encode(
+        self, pools: _Pools, slots: threading.BoundedSemaphore, record: FrameRecord, image: NDArray[np.uint8]
+    ) -> None:
         try:
             if self._failure is not None:
                 return
@@ -170,11 +189,20 @@ class FrameCacheWriter:
         finally:
             del image
             slots.release()
-        invalidated.result()
-        info = self._storage.put(record.key, data, content_type="image/jpeg")
-        stored = replace(record, etag=info.etag, size_bytes=len(data), crc32=zlib.crc32(data), perceptual_hash=seen)
+        encoded = replace(record, size_bytes=len(data), crc32=zlib.crc32(data), perceptual_hash=seen)
+        pools.waiting.acquire()
+        pools.storing.submit(self._store, pools, encoded, data).add_done_callback(self._finished)
+
+    def _store(self, pools: _Pools, record: FrameRecord, data: bytes) -> None:
+        try:
+            pools.invalidated.result()
+            if self._failure is not None:
+                return
+            info = self._storage.put(record.key, data, content_type="image/jpeg")
+        finally:
+            pools.waiting.release()
         with self._lock:
-            self._records[record.sequence] = stored
+            self._records[record.sequence] = replace(record, etag=info.etag)
 
     def _finished(self, future: Future[None]) -> None:
         if not future.cancelled() and (error := future.exception()) is not None:
@@ -237,7 +265,7 @@ class FrameCacheWriter:
 
     def _adopt(self, record: FrameRecord, manifest_etag: str) -> None:
         try:
-            seen, _ = examine_frame(self._storage, record)
+            seen, _ = describe_frame(record, fetch_frame(self._storage, record))
         except FrameCacheError as error:
             self._withdraw(manifest_etag)
             raise FrameCacheConflictError(
@@ -277,28 +305,37 @@ class FrameCacheWriter:
             _log.warning("timeline %s: uncommitted frames remain: %s", self._timeline_id, error)
 
 
-def examine_frame(storage: Storage, record: FrameRecord) -> tuple[FrameRecord, NDArray[np.uint8]]:
-    """Return `record` as it would describe the object under its key, and that one's ``(H, W, 3) uint8 RGB``.
+def fetch_frame(storage: Storage, record: FrameRecord) -> StoredObject:
+    """Read the object of a frame, whatever bytes it has.
 
     Raises:
-        FrameNotFoundError: it is gone.
-        FrameCorruptError: it is no JPEG.
+        FrameNotFoundError: it is gone; the sequence is named.
     """
     try:
-        found = storage.get(record.key)
+        return storage.get(record.key)
     except ObjectNotFoundError as error:
         raise FrameNotFoundError(
-            f"frame {record.sequence}: {record.key} is gone", sequence=record.sequence, key=record.key
+            f"frame {record.sequence} is listed in the manifest, but {record.key} is gone; rebuild the timeline",
+            sequence=record.sequence,
+            key=record.key,
         ) from error
+
+
+def describe_frame(record: FrameRecord, found: StoredObject) -> tuple[FrameRecord, tuple[int, ...]]:
+    """Return `record` as it describes the object `found`, and the shape (height, width, 3) of its picture.
+
+    Raises:
+        FrameCorruptError: it is no JPEG.
+    """
     image = decode_record(found.data, record)
-    seen = replace(
+    described = replace(
         record,
         etag=found.info.etag,
         size_bytes=len(found.data),
         crc32=zlib.crc32(found.data),
         perceptual_hash=perceptual_hash(image),
     )
-    return seen, image
+    return described, image.shape
 
 
 def decode_record(data: bytes, record: FrameRecord) -> NDArray[np.uint8]:
