@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -160,11 +161,23 @@ def test_presigned_requests_are_attributed_too(cloud: LocalCloud, s3: Any) -> No
     assert (last.service, last.operation, last.key, last.status) == ("s3", "GetObject", "plain.txt", 200)
 
 
-def test_of_many_conditional_writes_at_once_exactly_one_wins(cloud: LocalCloud) -> None:
+def test_of_many_conditional_writes_at_once_exactly_one_wins(
+    cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from moto.s3.models import S3Backend
+
+    original = S3Backend.put_object
+
+    def slow(self: S3Backend, *args: Any, **named: Any) -> Any:
+        time.sleep(0.03)
+        return original(self, *args, **named)
+
+    # moto looks whether the key is there, then writes: time for others to come between the two.
+    monkeypatch.setattr(S3Backend, "put_object", slow)
     bucket = cloud.bucket("DataBucket")
-    clients = [cloud.client("s3") for _ in range(8)]
+    clients = [cloud.client("s3") for _ in range(4)]
     start = threading.Barrier(len(clients))
-    for attempt in range(5):
+    for attempt in range(2):
         outcomes: list[str] = []
 
         def write(number: int, attempt: int = attempt, outcomes: list[str] = outcomes) -> None:
@@ -180,7 +193,28 @@ def test_of_many_conditional_writes_at_once_exactly_one_wins(cloud: LocalCloud) 
             thread.start()
         for thread in threads:
             thread.join()
-        assert sorted(outcomes) == ["PreconditionFailed"] * 7 + ["won"]
+        assert sorted(outcomes) == ["PreconditionFailed"] * 3 + ["won"]
+
+
+def test_listing_and_deleting_while_others_write_never_fails(cloud: LocalCloud) -> None:
+    bucket = cloud.bucket("DataBucket")
+    clients = [cloud.client("s3") for _ in range(4)]
+    before = len(cloud.calls)
+
+    def work(number: int) -> None:
+        for step in range(25):
+            keys = [f"busy/{step}/{name}" for name in range(4)]
+            clients[number].put_object(Bucket=bucket, Key=keys[number], Body=b"x")
+            clients[number].list_objects_v2(Bucket=bucket, Prefix="busy/")
+            clients[number].delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys]})
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {call.status for call in cloud.calls[before:]} == {200}
+    cloud.wait_idle(5)
 
 
 def test_waiting_says_what_is_still_under_way(cloud: LocalCloud) -> None:

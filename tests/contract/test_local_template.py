@@ -99,12 +99,12 @@ def test_parameters_reach_the_environment() -> None:
 def test_a_resource_whose_condition_does_not_hold_is_left_out(edited: Callable[[Edit], Path]) -> None:
     def edit(document: dict[str, Any]) -> None:
         document["Parameters"]["More"] = {"Type": "String", "Default": "no"}
-        document["Conditions"] = {"HasMore": {"Fn::Equals": [{"Ref": "More"}, "yes"]}}
-        document["Resources"]["Cluster"] = {"Type": "AWS::ECS::Cluster", "Condition": "HasMore"}
+        document["Conditions"]["HasMore"] = {"Fn::Equals": [{"Ref": "More"}, "yes"]}
+        document["Resources"]["MoreCluster"] = {"Type": "AWS::ECS::Cluster", "Condition": "HasMore"}
 
     path = edited(edit)
     assert load_template(path).clusters == {}
-    assert set(load_template(path, {"More": "yes"}).clusters) == {"Cluster"}
+    assert set(load_template(path, {"More": "yes"}).clusters) == {"MoreCluster"}
 
 
 def test_a_rule_of_its_own_can_target_a_queue(edited: Callable[[Edit], Path]) -> None:

@@ -13,9 +13,8 @@ import json
 import logging
 import re
 import threading
-import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
 _INVOKE = re.compile(r"/2015-03-31/functions/([^/]+)/invocations")
 _CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/\d{8}/([^/]*)/([^/]+)/aws4_request")
-_LOCKS: Final = 64
 #: Requests with more bytes than this are not looked into for the keys they name.
 _MAX_INSPECTED_BYTES: Final = 4 * 1024 * 1024
 
@@ -62,12 +60,12 @@ class Call:
     status: int
 
 
-@dataclass(slots=True)
 class _Pending(threading.local):
-    """Events of the request that this thread serves."""
+    """Events of the request that this thread serves. (No slots: those would be shared by all threads.)"""
 
-    events: list[Callable[[], None]] = field(default_factory=list)
-    serving: bool = False
+    def __init__(self) -> None:
+        self.events: list[Callable[[], None]] = []
+        self.serving = False
 
 
 class Gateway:
@@ -81,7 +79,8 @@ class Gateway:
     def __init__(self, inner: WSGIApplication, functions: Functions) -> None:
         self._inner = inner
         self._functions = functions
-        self._locks = [threading.Lock() for _ in range(_LOCKS)]
+        # moto looks before it writes, and lists while others write, without a lock of its own.
+        self._s3_lock = threading.Lock()
         self._pending = _Pending()
         self._owners: list[Callable[[str], str | None]] = [functions.owner_of]
         self._targets: dict[str, Callable[[str, dict[str, Any]], Reply | None]] = {}
@@ -141,11 +140,18 @@ class Gateway:
         elif operation.startswith("List"):
             keys = [key or query.get("prefix", "")]
         captured: list[int] = []
+        reads = method in {"GET", "HEAD"} and bool(key)
+        if not reads:
+            # Before the lock is held: a slow sender must not stop the others.
+            _peek(environ)
         self._pending.events, self._pending.serving = [], True
-        writes = method in {"PUT", "POST", "DELETE"} and bool(key)
         try:
-            with self._locks[zlib.crc32(path.encode()) % _LOCKS] if writes else contextlib.nullcontext():
+            with contextlib.nullcontext() if reads else self._s3_lock:
                 result = self._inner(environ, _capture(start_response, captured))
+        except BaseException:
+            for event in self._pending.events:
+                event()
+            raise
         finally:
             events, self._pending.events, self._pending.serving = self._pending.events, [], False
         status = _status(captured)
@@ -331,7 +337,9 @@ def _body(environ: WSGIEnvironment) -> bytes:
 
 
 def _peek(environ: WSGIEnvironment) -> bytes:
-    """Read the body and put it back."""
+    """Read the body and put it back; a body of unknown length stays unread."""
+    if not environ.get("CONTENT_LENGTH"):
+        return b""
     body = _body(environ)
     environ["wsgi.input"] = io.BytesIO(body)
     return body

@@ -11,8 +11,8 @@ import http.client
 import itertools
 import json
 import platform
-import random
 import re
+import secrets
 import socket
 import subprocess
 import sys
@@ -408,7 +408,9 @@ def _free_ports(count: int) -> list[int]:
     """Return ports that nothing listens on, below the range that the kernel gives to outgoing connections."""
     ports: list[int] = []
     with _port_lock:
-        for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+        # At random: two clouds on one machine seldom meet, and a start that fails is tried with other ports.
+        for _ in range(len(_PORTS)):
+            port = _PORTS[secrets.randbelow(len(_PORTS))]
             if port in _ports_given:
                 continue
             with socket.socket() as probe:
