@@ -174,10 +174,13 @@ def flow_cache(key: str) -> str:
 
 # --- timelines ---------------------------------------------------------------------------------------
 
+#: Folder of the caches of all timelines.
+TIMELINES_PREFIX: Final = "cache/timelines/"
+
 
 def timeline_prefix(timeline_id: str) -> str:
     """Folder of a timeline's cache, ending in a slash."""
-    return f"cache/timelines/{check_id(timeline_id, 'timeline_id')}/"
+    return f"{TIMELINES_PREFIX}{check_id(timeline_id, 'timeline_id')}/"
 
 
 def timeline_frames_prefix(timeline_id: str) -> str:
@@ -238,6 +241,11 @@ def parse_timeline_overlay(key: str) -> tuple[int, str]:
     if not match:
         raise InvalidKeyError(f"expected …/{{sequence}}_{{name}}.png, got {key!r:.300}")
     return int(match[1]), match[2]
+
+
+def timeline_chunk(timeline_id: str, name: str) -> str:
+    """A source chunk of a timeline; chunks are in order of their names, numbers in them counting as numbers."""
+    return f"{timeline_chunks_prefix(timeline_id)}{check_name(name, 'chunk name')}"
 
 
 def timeline_chunks_prefix(timeline_id: str) -> str:
