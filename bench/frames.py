@@ -112,10 +112,7 @@ def _compare(context: Context, server: str, frames: list[Frame], *, latency_s: f
             rounds=rounds,
             warm_up=warm_up,
         )
-    if latency_s:
-        where = f"{server}, {latency_s * 1000:.0f} ms per request"
-    else:
-        where = f"{server}, bare"
+    where = f"{server}, {latency_s * 1000:.0f} ms per request" if latency_s else f"{server}, bare"
     target = 10.0 if latency_s else {"rclone": 1.5}.get(server)
     return (
         Row("frames", f"write {FRAMES} frames 720p", "s", written["original"], written["ours"], target, note=where),

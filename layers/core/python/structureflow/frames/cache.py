@@ -350,6 +350,22 @@ class FrameCache:
         """Load frames: all, a range, or a list of sequence numbers; errors as `iter_cached_frames`."""
         return list(self.iter_cached_frames(timeline_id, sequences))
 
+    def iter_cached_jpegs(
+        self, timeline_id: str, sequences: Iterable[int] | None = None
+    ) -> Iterator[tuple[FrameRecord, bytes]]:
+        """Iterate over stored JPEGs as they are, checked but not decoded; otherwise as `iter_cached_frames`."""
+        records = self.manifest(timeline_id).select(sequences)
+        return self._transfer(records, self._read, _as_stored, window=self._concurrency)
+
+    def list_timelines(self) -> Iterator[str]:
+        """Iterate over the ids of all timelines that have frames, overlays or a manifest; one request each."""
+        after: str | None = None
+        while (info := next(self._storage.list(keys.TIMELINES_PREFIX, start_after=after), None)) is not None:
+            timeline_id = info.key.removeprefix(keys.TIMELINES_PREFIX).partition("/")[0]
+            yield timeline_id
+            # Behind the last key that the timeline can have.
+            after = f"{keys.TIMELINES_PREFIX}{timeline_id}/\U0010ffff"
+
     def _window(self, manifest: FrameManifest) -> int:
         largest = max((chunk.width_px * chunk.height_px * 3 for chunk in manifest.chunks), default=1)
         return max(2, min(self._concurrency, self._pixel_bytes // largest))
@@ -503,6 +519,10 @@ class FrameCache:
 def _loaded(record: FrameRecord, data: bytes) -> Frame:
     image = decode_record(data, record)
     return Frame(record.sequence, record.chunk_id, record.timestamp, image, record.perceptual_hash)
+
+
+def _as_stored(record: FrameRecord, data: bytes) -> tuple[FrameRecord, bytes]:
+    return record, data
 
 
 def _adopted(record: FrameRecord, found: StoredObject) -> tuple[FrameRecord, tuple[int, int]]:
