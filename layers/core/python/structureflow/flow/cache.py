@@ -27,19 +27,14 @@ import contextlib
 import json
 import math
 import os
-import re
-import shutil
 import struct
-import tempfile
 import threading
 import zlib
-from array import array
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import numpy as np
 from isal import igzip_lib, isal_zlib
@@ -56,29 +51,46 @@ from structureflow.errors import (
     RangeNotSatisfiableError,
 )
 from structureflow.flow import zipdir
-from structureflow.flow.fields import QUANTIZATION_PX, Direction, FlowMeta
+from structureflow.flow.archive_writer import (
+    FLOW_HEADER_BYTES,
+    FORMAT_VERSION,
+    MAX_VECTOR_PX,
+    PREFIX_BYTES,
+    STREAM_END,
+    FlowArchiveWriter,
+    FlowBlock,
+    compress_flow,
+    quantise,
+)
+from structureflow.flow.fields import Direction, FlowMeta
+from structureflow.flow.npy import NpyHeader, broken, parse_npy_header
 from structureflow.flow.zipdir import ZipMember
 from structureflow.storage.base import ByteRange, ObjectInfo, StoredObject, Suffix
 
-FORMAT_VERSION: Final = 1
-
-#: Longer vectors are cut to this length per component: no real motion, and far inside float16.
-MAX_VECTOR_PX: Final = 2048.0
+__all__ = [
+    "FORMAT_VERSION",
+    "MAX_VECTOR_PX",
+    "TAIL_BYTES",
+    "ArrayFlows",
+    "FileReader",
+    "FlowArchive",
+    "FlowArchiveWriter",
+    "FlowBlock",
+    "FlowLimits",
+    "RangeReader",
+    "check_range",
+    "compress_flow",
+    "open_flow_archive",
+    "open_flow_file",
+    "quantise",
+]
 
 #: The first request asks for this much of the end: the seek table of some 5,000 flows in both directions.
 TAIL_BYTES: Final = 192 * 1024
 
-_COMPRESSION_LEVEL: Final = 1
 # The package's stubs declare the class as an instance.
 _ISAL_ERROR = cast("type[Exception]", igzip_lib.IsalError)
-_MAGIC: Final = b"\x93NUMPY\x01\x00"
-_FLOW_HEADER_BYTES: Final = 128
-_FULL_FLUSH: Final = b"\x00\x00\x00\xff\xff"
-_STREAM_END: Final = b"\x03\x00"
 _MEMBERS: Final[dict[Direction, str]] = {"forward": "flows", "backward": "flows_backward"}
-_NPY_HEADER = re.compile(
-    r"\{'descr': '([<>|=]?[a-zA-Z]\d{1,7})', 'fortran_order': (True|False), 'shape': \(([\d, ]*)\), \}\s*"
-)
 _PLAIN_CHUNK_BYTES: Final = 8 * 1024 * 1024
 
 
@@ -111,297 +123,6 @@ class RangeReader(Protocol):
     ) -> StoredObject:
         """Read an object or a part of it, in one request (`Storage.get`)."""
         ...
-
-
-# --- writing -----------------------------------------------------------------------------------------
-
-
-def quantise(flow: NDArray[Any]) -> NDArray[np.float16]:
-    """Round vectors to multiples of 1/16 px, without negative zeros.
-
-    float16 holds multiples of 1/16 exactly up to 128 px. Longer vectors get float16's own step instead: 1/8 px
-    up to 256, 1/4 up to 512, 1/2 up to 1024, 1 up to `MAX_VECTOR_PX`, where components are cut off.
-
-    Args:
-        flow: ``(..., 2)`` floating, (dx, dy) in pixels; not changed.
-
-    Returns:
-        A new array of the same shape, float16, finite.
-
-    Raises:
-        FlowError: a vector is not finite.
-    """
-    steps = np.asarray(flow, np.float32) * np.float32(1 / QUANTIZATION_PX)
-    np.rint(steps, out=steps)
-    limit = np.float32(MAX_VECTOR_PX / QUANTIZATION_PX)
-    lowest, highest = float(steps.min(initial=0)), float(steps.max(initial=0))
-    if not (math.isfinite(lowest) and math.isfinite(highest)):
-        raise FlowError("flow: expected finite vectors")
-    if lowest < -limit or highest > limit:
-        np.clip(steps, -limit, limit, out=steps)
-    steps *= np.float32(QUANTIZATION_PX)
-    steps += np.float32(0)  # turns -0.0 into 0.0, which packs 9 % smaller
-    return steps.astype(np.float16)
-
-
-@dataclass(frozen=True, slots=True)
-class FlowBlock:
-    """A flow field ready to be written: raw deflate `data` that ends in a full flush, and two checksums."""
-
-    data: bytes
-    block_crc32: int
-    plain_crc32: int
-    plain_bytes: int
-
-
-def compress_flow(flow: NDArray[np.float16]) -> FlowBlock:
-    """Compress one quantised field ``(h, w, 2) float16``; blocks may be made in any thread or process."""
-    plain = memoryview(np.ascontiguousarray(flow, "<f2")).cast("B")
-    compressor = isal_zlib.compressobj(_COMPRESSION_LEVEL, isal_zlib.DEFLATED, -15)
-    data = compressor.compress(plain) + compressor.flush(isal_zlib.Z_FULL_FLUSH)
-    return FlowBlock(data, isal_zlib.crc32(data), isal_zlib.crc32(plain), len(plain))
-
-
-class _Stream:
-    """One flow member under construction: where its blocks go, and what the seek table will say."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-        self.lengths = array("q")
-        self.block_crcs = array("L")
-        self.plain_crc32 = 0
-
-    def add(self, block: FlowBlock) -> None:
-        self.file.write(block.data)
-        self.lengths.append(len(block.data))
-        self.block_crcs.append(block.block_crc32)
-        self.plain_crc32 = isal_zlib.crc32_combine(self.plain_crc32, block.plain_crc32, block.plain_bytes)
-
-
-class FlowArchiveWriter:
-    """Write a flow archive as the flows come, in memory that does not depend on how many there are.
-
-    Forward blocks go straight to their place in a temporary file beside `path`, backward blocks to a second one
-    that `finish` appends. The archive appears at `path` only when `finish` succeeds; as a context manager,
-    leaving without `finish` removes every trace.
-
-    Args:
-        path: where the archive shall be; an older file there is replaced.
-        height, width: the stored grid in pixels.
-        backward: whether backward flows are given too.
-    """
-
-    def __init__(self, path: Path, *, height: int, width: int, backward: bool = True) -> None:
-        if not (1 <= height <= 0xFFFF and 1 <= width <= 0xFFFF):
-            raise FlowError(f"flow grid: expected sides of 1 to 65535 pixels, got {height} high, {width} wide")
-        self._path = Path(path)
-        self._shape = (height, width, 2)
-        handle, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
-        self._temporary = Path(name)
-        self._file = os.fdopen(handle, "w+b")
-        self._spool: IO[bytes] | None = None
-        if backward:
-            self._spool = tempfile.TemporaryFile(dir=self._path.parent)  # noqa: SIM115 - closed by abort and finish
-        self._file.seek(zipdir.local_header_bytes("flows.npy", wide=True) + _PREFIX_BYTES)
-        self._forward = _Stream(self._file)
-        self._backward = _Stream(self._spool) if self._spool else None
-        self._open = True
-
-    def __enter__(self) -> FlowArchiveWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.abort()
-
-    def feed(self, forward: NDArray[Any], backward: NDArray[Any] | None = None) -> None:
-        """Quantise, compress and append one pair's flows, each ``(h, w, 2)`` floating, pixels of the grid.
-
-        Raises:
-            FlowError: another shape than the archive's, not finite, or backward missing or unexpected.
-        """
-        for flow in (forward,) if backward is None else (forward, backward):
-            if flow.shape != self._shape:
-                raise FlowError(f"flow: expected {self._shape}, got {flow.shape}")
-        self.feed_blocks(
-            compress_flow(quantise(forward)), None if backward is None else compress_flow(quantise(backward))
-        )
-
-    def feed_blocks(self, forward: FlowBlock, backward: FlowBlock | None = None) -> None:
-        """Append one pair's flows, already compressed by `compress_flow`.
-
-        Raises:
-            FlowError: a block's size is not the grid's, or backward is missing or unexpected.
-        """
-        if not self._open:
-            raise FlowError("the archive is already finished or aborted")
-        if (backward is None) != (self._backward is None):
-            raise FlowError("backward flow: expected for every pair or for none, as the writer was made")
-        expected = math.prod(self._shape) * 2
-        for block in (forward,) if backward is None else (forward, backward):
-            if block.plain_bytes != expected:
-                raise FlowError(f"flow block: expected {expected} bytes, got {block.plain_bytes}")
-        self._forward.add(forward)
-        if self._backward is not None and backward is not None:
-            self._backward.add(backward)
-
-    def finish(
-        self,
-        *,
-        original_height: int,
-        original_width: int,
-        original_fps: float,
-        engine: str,
-        engine_params: Mapping[str, Any],
-        timestamps_s: NDArray[np.float64],
-        scene_cuts: tuple[int, ...] = (),
-        display_max_px: float = 0.0,
-        source_video: str = "",
-        source_identity: str = "",
-    ) -> FlowMeta:
-        """Write metadata and seek table, close the archive and put it at its path.
-
-        Args: as `FlowMeta`.
-
-        Raises:
-            FlowError: no flow was fed, or timestamps or cuts don't fit the number of flows.
-        """
-        if not self._open:
-            raise FlowError("the archive is already finished or aborted")
-        total = len(self._forward.lengths)
-        times = np.asarray(timestamps_s, np.float64)
-        if not total:
-            raise FlowError("flow archive: expected at least one flow, got none")
-        if times.shape != (total + 1,) or not np.isfinite(times).all():
-            raise FlowError(f"timestamps_s: expected {total + 1} finite numbers, got shape {times.shape}")
-        if any(not 0 <= cut < total for cut in scene_cuts) or sorted(set(scene_cuts)) != list(scene_cuts):
-            raise FlowError(f"scene_cuts: expected rising flow numbers below {total}, got {scene_cuts!r:.200}")
-        if not (math.isfinite(display_max_px) and display_max_px >= 0):
-            raise FlowError(f"display_max_px: expected a length, got {display_max_px}")
-        meta = FlowMeta(
-            total_flows=total,
-            height=self._shape[0],
-            width=self._shape[1],
-            original_height=original_height,
-            original_width=original_width,
-            original_fps=original_fps,
-            has_backward=self._backward is not None,
-            engine=engine,
-            engine_params=dict(engine_params),
-            timestamps_s=times,
-            scene_cuts=tuple(scene_cuts),
-            display_max_px=float(display_max_px),
-            source_video=source_video,
-            source_identity=source_identity,
-            format_version=FORMAT_VERSION,
-        )
-        self._write_rest(meta)
-        self._file.close()
-        self._temporary.replace(self._path)
-        self._close()
-        return meta
-
-    def abort(self) -> None:
-        """Drop everything written so far; no error after `finish` or a second time."""
-        if self._open:
-            self._file.close()
-            self._temporary.unlink(missing_ok=True)
-            self._close()
-
-    def _close(self) -> None:
-        if self._spool is not None:
-            self._spool.close()
-        self._open = False
-
-    def _write_rest(self, meta: FlowMeta) -> None:
-        shape = (meta.total_flows, *self._shape)
-        arrays: dict[str, NDArray[Any]] = {"flows_shape": np.array(shape, np.int64)}
-        members = [self._end_stream(self._forward, "flows", 0, shape, arrays)]
-        if self._backward is not None and self._spool is not None:
-            start = self._file.tell()
-            prefix = zipdir.local_header_bytes("flows_backward.npy", wide=True) + _PREFIX_BYTES
-            self._file.seek(start + prefix)
-            self._spool.seek(0)
-            shutil.copyfileobj(self._spool, self._file, 1024 * 1024)
-            members.append(self._end_stream(self._backward, "flows_backward", start, shape, arrays))
-        for name, value in (arrays | _metadata_arrays(meta)).items():
-            members.append(self._write_stored(f"{name}.npy", value))
-        self._file.write(zipdir.directory(members, self._file.tell()))
-
-    def _end_stream(
-        self, stream: _Stream, name: str, start: int, shape: tuple[int, ...], arrays: dict[str, NDArray[Any]]
-    ) -> ZipMember:
-        """End a flow member whose blocks end here, write its headers at `start`, add its seek table to `arrays`."""
-        self._file.write(_STREAM_END)
-        end = self._file.tell()
-        prefix, header_crc = _flow_prefix(shape)
-        data_start = start + zipdir.local_header_bytes(f"{name}.npy", wide=True)
-        plain_bytes = math.prod(shape) * 2
-        member = ZipMember(
-            f"{name}.npy",
-            zipdir.DEFLATED,
-            isal_zlib.crc32_combine(header_crc, stream.plain_crc32, plain_bytes),
-            end - data_start,
-            _FLOW_HEADER_BYTES + plain_bytes,
-            start,
-        )
-        self._file.seek(start)
-        self._file.write(zipdir.local_header(member, wide=True) + prefix)
-        self._file.seek(end)
-        offsets = np.zeros(shape[0] + 1, np.int64)
-        np.cumsum(np.frombuffer(stream.lengths, np.int64), out=offsets[1:])
-        arrays[f"{name}_offsets"] = offsets + (data_start + _PREFIX_BYTES)
-        arrays[f"{name}_crc32"] = np.array(stream.block_crcs, np.uint32)
-        return member
-
-    def _write_stored(self, name: str, value: NDArray[Any]) -> ZipMember:
-        data = _npy_bytes(value)
-        member = ZipMember(name, zipdir.STORED, isal_zlib.crc32(data), len(data), len(data), self._file.tell())
-        self._file.write(zipdir.local_header(member, wide=False) + data)
-        return member
-
-
-def _flow_prefix(shape: tuple[int, ...]) -> tuple[bytes, int]:
-    """Return what precedes the first block, of the same length for any shape, and the array header's CRC-32.
-
-    The header is held in a stored deflate block, so that it can be written last, when the count is known.
-    """
-    text = f"{{'descr': '<f2', 'fortran_order': False, 'shape': {shape}, }}"
-    header = _MAGIC + struct.pack("<H", _FLOW_HEADER_BYTES - 10) + text.ljust(_FLOW_HEADER_BYTES - 11).encode() + b"\n"
-    block = struct.pack("<B2H", 0, len(header), len(header) ^ 0xFFFF) + header
-    return block + _FULL_FLUSH, isal_zlib.crc32(header)
-
-
-_PREFIX_BYTES: Final = 5 + _FLOW_HEADER_BYTES + len(_FULL_FLUSH)
-
-
-def _npy_bytes(value: NDArray[Any]) -> bytes:
-    shape = f"({value.shape[0]},)" if value.ndim == 1 else "()"
-    text = f"{{'descr': '{value.dtype.str}', 'fortran_order': False, 'shape': {shape}, }}"
-    length = -(-(len(text) + 11) // 64) * 64
-    return _MAGIC + struct.pack("<H", length - 10) + text.ljust(length - 11).encode() + b"\n" + value.tobytes()
-
-
-def _metadata_arrays(meta: FlowMeta) -> dict[str, NDArray[Any]]:
-    identity = "source_sha256" if re.fullmatch(r"[0-9a-f]{64}", meta.source_identity) else "source_etag"
-    return {
-        "source_video": np.array(meta.source_video[:2000]),
-        "total_flows": np.array(meta.total_flows, np.int64),
-        "original_fps": np.array(meta.original_fps, np.float64),
-        "original_resolution": np.array([meta.original_width, meta.original_height], np.int64),
-        "engine": np.array(meta.engine),
-        "engine_params": np.array(json.dumps(dict(meta.engine_params), sort_keys=True)),
-        "quantization_px": np.array(meta.quantization_px, np.float64),
-        "timestamps_s": np.asarray(meta.timestamps_s, np.float64),
-        "scene_cuts": np.array(meta.scene_cuts, np.int64),
-        "display_max_px": np.array(meta.display_max_px, np.float64),
-        identity: np.array(meta.source_identity[:2000]),
-        "format_version": np.array(meta.format_version, np.int64),
-    }
-
-
-# --- reading -----------------------------------------------------------------------------------------
 
 
 def open_flow_archive(
@@ -468,16 +189,6 @@ class FileReader:
             return StoredObject(file.read(stop - start), ObjectInfo(key, state.st_size, etag), start)
 
 
-@dataclass(slots=True)
-class _Array:
-    """A parsed ``.npy`` header: what follows it, and after how many bytes."""
-
-    dtype: np.dtype[Any]
-    fortran: bool
-    shape: tuple[int, ...]
-    data_start: int
-
-
 class _Source:
     """Byte ranges of one object; counts requests, answers from the tail what lies in it."""
 
@@ -495,7 +206,7 @@ class _Source:
             raise self.broken(f"the store gave {len(stored.data)} bytes of {stored.info.size_bytes}")
 
     def broken(self, why: str) -> FlowCacheFormatError:
-        return _broken(self.key, why)
+        return broken(self.key, why)
 
     def _get(self, byte_range: ByteRange | Suffix, etag: str | None) -> StoredObject:
         with self._lock:
@@ -554,7 +265,7 @@ class _Source:
             data = _inflate(data, member.size_bytes, self.key)
         if len(data) != member.size_bytes or isal_zlib.crc32(data) != member.crc32:
             raise FlowCacheCorruptError(f"{self.key}: {member.name} does not have its CRC-32", key=self.key)
-        header = _parse_npy_header(data, self.key)
+        header = parse_npy_header(data, self.key)
         expected = math.prod(header.shape) * header.dtype.itemsize
         if header.fortran or len(data) - header.data_start != expected:
             raise self.broken(f"{member.name} does not hold its shape {header.shape}")
@@ -673,15 +384,15 @@ class _SeekableArchive(FlowArchive):
         offsets = _vector(values, f"{name}_offsets", total + 1, self._source).astype(np.int64)
         crcs = _vector(values, f"{name}_crc32", total, self._source).astype(np.uint32)
         member = self.members.get(f"{name}.npy")
-        if member is None or member.size_bytes != _FLOW_HEADER_BYTES + math.prod(shape) * 2:
+        if member is None or member.size_bytes != FLOW_HEADER_BYTES + math.prod(shape) * 2:
             raise self._source.broken(f"{name} does not have the size of {shape}")
         start = member.header_offset + zipdir.local_header_bytes(member.name, wide=True)
         lengths = np.diff(offsets)
         # Deflate never grows its input by more than 5 bytes in 16 kB and the flush.
         longest = math.prod(shape[1:]) * 2 * 1.001 + 64
         if (
-            offsets[0] != start + _PREFIX_BYTES
-            or offsets[-1] != start + member.compressed_bytes - len(_STREAM_END)
+            offsets[0] != start + PREFIX_BYTES
+            or offsets[-1] != start + member.compressed_bytes - len(STREAM_END)
             or lengths.min() < 1
             or lengths.max() > longest
         ):
@@ -726,7 +437,7 @@ class _PlainArchive(FlowArchive):
         super().__init__(source, members, limits)
         if "flows.npy" not in members:
             raise source.broken("it has no member 'flows'")
-        self._arrays: dict[str, _Array] = {}
+        self._arrays: dict[str, NpyHeader] = {}
         shape = self._open_flows("flows")
         total, height, width = self._check_grid(shape)
         backward = "flows_backward.npy" in members
@@ -754,7 +465,7 @@ class _PlainArchive(FlowArchive):
                 head += piece
                 if len(head) >= 10 and len(head) >= 10 + struct.unpack_from("<H", head, 8)[0]:
                     break
-        header = _parse_npy_header(head, self._source.key)
+        header = parse_npy_header(head, self._source.key)
         if header.dtype.kind != "f" or header.fortran:
             raise self._source.broken(f"{name}: expected floating C-ordered flows, got {header.dtype}")
         self._check_grid(header.shape)
@@ -961,30 +672,6 @@ def _vector(
     if value is None or value.shape != (length,) or value.dtype.kind not in kinds:
         raise source.broken(f"{name}: expected {length} numbers, got {'none' if value is None else value.shape}")
     return value
-
-
-def _broken(key: str, why: str) -> FlowCacheFormatError:
-    return FlowCacheFormatError(f"{key}: no readable flow archive: {why}", key=key)
-
-
-def _parse_npy_header(data: bytes, key: str) -> _Array:
-    """Parse a ``.npy`` header without evaluating it: plain dtypes only, never pickled objects."""
-    if len(data) < 10 or data[:6] != _MAGIC[:6] or data[6] != 1:
-        raise _broken(key, "a member is no array of .npy version 1")
-    stop = 10 + struct.unpack_from("<H", data, 8)[0]
-    match = _NPY_HEADER.fullmatch(data[10:stop].decode("latin-1"))
-    if len(data) < stop or not match:
-        raise _broken(key, f"an array header is not understood: {data[10:stop]!r:.120}")
-    shape = tuple(int(side) for side in re.findall(r"\d+", match[3]))
-    if len(shape) > 8 or any(side > 2**48 for side in shape):
-        raise FlowCacheLimitError(f"{key}: an array header declares the shape {shape!r:.200}")
-    try:
-        dtype = np.dtype(match[1])
-    except TypeError as cause:
-        raise _broken(key, f"unknown dtype {match[1]}") from cause
-    if dtype.kind not in "fiuU" or not dtype.itemsize:
-        raise _broken(key, f"expected numbers or text, got dtype {match[1]}")
-    return _Array(dtype, match[2] == "True", shape, stop)
 
 
 def _inflate(block: bytes | memoryview, size_bytes: int, key: str) -> bytes:
