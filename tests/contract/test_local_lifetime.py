@@ -54,6 +54,16 @@ def running(pid: int) -> bool:
         return False
 
 
+def parent(pid: int) -> int:
+    """Return the parent of a process."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def command(pid: int) -> str:
+    """Return the command line of a process."""
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
 def wait_gone(pids: list[int], folder: Path, timeout_s: float = 10) -> list[int]:
     """Wait until no process and no folder is left; return the processes that are."""
     deadline = time.monotonic() + timeout_s
@@ -109,7 +119,7 @@ def test_a_spawner_that_is_killed_takes_its_processes_along(tmp_path: Path) -> N
     with LocalCloud(FIXTURE / "template.yaml", state_dir=tmp_path) as cloud:
         cloud.invoke("EchoFunction", {})
         below = descendants(os.getpid())
-        (spawner,) = [pid for pid in below if b"spawner.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        (spawner,) = [pid for pid in below if parent(pid) == os.getpid() and "spawner.py" in command(pid)]
         os.kill(spawner, signal.SIGKILL)
         assert wait_gone(sorted(below), tmp_path / "none") == []
         with pytest.raises(FunctionProcessError):
