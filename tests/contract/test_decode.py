@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -163,3 +166,31 @@ def test_a_range_is_the_slice(tmp_path: Path) -> None:
         read_video_range(path, 20, 1)
     with pytest.raises(ValueError, match="first >= 0"):
         read_video_range(path, -1, 1)
+
+
+def test_a_variable_rate_is_not_taken_for_damage(tmp_path: Path) -> None:
+    path = tmp_path / "v.mkv"
+    ticks = [0, 1, 2, 14, 15, 40, 41, 42, 80]
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for tick, image in zip(ticks, _solid(9), strict=True):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = tick, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with VideoReader(path) as reader:
+        assert reader.info.frames > 2 * len(ticks)
+        times = [frame.timestamp_s for frame in reader]
+    assert times == pytest.approx([tick / 25 for tick in ticks], abs=2e-3)
+
+
+def test_a_truncated_stream_without_a_count_is_an_error(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    frames = [generator.integers(0, 255, (48, 64, 3), np.uint8) for _ in range(40)]
+    path = _write(tmp_path / "v.mkv", frames)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with VideoReader(path) as reader:
+        assert reader.info.frames == 40
+        with pytest.raises(CorruptMediaError, match="promises 40 frames"):
+            list(reader)
