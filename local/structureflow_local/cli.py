@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -30,6 +32,8 @@ DEFAULT_STORE = Path(".structureflow")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     args = build_parser().parse_args(argv)
+    # A polite end, like that of Ctrl-C: the local cloud keeps its caches and ends its processes.
+    signal.signal(signal.SIGTERM, _interrupt)
     console = Console(stderr=False)
     try:
         code: int = args.run(args, console)
@@ -40,6 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         Console(stderr=True).print("interrupted")
         return 130
     return code
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  the form that signal demands
+    raise KeyboardInterrupt
 
 
 def build_parser() -> argparse.ArgumentParser:
