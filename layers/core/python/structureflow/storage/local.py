@@ -31,6 +31,7 @@ from structureflow.storage.base import (
 #: Folder of files that are being written; no key starts with it.
 SCRATCH: Final = ".structureflow-tmp"
 
+_PLACE_ATTEMPTS: Final = 20
 _ABSENT: Final = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 
 
@@ -62,6 +63,7 @@ class LocalStorage(Storage):
 
     def __init__(self, root: Path | str) -> None:
         self._root = Path(os.path.realpath(root))
+        self._folders = threading.Lock()
 
     @property
     def root(self) -> Path:
@@ -267,27 +269,30 @@ class LocalStorage(Storage):
         return _info(key, status)
 
     def _place(self, scratch: Path, path: Path, *, create: bool) -> None:
-        for attempt in range(8):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        for attempt in range(_PLACE_ATTEMPTS):
             try:
-                if create:
-                    os.link(scratch, path)
-                else:
-                    scratch.replace(path)
+                with self._folders:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    if create:
+                        os.link(scratch, path)
+                    else:
+                        scratch.replace(path)
             except FileNotFoundError:
-                # A concurrent delete pruned the folder between the two calls.
-                if attempt == 7:
+                # Another process pruned the folder between the two calls.
+                if attempt == _PLACE_ATTEMPTS - 1:
                     raise
             else:
                 return
 
     def _prune(self, folder: Path) -> None:
-        while folder != self._root:
-            try:
-                folder.rmdir()
-            except OSError:
-                return
-            folder = folder.parent
+        with self._folders:
+            while folder != self._root:
+                try:
+                    folder.rmdir()
+                except OSError:
+                    # Not empty, or already gone.
+                    return
+                folder = folder.parent
 
     def _error(self, key: str, error: OSError, *, writing: bool = False) -> StorageError:
         if isinstance(error, StorageError):
