@@ -261,11 +261,12 @@ def _efficiency(context: Context, clip: Path) -> list[Row]:
     return [
         Row(
             "flow",
-            f"extraction with frames cached against decode, flow and JPEG work on {WORKERS} ideal cores",
+            "extraction with frames cached",
             "s",
             seconds["serial"] / WORKERS,
             seconds["ours"],
-            target=1 / 1.5,
+            target=0.67,
+            note=f"against its decode, flow and JPEG work, spread ideally over {WORKERS} cores",
         )
     ]
 
