@@ -1,0 +1,329 @@
+"""Builds the deployable artefacts with SAM, and runs them in Lambda's containers on the golden events.
+
+``python -m structureflow_local.sam build [--architecture arm64]`` and ``python -m structureflow_local.sam local``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from structureflow import keys
+from structureflow.errors import StructureFlowError
+from structureflow.models.results import JobStatus, Manifest
+from structureflow.storage.base import Storage
+from structureflow.storage.s3 import S3Settings, S3Storage
+
+REPO: Final = Path(__file__).resolve().parents[2]
+#: Where `sam build` puts x86_64 artefacts, and where `sam deploy` looks for them.
+BUILD_DIR: Final = Path(".aws-sam") / "build"
+ARCHITECTURES: Final = ("x86_64", "arm64")
+REGION: Final = "us-east-1"
+#: The bucket and the job that the golden events name.
+BUCKET: Final = "structureflow-local"
+TASK_ID: Final = "sample"
+TIMELINE_ID: Final = "sample"
+#: Of the sample job's only segment.
+FRAMES: Final = 25
+#: Golden events in the order of a job; a folder stands for all its events. What ends a job as failed comes last.
+ORDER: Final = (
+    "orchestrator/request_created",
+    "plan_segments/flows_arrived",
+    "render_segment/first",
+    "encode_segment/first",
+    "assemble_job/finished",
+    "fail_job",
+)
+_HOST: Final = "host.docker.internal"
+
+
+class SamError(StructureFlowError, RuntimeError):
+    """SAM could not build, or a function did not do in its container what it does elsewhere."""
+
+
+# --- building ----------------------------------------------------------------------------------------
+
+
+def build(build_dir: Path, architecture: str) -> Path:
+    """Build every function and layer for `architecture`; return the built template.
+
+    The layers' Makefile cannot see template parameters, so the architecture goes to it by its environment; and the
+    built template gets it as the parameter's default, so that `sam deploy` cannot pair functions of one
+    architecture with layers of the other.
+
+    Raises:
+        SamError: `sam build` failed; the message ends with what it said.
+    """
+    _run_sam(
+        "build",
+        "--build-dir",
+        str(build_dir),
+        "--parallel",
+        "--parameter-overrides",
+        f"Architecture={architecture}",
+        environment={
+            "ARCHITECTURE": architecture,
+            "PYTHON": sys.executable,
+            "LAYER_CACHE": str(REPO / ".aws-sam" / "layers"),
+        },
+    )
+    built = build_dir / "template.yaml"
+    text = built.read_text()
+    head, parameter, rest = text.partition("\n  Architecture:\n")
+    if not parameter:
+        raise SamError(f"{built}: expected a parameter Architecture")
+    built.write_text(head + parameter + rest.replace("Default: x86_64", f"Default: {architecture}", 1))
+    return built
+
+
+def sizes(template: Path, layers_of: dict[str, Sequence[str]]) -> dict[str, int]:
+    """Return the unzipped bytes of each function with its layers, as Lambda counts them."""
+    folder = template.parent
+    return {
+        function: sum(_folder_bytes(folder / name) for name in (function, *layers))
+        for function, layers in layers_of.items()
+    }
+
+
+def _folder_bytes(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _run_sam(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    sam = Path(sys.executable).with_name("sam")
+    command = [str(sam), *arguments]
+    done = subprocess.run(
+        command,
+        cwd=REPO,
+        env={**os.environ, "SAM_CLI_TELEMETRY": "0", "AWS_DEFAULT_REGION": REGION, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    if done.returncode != 0:
+        raise SamError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-3000:]}")
+    return done
+
+
+# --- running in containers ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Invoked:
+    """One golden event that a function took in its container."""
+
+    function: str
+    event: str
+    payload: Any
+    seconds: float
+
+
+def engine_answers() -> bool:
+    """Tell whether a Docker engine answers on this machine."""
+    docker = shutil.which("docker")
+    if docker is None:
+        return False
+    return subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0
+
+
+def events_in_order() -> list[tuple[str, Path]]:
+    """Return (function, event file) for every golden event, in the order of a job.
+
+    Raises:
+        SamError: a function's events are not in `ORDER`, or the other way round.
+    """
+    found: list[Path] = []
+    for name in ORDER:
+        path = REPO / "events" / name
+        found += sorted(path.glob("*.json")) if path.is_dir() else [path.with_suffix(".json")]
+    stems = {path.parent.name for path in (REPO / "functions").glob("*/app.py")}
+    if {path.parent.name for path in found} != stems:
+        raise SamError(f"expected events of {sorted(stems)}, got {sorted({path.parent.name for path in found})}")
+    return [("".join(part.title() for part in path.parent.name.split("_")) + "Function", path) for path in found]
+
+
+def invoke_all(template: Path, say: Callable[[str], None]) -> list[Invoked]:
+    """Run every golden event with ``sam local invoke``, the outputs of one feeding the next, and check the outcome.
+
+    Args:
+        template: the built template.
+        say: told a line at a time what happens.
+
+    Raises:
+        SamError: a function failed, or the job's outputs are not what they must be.
+    """
+    with TemporaryDirectory(prefix="structureflow-sam-") as name, local_s3(Path(name)) as (port, storage):
+        folder = Path(name)
+        _put_sample(storage, folder)
+        say(f"local S3 at port {port}, bucket {BUCKET}; functions reach it as http://{_HOST}:{port}")
+        variables = folder / "variables.json"
+        parameters = {"DATA_BUCKET": BUCKET, "AWS_ENDPOINT_URL_S3": f"http://{_HOST}:{port}"}
+        variables.write_text(json.dumps({"Parameters": parameters}))
+        invoked = []
+        for function, event in events_in_order():
+            invoked.append(_invoke(template, function, event, variables))
+            last = invoked[-1]
+            say(f"{function:<26} {event.relative_to(REPO)}  {last.seconds:.1f} s  {json.dumps(last.payload)[:160]}")
+            if event.parent.name == "assemble_job":
+                say(_check_outputs(storage, folder))
+        _check_failed(storage)
+    return invoked
+
+
+@contextmanager
+def local_s3(folder: Path) -> Iterator[tuple[int, Storage]]:
+    """Serve S3 on loopback and, where there is one, on the Docker bridge's own address; give port and bucket."""
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+    from structureflow_local.cloud.gateway import Servers
+
+    servers = Servers(["127.0.0.1", *_bridge_addresses()], folder / "s3.log")
+    try:
+        servers.start(DomainDispatcherApplication(create_backend_app))
+        settings = S3Settings(
+            endpoint_url=f"http://127.0.0.1:{servers.port}",
+            region=REGION,
+            access_key_id="local",
+            secret_access_key="local",  # noqa: S106 - signs nothing but local requests
+        )
+        storage = S3Storage(BUCKET, settings=settings)
+        storage.client.create_bucket(Bucket=BUCKET)
+        yield servers.port, storage
+    finally:
+        servers.close()
+
+
+def _bridge_addresses() -> list[str]:
+    """Return this machine's addresses on Docker's bridge; none where the engine runs in a machine of its own."""
+    option = '{{index .Options "com.docker.network.bridge.name"}}'
+    bridge = _output("docker", "network", "inspect", "bridge", "--format", option) or "docker0"
+    listed = _output("ip", "-o", "-4", "addr", "show", bridge) if shutil.which("ip") else ""
+    return re.findall(r" inet ([0-9.]+)/", listed)
+
+
+def _output(*command: str) -> str:
+    """Return what a command prints; nothing where it fails."""
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _put_sample(storage: Storage, folder: Path) -> None:
+    """Put the job and the timeline that the golden events name."""
+    from structureflow_local.cli import SAMPLE
+    from structureflow_local.client import JobClient, prepare_job
+    from structureflow_local.demo import write_demo_job
+
+    document = json.loads(write_demo_job(SAMPLE, folder).read_text())
+    start, end = (guide["image"] for guide in document["segments"][0]["guides"])
+    guides = [{"at": [0, 4], "image": start}, {"at": [FRAMES - 3, FRAMES - 1], "image": end}]
+    document |= {"task_id": TASK_ID, "timeline_id": TIMELINE_ID, "resolution": [320, 192]}
+    document["segments"] = [{"frames": FRAMES, "guides": guides}]
+    storage.put_file(f"{keys.timeline_chunks_prefix(TIMELINE_ID)}000.mp4", SAMPLE)
+    JobClient(storage).submit(prepare_job(json.dumps(document), name=TASK_ID, folder=folder))
+
+
+def _invoke(template: Path, function: str, event: Path, variables: Path) -> Invoked:
+    begin = time.perf_counter()
+    done = _run_sam(
+        "local",
+        "invoke",
+        function,
+        "--template",
+        str(template),
+        "--event",
+        str(event),
+        "--env-vars",
+        str(variables),
+        "--add-host",
+        f"{_HOST}:host-gateway",
+        "--region",
+        REGION,
+        *_pull_options(),
+        environment={"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local", "AWS_SESSION_TOKEN": ""},
+    )
+    seconds = time.perf_counter() - begin
+    answer = done.stdout.strip().splitlines()[-1:] or ["null"]
+    try:
+        payload = json.loads(answer[0])
+    except ValueError as error:
+        raise SamError(f"{function} on {event.name}: expected JSON, got {done.stdout[-500:]}") from error
+    failed = isinstance(payload, dict) and ("errorType" in payload or payload.get("state") == "failed")
+    if failed and event.parent.name != "fail_job":
+        raise SamError(f"{function} on {event.name} failed: {payload}; log: {done.stderr[-2000:]}")
+    return Invoked(function, event.stem, payload, seconds)
+
+
+def _pull_options() -> list[str]:
+    """Do not pull a base image that is there already."""
+    image = "public.ecr.aws/lambda/python:3.13-x86_64"
+    there = subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode == 0
+    return ["--skip-pull-image"] if there else []
+
+
+def _check_outputs(storage: Storage, folder: Path) -> str:
+    """Check the finished job from its manifest down to the decoded frames."""
+    from structureflow.media.decode import DecodeLimits, VideoReader
+
+    manifest = Manifest.model_validate_json(storage.get(keys.job_manifest(TASK_ID)).data)
+    counted = {}
+    for name, output in manifest.segments[0].outputs.items():
+        path = folder / f"{name}.mp4"
+        storage.get_to_file(output.key, path)
+        with VideoReader(path, DecodeLimits()) as reader:
+            counted[name] = sum(1 for _ in reader)
+    if counted != {"guide": FRAMES, "mask": FRAMES}:
+        raise SamError(f"expected guide and mask of {FRAMES} frames, got {counted}")
+    source = manifest.segments[0].flow_source
+    return f"guide.mp4 and mask.mp4 decode to {FRAMES} frames each; flow from {source}; report {manifest.report}"
+
+
+def _check_failed(storage: Storage) -> None:
+    status = JobStatus.model_validate_json(storage.get(keys.job_status(TASK_ID)).data)
+    if status.state != "failed":
+        raise SamError(f"expected FailJob to end the job as failed, got {status}")
+
+
+# --- command line ------------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Build, or build and run in containers; 0 also where no engine answers, with a line that says so."""
+    parser = argparse.ArgumentParser(prog="python -m structureflow_local.sam")
+    parser.add_argument("what", choices=("build", "local"))
+    parser.add_argument("--architecture", choices=ARCHITECTURES, default="x86_64")
+    parser.add_argument("--build-dir", type=Path, default=REPO / BUILD_DIR)
+    args = parser.parse_args(argv)
+
+    def say(line: str) -> None:
+        sys.stdout.write(f"sam-{args.what}: {line}\n")
+        sys.stdout.flush()
+
+    if args.what == "local" and not engine_answers():
+        say("no Docker engine answers on this machine: skipped")
+        return 0
+    try:
+        built = build(args.build_dir, args.architecture)
+        say(f"{args.architecture} artefacts in {built.parent}")
+        if args.what == "local":
+            invoked = invoke_all(built, say)
+            say(f"{len(invoked)} invocations of {len({one.function for one in invoked})} functions, all as expected")
+    except StructureFlowError as error:
+        say(f"{error.code}: {error.message}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
