@@ -362,6 +362,14 @@ def test_strength_zero_leaves_the_anchor_still_to_the_bit() -> None:
         assert sink.masks[index] == 0
 
 
+def test_motionless_flows_leave_the_anchor_still_to_the_bit() -> None:
+    frames = pan_scene(0, height=90, width=150).frames
+    flows = ArrayFlows(np.zeros((9, 36, 52, 2)), np.zeros((9, 36, 52, 2)), original=(180, 260))
+    sink, _ = render(gap(8), flows, frames)
+    for index in range(1, 9):
+        np.testing.assert_array_equal(sink.frames[index], frames[0])
+
+
 @pytest.mark.parametrize(("strength", "travel"), [(0.5, 8), (2.0, 32)])
 def test_strength_scales_the_way(strength: float, travel: int) -> None:
     scene = pan_scene(2)
@@ -369,12 +377,26 @@ def test_strength_scales_the_way(strength: float, travel: int) -> None:
     assert travelled(sink, scene.frames, 8) == travel
 
 
-def test_half_the_strength_of_a_zoom_is_half_of_each_way() -> None:
-    """A pixel at distance r goes to 1.2 r in all, so to 1.1 r at half strength."""
-    scene = zoom_scene(1.2, frames=3)
-    half = zoom_scene(1.1, frames=3)
-    sink, _ = render(gap(1, 0, 0), ArrayFlows.of(scene), scene.frames, motion_strength=0.5)
-    assert psnr_db(sink.frames[1], half.frames[1], margin_px=16) > 34
+@pytest.mark.parametrize("strength", [0.5, 2.0])
+def test_strength_scales_the_steps_of_a_zoom(strength: float) -> None:
+    scene = zoom_scene(1.02)
+    truth = zoom_scene(1.02**strength)
+    sink, _ = render(gap(8, 0, 0), ArrayFlows.of(scene), scene.frames, motion_strength=strength)
+    assert psnr_db(sink.frames[8], truth.frames[8], margin_px=16) > 32
+
+
+def test_strength_bends_no_turn() -> None:
+    """Twice the motion of a turn is twice the angle, not twice the chord."""
+    scene = rotation_scene(0.03)
+    truth = rotation_scene(0.06)
+    sink, _ = render(gap(8, 0, 0), ArrayFlows.of(scene), scene.frames, motion_strength=2.0)
+    assert psnr_db(sink.frames[8], truth.frames[8], margin_px=32) > 27
+
+
+def test_strength_holds_for_flows_of_one_direction_too() -> None:
+    scene = pan_scene(2)
+    sink, _ = render(gap(8), ArrayFlows.of(scene, backward=False), scene.frames, motion_strength=1.5)
+    assert travelled(sink, scene.frames, 8) == 24
 
 
 # --- guides ------------------------------------------------------------------------------------------

@@ -210,8 +210,17 @@ class GapMotion:
 class PlannedFlows:
     """The flows of one segment's plan in both directions, each read from the source at most a chunk at a time."""
 
-    def __init__(self, source: FlowSource, plan: PathPlan, io: Executor, *, chunk_bytes: int = CHUNK_BYTES) -> None:
-        """Read from `source` what `plan` plays; `io` reads ahead."""
+    def __init__(
+        self,
+        source: FlowSource,
+        plan: PathPlan,
+        io: Executor,
+        *,
+        strength: float = 1.0,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> None:
+        """Read from `source` what `plan` plays, every leg `strength` times as long; `io` reads ahead."""
+        self._strength = strength
         self._chunk_bytes = chunk_bytes
         self.shape = (source.meta.height, source.meta.width)
         self._plan = plan
@@ -225,7 +234,9 @@ class PlannedFlows:
         stored: Direction = "forward" if inverts else direction
         if stored not in self._chunks:
             self._chunks[stored] = FlowChunks(self._source, stored, self._io, chunk_bytes=self._chunk_bytes)
-        reader = LegReader(self._chunks[stored], self._plan, legs, inverts=inverts, descending=descending)
+        reader = LegReader(
+            self._chunks[stored], self._plan, legs, strength=self._strength, inverts=inverts, descending=descending
+        )
         reader.begin()
         return reader
 

@@ -221,18 +221,27 @@ class FlowChunks:
 
 
 class LegReader:
-    """Gives the legs of a plan in one direction as float32.
+    """Gives the legs of a plan in one direction as float32, each `strength` times as long as it was.
 
     Chunks never reach beyond the legs named at the start, so a segment reads its part of the video and no more.
     """
 
     def __init__(
-        self, chunks: FlowChunks, plan: PathPlan, legs: tuple[int, int], *, inverts: bool, descending: bool = False
+        self,
+        chunks: FlowChunks,
+        plan: PathPlan,
+        legs: tuple[int, int],
+        *,
+        strength: float = 1.0,
+        inverts: bool = False,
+        descending: bool = False,
     ) -> None:
         """Give legs ``legs[0]`` (inclusive) to ``legs[1]`` (exclusive), mostly in one order.
 
-        `inverts` turns each leg around, for a source that lacks the direction asked for.
+        `inverts` turns each leg around, for a source that lacks the direction asked for. At strength 0 nothing
+        is read.
         """
+        self._strength = np.float32(strength)
         self._chunks = chunks
         self._plan = plan
         self._legs = legs
@@ -246,10 +255,18 @@ class LegReader:
         """Return leg `number`: ``(h, w, 2)`` float32 in grid pixels, intact until the second call after it."""
         if number in self._slot_legs:
             return self._slots[self._slot_legs.index(number)]
-        leg = self._plan.leg(number)
         slot = number % 2
-        self._slot_legs[slot] = None
         out = self._slots[slot]
+        self._slot_legs[slot] = None
+        if self._strength == 0:
+            out.fill(0)
+        else:
+            self._fill(number, out)
+        self._slot_legs[slot] = number
+        return out
+
+    def _fill(self, number: int, out: Field32) -> None:
+        leg = self._plan.leg(number)
         flows = self._flows_of(leg, number)
         widen(flows[0], out)
         if leg.weight:
@@ -261,12 +278,12 @@ class LegReader:
             out += self._other
         if self._inverts:
             out[...] = invert_flow(out)
-        self._slot_legs[slot] = number
-        return out
+        if self._strength != 1:
+            out *= self._strength
 
     def begin(self) -> None:
         """Have the first chunk read in the background."""
-        if self._legs[0] < self._legs[1]:
+        if self._legs[0] < self._legs[1] and self._strength != 0:
             first = self._legs[1] - 1 if self._descending else self._legs[0]
             self._chunks.tell_ahead(*self._extend(first))
 

@@ -49,7 +49,7 @@ class RenderSettings:
         height, width: of the output, in pixels.
         treatment: how the flows of the window become one step per unguided frame.
         anchors: `start`, or `both` to carry the next guided frame back as well.
-        motion_strength: each pixel goes this many times its way; 0 to 10.
+        motion_strength: every step of the path is this many times as long; 0 (anchors stand still) to 10.
         flow_start, flow_stop: the window of flows to play, start inclusive, stop exclusive (`flow_window`).
         workers: threads, 1 or more; the result does not depend on it.
     """
@@ -253,15 +253,15 @@ class _Slot:
             motion = replace(motion, start=self._start)
         self.motion = motion
 
-    def draw(self, anchors: _Anchors, strength: float) -> None:
+    def draw(self, anchors: _Anchors) -> None:
         """Fill `frame` from the anchors that reach it."""
         anchors.wait()
         motion, frame = self.motion, self.frame
         if motion.start is not None:
-            self.warper.warp(anchors.start, motion.start, strength, frame)
+            self.warper.warp(anchors.start, motion.start, frame)
         if motion.end is not None:
             target = frame if motion.start is None else self._other
-            self.warper.warp(anchors.end, motion.end, strength, target)
+            self.warper.warp(anchors.end, motion.end, target)
         if motion.end_weight is not None:
             mix(frame, self._other, expand_mask(motion.end_weight, self._geometry, self._weight), frame)
 
@@ -334,7 +334,7 @@ class _SegmentRenderer:
             ThreadPoolExecutor(2, thread_name_prefix="flows") as io,
         ):
             if self._flows is not None and self._plan is not None:
-                self._planned = PlannedFlows(self._flows, self._plan, io)
+                self._planned = PlannedFlows(self._flows, self._plan, io, strength=self._settings.motion_strength)
             for first, final in unguided:
                 last, upcoming = self._write_guides(position, first, upcoming, last)
                 end_anchor: Frame | None = None
@@ -429,7 +429,6 @@ class _SegmentRenderer:
         if not self._slots and gap.start_reach + gap.end_reach:
             self._slots = [_Slot(self._geometry) for _ in range(self._settings.workers + 1)]
         self._anchors.hold(start_anchor if gap.start_reach else None, end_anchor if gap.end_reach else None, pool)
-        strength = self._settings.motion_strength
         pending: deque[tuple[int, _Slot | None, Future[None] | None]] = deque()
         idle = list(self._slots)
         begin = time.perf_counter()
@@ -443,7 +442,7 @@ class _SegmentRenderer:
                 begin = time.perf_counter()
                 slot = idle.pop()
                 slot.take(motion)
-                future = pool.submit(slot.draw, self._anchors, strength)
+                future = pool.submit(slot.draw, self._anchors)
             pending.append((first + offset, slot, future))
         self._timings["flows"] += time.perf_counter() - begin
         while pending:
@@ -480,7 +479,7 @@ class _SegmentRenderer:
                 sink.flow(index, self._still)
             else:
                 # what was pulled from there has moved from there
-                sink.flow(index, np.negative(slot.warper.expand(slot.motion.step, self._settings.motion_strength)))
+                sink.flow(index, np.negative(slot.warper.expand(slot.motion.step)))
         if self._wants_visibility:
             height, width = self._settings.height, self._settings.width
             if slot is None or slot.motion.visibility is None:

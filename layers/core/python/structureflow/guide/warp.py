@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from structureflow.flow.fields import Field32, FlowMeta, partial_flow
+from structureflow.flow.fields import Field32, FlowMeta
 from structureflow.guide.images import cover_box
 
 _SUPERSAMPLED_PX: Final = 4 * 2**20
@@ -169,37 +169,32 @@ class Warper:
         self._whole = np.empty((_BAND_ROWS, geometry.x.output, 2), np.int16)
         self._fraction = np.empty((_BAND_ROWS, geometry.x.output), np.uint16)
 
-    def expand(self, displacement: Field32, strength: float) -> Field32:
-        """Bring a displacement from the flow grid to the output, going `strength` of its way.
+    def expand(self, displacement: Field32) -> Field32:
+        """Bring a displacement from the flow grid to the output.
 
         Args:
             displacement: ``(h, w, 2)`` float32 in grid pixels.
-            strength: see `strengthen`.
 
         Returns:
             ``(height, width, 2)`` float32 in output pixels, bounded; a view that the next call overwrites.
         """
-        self._scale(displacement, strength, 1)
+        self._scale(displacement, 1)
         self._geometry.enlarge(self._part, self._full)
         return self._geometry.shown(self._full)
 
-    def warp(self, anchor: Anchor, displacement: Field32, strength: float, out: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Sample the anchor once, at ``x + displacement(x)``; past its edge, its edge.
+    def warp(self, anchor: Anchor, displacement: Field32, out: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Sample the anchor once, at ``x + displacement(x)``; past its edge, its edge; bit by bit where that is 0.
 
         Args:
             anchor: of the output's size.
             displacement: ``(h, w, 2)`` float32 in grid pixels, pulling from the anchor.
-            strength: see `strengthen`; at 0 the anchor is copied bit by bit.
             out: ``(height, width, 3)`` uint8 to write to.
 
         Returns:
             `out`.
         """
-        if strength == 0:
-            np.copyto(out, anchor.frame)
-            return out
         factor = anchor.factor
-        self._scale(displacement, strength, factor)
+        self._scale(displacement, factor)
         # where a pixel is grows evenly, so adding it on the small grid comes to the same, and costs less
         self._part[..., 0] += self._geometry.x.places() * factor
         self._part[..., 1] += self._geometry.y.places()[:, None] * factor
@@ -215,34 +210,14 @@ class Warper:
             cv2.remap(samples, whole, fraction, cv2.INTER_LINEAR, dst=out[band], borderMode=cv2.BORDER_REPLICATE)
         return out
 
-    def _scale(self, displacement: Field32, strength: float, factor: int) -> None:
+    def _scale(self, displacement: Field32, factor: int) -> None:
         geometry, part = self._geometry, self._part
-        geometry.part(strengthen(displacement, strength), part)
+        geometry.part(displacement, part)
         # one axis at a time: numpy is several times slower when it broadcasts over the last axis of two
         part[..., 0] *= np.float32(factor * geometry.x.scale)
         part[..., 1] *= np.float32(factor * geometry.y.scale)
         limit = np.float32(factor * _MAX_OUTPUT_PX)
         np.clip(part, -limit, limit, out=part)
-
-
-def strengthen(displacement: Field32, strength: float) -> Field32:
-    """Let each pixel of an anchor go `strength` times its own way, straight.
-
-    What arrives at y after the whole way is at ``y + (1 - strength) displacement(y)`` after that part of it;
-    y is found by fixed point.
-
-    Args:
-        displacement: ``(h, w, 2)`` float32, pulling from the anchor.
-        strength: 0 (stay) and up; 1 as in the structure video.
-
-    Returns:
-        ``(h, w, 2)`` float32; `displacement` itself at strength 1.
-    """
-    if strength == 1:
-        return displacement
-    if strength == 0:
-        return np.zeros_like(displacement)
-    return partial_flow(displacement, lag=1 - strength, span=strength)
 
 
 def expand_mask(mask: NDArray[np.uint8], geometry: Geometry, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:

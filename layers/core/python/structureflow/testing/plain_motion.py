@@ -76,17 +76,7 @@ def visible_plainly(there: NDArray[Any], back: NDArray[Any]) -> NDArray[np.bool_
     return visible
 
 
-def strengthen_plainly(displacement: NDArray[Any], strength: float) -> Real:
-    """Each pixel of the anchor goes `strength` times its way."""
-    moved: Real = displacement.astype(np.float64)
-    for _ in range(_ITERATIONS):
-        moved = pull_plainly(displacement, -(1 - strength) * moved)
-    return moved * strength
-
-
-def warp_plainly(
-    frame: NDArray[np.uint8], displacement: NDArray[Any], original: tuple[int, int], strength: float = 1.0
-) -> Real:
+def warp_plainly(frame: NDArray[np.uint8], displacement: NDArray[Any], original: tuple[int, int]) -> Real:
     """Sample an anchor ``(H, W, 3)`` once along a displacement of the flow grid of an `original` (height, width)."""
     height, width = frame.shape[:2]
     top, left, box_height, box_width = cover_box(*original, height, width)
@@ -94,8 +84,7 @@ def warp_plainly(
     grid_height, grid_width = displacement.shape[:2]
     cell_x = (left + (x + 0.5) * box_width / width) * grid_width / original[1] - 0.5
     cell_y = (top + (y + 0.5) * box_height / height) * grid_height / original[0] - 0.5
-    moved = strengthen_plainly(displacement, strength) if strength != 1 else displacement
-    vectors = sample_at(moved, cell_x, cell_y)
+    vectors = sample_at(displacement, cell_x, cell_y)
     to_x = x + vectors[..., 0] * width / box_width * original[1] / grid_width
     to_y = y + vectors[..., 1] * height / box_height * original[0] / grid_height
     return sample_at(half_pixels(frame), 2 * to_x, 2 * to_y)
