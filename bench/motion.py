@@ -112,7 +112,8 @@ def _self_transfer(flows: FlowSource, frames: Sequence[Frame], first: int) -> It
 
 def _cut(frames: Sequence[Frame]) -> Iterator[Row]:
     """A gap that holds a cut, made of two parts of the clip; flows as the engine gives them, across the cut too."""
-    joined = [*frames[:20], *frames[80:106]]
+    # upside down, the later part of the same shot is another scene
+    joined = [*frames[:20], *(np.ascontiguousarray(frame[::-1]) for frame in frames[80:106])]
     cut = 19
     height, width = 216, 384
     engine = build_engine("dis", {})

@@ -1,0 +1,139 @@
+"""Self-transfer on the reference clip: its own frames as anchors, its real frames as truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from structureflow.flow.extract import extract_from_frames, plan_extraction
+from structureflow.flow.fields import FlowSource, resize_flow
+from structureflow.guide.images import fit
+from structureflow.guide.masks import MaskValue
+from structureflow.guide.render import RenderSettings, render_segment
+from structureflow.media.decode import DecodeLimits, VideoReader
+from structureflow.models.job import Segment
+from structureflow.testing.scenes import ArrayFlows, psnr_db
+
+GAP = 43
+SIZE = (360, 640)
+
+Frame = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """GAP + 2 frames of the clip at SIZE, and the flows between them at the default quality."""
+
+    frames: list[Frame]
+    flows: FlowSource
+
+
+class _Guides:
+    def __init__(self, frames: Sequence[Frame]) -> None:
+        self._frames = frames
+
+    def image(self, reference: str) -> Frame:
+        return self._frames[int(reference)]
+
+    def video(self, reference: str, first: int, count: int) -> Iterator[Frame]:
+        raise AssertionError(f"{reference} {first} {count}")
+
+
+class _Kept:
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+        self.masks: list[int] = []
+
+    def write(self, index: int, guide: Frame, mask: MaskValue) -> None:
+        assert index == len(self.frames)
+        self.frames.append(guide.copy())
+        self.masks.append(mask)
+
+
+@pytest.fixture(scope="module", params=[0, 60])
+def stretch(request: pytest.FixtureRequest, bigbuckbunny: Path) -> Stretch:
+    first = request.param
+    with VideoReader(bigbuckbunny, DecodeLimits()) as reader:
+        plan = plan_extraction(reader.info, "dis", "balanced")
+        images = [frame.image for frame in reader if first <= frame.index <= first + GAP + 1]
+    flows = extract_from_frames(images, plan, original_fps=25.0, workers=2)
+    return Stretch([fit(image, *SIZE) for image in images], flows)
+
+
+def carried(stretch: Stretch, anchors: str, flows: FlowSource | None = None, *guides: int) -> list[Frame]:
+    asked = guides or (0, GAP + 1)
+    segment = Segment.model_validate(
+        {"frames": GAP + 2, "guides": [{"at": index, "image": str(index)} for index in asked]}
+    )
+    settings: Any = {"treatment": "clip", "anchors": anchors, "motion_strength": 1.0}
+    chosen = RenderSettings(*SIZE, **settings, flow_start=0, flow_stop=GAP)
+    sink = _Kept()
+    render_segment(segment, flows or stretch.flows, _Guides(stretch.frames), chosen, sink)
+    assert sink.masks == [0] * (GAP + 2) or len(asked) == 1
+    return sink.frames[1:-1]
+
+
+def mean_db(images: Sequence[Frame], truth: Sequence[Frame]) -> float:
+    return float(np.mean([psnr_db(image, real) for image, real in zip(images, truth, strict=True)]))
+
+
+def sharpness(image: Frame) -> float:
+    return float(cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_32F).var())
+
+
+def pulled_along_forward_flow(stretch: Stretch) -> list[Frame]:
+    """What earlier systems do: each frame from the one before, along the flow that leads away from it."""
+    images = [stretch.frames[0]]
+    for flow in stretch.flows.read("forward", 0, GAP):
+        warped: Any = cv2.remap(
+            images[-1],
+            resize_flow(flow, *SIZE),
+            np.empty(0, np.float32),
+            cv2.INTER_LINEAR | cv2.WARP_RELATIVE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        images.append(warped)
+    return images[1:]
+
+
+def test_carried_frames_are_near_the_real_ones_and_sharp(stretch: Stretch) -> None:
+    truth = stretch.frames[1:-1]
+    wrong = mean_db(pulled_along_forward_flow(stretch), truth)
+    still = mean_db([stretch.frames[0]] * GAP, truth)
+    start = carried(stretch, "start")
+    assert mean_db(start, truth) >= wrong + 4
+    assert mean_db(start, truth) >= still + 3.5
+    assert mean_db(carried(stretch, "both"), truth) >= wrong + 7
+    assert sharpness(start[GAP // 2]) >= 0.6 * sharpness(truth[GAP // 2])
+
+
+def test_forward_flows_alone_serve_too(stretch: Stretch) -> None:
+    truth = stretch.frames[1:-1]
+    forward_only = ArrayFlows(stretch.flows.read("forward", 0, GAP + 1), None, original=(720, 1280))
+    wrong = mean_db(pulled_along_forward_flow(stretch), truth)
+    assert mean_db(carried(stretch, "start", forward_only), truth) >= wrong + 4
+    assert mean_db(carried(stretch, "both", forward_only), truth) >= wrong + 7
+
+
+def test_a_gap_with_a_cut_is_no_worse_than_its_better_anchor(bigbuckbunny: Path) -> None:
+    with VideoReader(bigbuckbunny, DecodeLimits()) as reader:
+        plan = plan_extraction(reader.info, "dis", "fast")
+        images = [frame.image for frame in reader if frame.index < 20 or 80 <= frame.index < 80 + GAP + 2 - 20]
+    # upside down, the later part of the same shot is another scene
+    images[20:] = [np.ascontiguousarray(image[::-1]) for image in images[20:]]
+    flows = extract_from_frames(images, plan, original_fps=25.0, workers=2)
+    scenes = Stretch([fit(image, *SIZE) for image in images], flows)
+    truth = scenes.frames[1:-1]
+    assert flows.meta.scene_cuts == (19,)
+    # with the cut not known, each single anchor is carried through the whole gap
+    blind = ArrayFlows(flows.read("forward", 0, GAP + 1), flows.read("backward", 0, GAP + 1), original=(720, 1280))
+    from_start = mean_db(carried(scenes, "start", blind, 0), truth)
+    from_end = mean_db(carried(scenes, "both", blind, GAP + 1), truth)
+    assert mean_db(carried(scenes, "both"), truth) >= max(from_start, from_end)
