@@ -69,7 +69,7 @@ def _client(url: str) -> S3Client:
     return loopback_settings(url).build_client()
 
 
-def _s3_subject(url: str, *, atomic_creation: bool) -> Subject:
+def _s3_subject(url: str, *, careful: bool) -> Subject:
     raw = _client(url)
     storage = S3Storage(f"bucket-{uuid.uuid4().hex[:8]}", client=raw)
     raw.create_bucket(Bucket=storage.bucket)
@@ -83,7 +83,7 @@ def _s3_subject(url: str, *, atomic_creation: bool) -> Subject:
         except raw.exceptions.NoSuchKey:
             return None
 
-    return Subject(storage, raw_put, raw_get, atomic_creation)
+    return Subject(storage, raw_put, raw_get, atomic_creation=careful, steady_reads=careful)
 
 
 class S3Contract(StorageContract):
@@ -97,7 +97,7 @@ class S3Contract(StorageContract):
 class TestMoto(S3Contract):
     @pytest.fixture
     def subject(self, moto_url: str) -> Subject:
-        return _s3_subject(moto_url, atomic_creation=True)
+        return _s3_subject(moto_url, careful=True)
 
     def test_folder_marks_are_not_listed(self, subject: Subject) -> None:
         subject.raw_put("p/file", b"x")
@@ -117,7 +117,7 @@ class TestMoto(S3Contract):
 class TestRclone(S3Contract):
     @pytest.fixture
     def subject(self, rclone_url: str) -> Subject:
-        return _s3_subject(rclone_url, atomic_creation=False)
+        return _s3_subject(rclone_url, careful=False)
 
     def test_missing_conditional_writes_are_detected_and_said(
         self, subject: Subject, caplog: pytest.LogCaptureFixture

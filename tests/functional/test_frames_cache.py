@@ -521,6 +521,21 @@ def test_a_stranger_between_frames_and_commit_is_a_conflict(cache: FrameCache, s
         assert not cache.cache_exists(TIMELINE)
 
 
+def test_a_store_that_tags_replies_and_listings_differently_still_settles(store: MemoryStorage) -> None:
+    class Odd(CountingStorage):
+        def list(self, prefix: str, *, start_after: str | None = None) -> Iterator[ObjectInfo]:
+            for info in super().list(prefix, start_after=start_after):
+                yield ObjectInfo(info.key, info.size_bytes, f"listed-{info.etag}")
+
+    odd = Odd(store)
+    cache = FrameCache(odd)
+    frames = make_frames(10)
+    cache.cache_frames(TIMELINE, frames)
+    assert odd.requests["get"] == 10
+    assert cache.check_cache(TIMELINE).whole
+    assert [frame.timestamp for frame in cache.iter_cached_frames(TIMELINE)] == [frame.timestamp for frame in frames]
+
+
 # --- frames of an older program ----------------------------------------------------------------------
 
 

@@ -249,7 +249,8 @@ class FrameCacheWriter:
                 continue
             unseen.discard(info.key)
             if (info.etag, info.size_bytes) != (record.etag, record.size_bytes):
-                strangers.append(record)
+                # The listing's ETag: the next listing is compared with it.
+                strangers.append(replace(record, etag=info.etag))
         if unseen:
             gone = min(records[key].sequence for key in unseen)
             self._withdraw(manifest_etag)
@@ -258,27 +259,32 @@ class FrameCacheWriter:
                 timeline_id=self._timeline_id,
                 sequence=gone,
             )
-        for record in strangers:
-            self._adopt(record, manifest_etag)
+        with ThreadPoolExecutor(self._concurrency, thread_name_prefix="frame-adopt") as pool:
+            try:
+                for seen in pool.map(self._adopted, strangers):
+                    self._records[seen.sequence] = seen
+            except FrameCacheConflictError:
+                self._withdraw(manifest_etag)
+                raise
         self._storage.delete(extras)
         return len(strangers)
 
-    def _adopt(self, record: FrameRecord, manifest_etag: str) -> None:
+    def _adopted(self, record: FrameRecord) -> FrameRecord:
+        """Return `record` as it describes what another writer left, if that shows the same frame."""
         try:
             seen, _ = describe_frame(record, fetch_frame(self._storage, record))
         except FrameCacheError as error:
-            self._withdraw(manifest_etag)
             raise FrameCacheConflictError(
                 f"timeline {self._timeline_id}: another writer left a bad frame {record.sequence}: {error}",
                 sequence=record.sequence,
             ) from error
-        if hash_distance(seen.perceptual_hash, record.perceptual_hash) > _SAME_FRAME_BITS:
-            self._withdraw(manifest_etag)
+        same = (seen.size_bytes, seen.crc32) == (record.size_bytes, record.crc32)
+        if not same and hash_distance(seen.perceptual_hash, record.perceptual_hash) > _SAME_FRAME_BITS:
             raise FrameCacheConflictError(
                 f"timeline {self._timeline_id}: another writer put something else at frame {record.sequence}",
                 sequence=record.sequence,
             )
-        self._records[record.sequence] = seen
+        return replace(seen, etag=record.etag)
 
     def _withdraw(self, manifest_etag: str) -> None:
         """Remove our manifest, unless another writer's stands there by now."""
