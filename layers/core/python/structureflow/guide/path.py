@@ -32,8 +32,8 @@ from structureflow.flow.fields import (
     sample,
 )
 
-#: Bytes of stored flow that are read at a time: 72 flows of 640x360, so that most segments read once.
-CHUNK_BYTES: Final = 64 * 2**20
+#: Bytes of stored flow that are read at a time: 74 flows of 448x252, so that most segments read once.
+CHUNK_BYTES: Final = 32 * 2**20
 
 _SIGN_AND_NUMBER: Final = np.uint32(0x8FFFE000).view(np.int32)
 _EXPONENT_SHIFT: Final = np.float32(2.0**112)
