@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUT ?= out
+ARCHITECTURE ?= x86_64
 
 .PHONY: help
 help: ## list the commands
@@ -44,6 +45,14 @@ lint: $(READY) ## format and lint, mending what can be mended
 .PHONY: bench
 bench: $(READY) ## measure against the original design: bench/results.json, a table, a plot
 	$(BIN)/python -m bench
+
+.PHONY: sam-build
+sam-build: $(READY) ## build what sam deploy deploys: make sam-build [ARCHITECTURE=arm64]
+	@$(BIN)/python -m structureflow_local.sam build --architecture $(ARCHITECTURE)
+
+.PHONY: sam-local
+sam-local: $(READY) ## run every function in Lambda's container on its golden event (needs Docker)
+	@$(BIN)/python -m structureflow_local.sam local
 
 .PHONY: clean
 clean: ## remove what make made

@@ -1,20 +1,24 @@
 """Builds the deployable artefacts with SAM, and runs them in Lambda's containers on the golden events.
 
-``python -m structureflow_local.sam build [--architecture arm64]`` and ``python -m structureflow_local.sam local``.
+``python -m structureflow_local.sam build [--architecture arm64]``, ``… local`` (every function), and ``… serve``: the
+S3 that ``sam local invoke`` of your own finds by samconfig.toml and events/environment.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
+import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,15 +41,17 @@ TASK_ID: Final = "sample"
 TIMELINE_ID: Final = "sample"
 #: Of the sample job's only segment.
 FRAMES: Final = 25
-#: Golden events in the order of a job; a folder stands for all its events. What ends a job as failed comes last.
+#: One golden event of every function, in the order of a job. What ends the job as failed comes last.
 ORDER: Final = (
     "orchestrator/request_created",
     "plan_segments/flows_arrived",
     "render_segment/first",
     "encode_segment/first",
     "assemble_job/finished",
-    "fail_job",
+    "fail_job/segment_failed",
 )
+#: Where `serve` listens; events/environment.json names it.
+PORT: Final = 9100
 _HOST: Final = "host.docker.internal"
 
 
@@ -66,6 +72,22 @@ def build(build_dir: Path, architecture: str) -> Path:
     Raises:
         SamError: `sam build` failed; the message ends with what it said.
     """
+    layers = REPO / ".aws-sam" / "layers"
+    layers.mkdir(parents=True, exist_ok=True)
+    with (layers / "lock").open("w") as lock:
+        # Released with the file; two builds must not fill the cache of layers at once.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _sam_build(build_dir, architecture, layers)
+    built = build_dir / "template.yaml"
+    text = built.read_text()
+    head, parameter, rest = text.partition("\n  Architecture:\n")
+    if not parameter:
+        raise SamError(f"{built}: expected a parameter Architecture")
+    built.write_text(head + parameter + rest.replace("Default: x86_64", f"Default: {architecture}", 1))
+    return built
+
+
+def _sam_build(build_dir: Path, architecture: str, layers: Path) -> None:
     _run_sam(
         "build",
         "--build-dir",
@@ -76,29 +98,9 @@ def build(build_dir: Path, architecture: str) -> Path:
         environment={
             "ARCHITECTURE": architecture,
             "PYTHON": sys.executable,
-            "LAYER_CACHE": str(REPO / ".aws-sam" / "layers"),
+            "LAYER_CACHE": str(layers),
         },
     )
-    built = build_dir / "template.yaml"
-    text = built.read_text()
-    head, parameter, rest = text.partition("\n  Architecture:\n")
-    if not parameter:
-        raise SamError(f"{built}: expected a parameter Architecture")
-    built.write_text(head + parameter + rest.replace("Default: x86_64", f"Default: {architecture}", 1))
-    return built
-
-
-def sizes(template: Path, layers_of: dict[str, Sequence[str]]) -> dict[str, int]:
-    """Return the unzipped bytes of each function with its layers, as Lambda counts them."""
-    folder = template.parent
-    return {
-        function: sum(_folder_bytes(folder / name) for name in (function, *layers))
-        for function, layers in layers_of.items()
-    }
-
-
-def _folder_bytes(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _run_sam(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -140,15 +142,12 @@ def engine_answers() -> bool:
 
 
 def events_in_order() -> list[tuple[str, Path]]:
-    """Return (function, event file) for every golden event, in the order of a job.
+    """Return (function, event file) for every function, in the order of a job.
 
     Raises:
-        SamError: a function's events are not in `ORDER`, or the other way round.
+        SamError: a function has no event in `ORDER`, or the other way round.
     """
-    found: list[Path] = []
-    for name in ORDER:
-        path = REPO / "events" / name
-        found += sorted(path.glob("*.json")) if path.is_dir() else [path.with_suffix(".json")]
+    found = [REPO / "events" / f"{name}.json" for name in ORDER]
     stems = {path.parent.name for path in (REPO / "functions").glob("*/app.py")}
     if {path.parent.name for path in found} != stems:
         raise SamError(f"expected events of {sorted(stems)}, got {sorted({path.parent.name for path in found})}")
@@ -156,7 +155,7 @@ def events_in_order() -> list[tuple[str, Path]]:
 
 
 def invoke_all(template: Path, say: Callable[[str], None]) -> list[Invoked]:
-    """Run every golden event with ``sam local invoke``, the outputs of one feeding the next, and check the outcome.
+    """Run every function with ``sam local invoke``, the outputs of one feeding the next, and check the outcome.
 
     Args:
         template: the built template.
@@ -165,7 +164,7 @@ def invoke_all(template: Path, say: Callable[[str], None]) -> list[Invoked]:
     Raises:
         SamError: a function failed, or the job's outputs are not what they must be.
     """
-    with TemporaryDirectory(prefix="structureflow-sam-") as name, local_s3(Path(name)) as (port, storage):
+    with TemporaryDirectory(prefix="structureflow-sam-") as name, local_s3() as (port, storage):
         folder = Path(name)
         _put_sample(storage, folder)
         say(f"local S3 at port {port}, bucket {BUCKET}; functions reach it as http://{_HOST}:{port}")
@@ -184,26 +183,41 @@ def invoke_all(template: Path, say: Callable[[str], None]) -> list[Invoked]:
 
 
 @contextmanager
-def local_s3(folder: Path) -> Iterator[tuple[int, Storage]]:
-    """Serve S3 on loopback and, where there is one, on the Docker bridge's own address; give port and bucket."""
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+def local_s3(port: int = 0) -> Iterator[tuple[int, Storage]]:
+    """Serve S3 on loopback and, where there is one, on the Docker bridge's own address; give port and bucket.
 
-    from structureflow_local.cloud.gateway import Servers
+    Args:
+        port: 0 takes a free one.
+    """
+    from moto.server import ThreadedMotoServer
 
-    servers = Servers(["127.0.0.1", *_bridge_addresses()], folder / "s3.log")
-    try:
-        servers.start(DomainDispatcherApplication(create_backend_app))
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    with ExitStack() as stack:
+        for address in ("127.0.0.1", *_bridge_addresses()):
+            server = ThreadedMotoServer(address, port, verbose=False)
+            server.start()
+            stack.callback(server.stop)
+            port = server.get_host_and_port()[1]
         settings = S3Settings(
-            endpoint_url=f"http://127.0.0.1:{servers.port}",
+            endpoint_url=f"http://127.0.0.1:{port}",
             region=REGION,
             access_key_id="local",
             secret_access_key="local",  # noqa: S106 - signs nothing but local requests
         )
         storage = S3Storage(BUCKET, settings=settings)
         storage.client.create_bucket(Bucket=BUCKET)
-        yield servers.port, storage
-    finally:
-        servers.close()
+        yield port, storage
+
+
+def serve(say: Callable[[str], None]) -> None:
+    """Serve the sample job's bucket on `PORT` until interrupted."""
+    with TemporaryDirectory(prefix="structureflow-sam-") as name, local_s3(PORT) as (port, storage):
+        _put_sample(storage, Path(name))
+        say(f"S3 at http://127.0.0.1:{port}, bucket {BUCKET}; now: sam local invoke FUNCTION -e events/…; Ctrl-C ends")
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            say("ended")
 
 
 def _bridge_addresses() -> list[str]:
@@ -301,7 +315,7 @@ def _check_failed(storage: Storage) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Build, or build and run in containers; 0 also where no engine answers, with a line that says so."""
     parser = argparse.ArgumentParser(prog="python -m structureflow_local.sam")
-    parser.add_argument("what", choices=("build", "local"))
+    parser.add_argument("what", choices=("build", "local", "serve"))
     parser.add_argument("--architecture", choices=ARCHITECTURES, default="x86_64")
     parser.add_argument("--build-dir", type=Path, default=REPO / BUILD_DIR)
     args = parser.parse_args(argv)
@@ -312,6 +326,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if args.what == "local" and not engine_answers():
         say("no Docker engine answers on this machine: skipped")
+        return 0
+    if args.what == "serve":
+        serve(say)
         return 0
     try:
         built = build(args.build_dir, args.architecture)
