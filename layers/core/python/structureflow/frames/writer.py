@@ -32,10 +32,12 @@ from structureflow.storage.base import Storage, StoredObject
 _log = logging.getLogger(__name__)
 
 DEFAULT_QUALITY: Final = 85
-#: Requests in flight; at S3's 0.1 s per request, 100 frames take four rounds.
-DEFAULT_CONCURRENCY: Final = 32
-#: Bytes of pixels that transfers may hold at once.
-DEFAULT_PIXEL_BYTES: Final = 128 << 20
+#: Requests in flight, as many as `S3Settings` keeps connections; at S3's 0.1 s each, 100 frames take two rounds.
+DEFAULT_CONCURRENCY: Final = 64
+#: Bytes of pixels that transfers may hold at once: 64 frames of 720p and a few.
+DEFAULT_PIXEL_BYTES: Final = 192 << 20
+#: Pictures per encoding thread that wait for it: enough to keep it busy, whatever the decoder's rhythm.
+_WAITING_PER_WORKER: Final = 4
 #: Hashes of two encodings of the same frame differ in no more bits than this.
 _SAME_FRAME_BITS: Final = 6
 _SETTLE_ROUNDS: Final = 6
@@ -147,7 +149,7 @@ class FrameCacheWriter:
             )
         key = keys.timeline_frame(self._timeline_id, sequence)
         if self._slots is None:
-            held = max(2, min(self._concurrency, self._pixel_bytes // image.nbytes))
+            held = max(2, min(_WAITING_PER_WORKER * self._workers, self._pixel_bytes // image.nbytes))
             self._slots = threading.BoundedSemaphore(held)
         slots = self._slots
         slots.acquire()
