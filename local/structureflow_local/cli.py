@@ -19,6 +19,7 @@ from rich.console import Console
 
 from structureflow import __version__
 from structureflow.errors import SettingsError, StructureFlowError
+from structureflow_local import frames_command
 from structureflow_local import inspect as inspect_command
 
 if TYPE_CHECKING:
@@ -70,6 +71,22 @@ def build_parser() -> argparse.ArgumentParser:
     inspect = commands.add_parser("inspect", help="show what is inside a flow archive")
     inspect_command.add_arguments(inspect)
     inspect.set_defaults(run=inspect_command.run)
+
+    frames = commands.add_parser("frames", help="look at, fill, mend and clear the frame caches of timelines")
+    _add_bucket_options(frames)
+    frames.add_argument("--folder", type=Path, metavar="DIR", help="a local folder instead of a bucket")
+    frames_command.add_arguments(frames)
+    frames.set_defaults(run=_frames)
+
+    serve = commands.add_parser("serve", help="run the local cloud until Ctrl-C, for the other commands")
+    serve.add_argument("--store", type=Path, default=DEFAULT_STORE, metavar="DIR", help="keeps the caches between runs")
+    serve.set_defaults(run=_serve)
+
+    viewer = commands.add_parser("viewer", help="show jobs, frames and overlays of a bucket in a browser")
+    _add_bucket_options(viewer)
+    viewer.add_argument("--folder", type=Path, metavar="DIR", help="a local folder instead of a bucket")
+    viewer.add_argument("--port", type=int, default=8400, help="on the loopback address (default: 8400)")
+    viewer.set_defaults(run=_viewer)
 
     for name, function, text in (
         ("submit", _submit, "upload a job to a data bucket and start it"),
@@ -167,6 +184,30 @@ def _clean(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _frames(args: argparse.Namespace, console: Console) -> int:  # noqa: ARG001  prints plain lines
+    return frames_command.run(args, _folder_or_bucket(args))
+
+
+def _viewer(args: argparse.Namespace, console: Console) -> int:
+    from structureflow_local.viewer import serve_viewer
+
+    serve_viewer(_folder_or_bucket(args), port=args.port, console=console)
+    return 0
+
+
+def _serve(args: argparse.Namespace, console: Console) -> int:
+    from structureflow_local.run import serve_cloud
+
+    serve_cloud(store=args.store, console=console)
+    return 0
+
+
+def _folder_or_bucket(args: argparse.Namespace) -> Storage:
+    from structureflow.storage.local import LocalStorage
+
+    return _bucket(args) if args.folder is None else LocalStorage(args.folder)
+
+
 def _prepare(path: Path) -> PreparedJob:
     from structureflow.errors import InputNotFoundError
     from structureflow_local.client import prepare_job
@@ -185,7 +226,8 @@ def _bucket(args: argparse.Namespace) -> Storage:
     if not name:
         raise SettingsError("--bucket: expected a bucket name, or DATA_BUCKET in the environment")
     endpoint = args.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or None
-    return S3Storage(name, settings=S3Settings(endpoint_url=endpoint))
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
+    return S3Storage(name, settings=S3Settings(endpoint_url=endpoint, region=region))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import threading
 import time
 from pathlib import Path
 
@@ -48,6 +50,15 @@ def run_job(
         cloud.wait_idle(60)
     progress.say("end", f"job {job.task_id} is {status.state}")
     return status, files
+
+
+def serve_cloud(*, store: Path | None, console: Console) -> None:
+    """Run a local cloud until the process is interrupted; print what other processes need to reach it."""
+    with LocalCloud(TEMPLATE, persist=store) as cloud:
+        for name, value in {**cloud.environment(), "DATA_BUCKET": cloud.bucket(BUCKET)}.items():
+            console.print(f"export {name}={shlex.quote(value)}", soft_wrap=True, highlight=False, markup=False)
+        console.print("# the local cloud runs until Ctrl-C", highlight=False)
+        threading.Event().wait()
 
 
 def bucket_of(cloud: LocalCloud) -> Storage:
