@@ -16,7 +16,7 @@ from urllib.parse import quote
 from rich.console import Console
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import Map, Rule
-from werkzeug.serving import make_server
+from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
 from structureflow import keys
@@ -198,9 +198,17 @@ class Viewer:
         return Response(self._storage.get(key).data, mimetype="image/png")
 
 
+class _QuietHandler(WSGIRequestHandler):
+    """Says nothing of requests that went well; a page asks for a hundred pictures."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        if str(code) >= "500":
+            super().log_request(code, size)
+
+
 def serve_viewer(storage: Storage, *, port: int, console: Console) -> None:
     """Serve the pages on the loopback address until the process is interrupted; port 0 takes a free one."""
-    server = make_server("127.0.0.1", port, Viewer(storage), threaded=True)
+    server = make_server("127.0.0.1", port, Viewer(storage), threaded=True, request_handler=_QuietHandler)
     console.print(f"http://127.0.0.1:{server.server_port}/  (until Ctrl-C)", highlight=False)
     try:
         server.serve_forever()

@@ -22,7 +22,6 @@ from structureflow.flow.extract import (
     ExtractionResult,
     extract_from_frames,
     extract_to_archive,
-    flow_key,
     plan_extraction,
     prepare_frame,
 )
@@ -203,22 +202,6 @@ def test_one_frame_is_too_short(tmp_path: Path) -> None:
         extract_from_frames(panning_frames(1, 64, 96, (0, 0)), plan, original_fps=8.0)
     with pytest.raises(FlowError, match="same size"):
         extract_from_frames([np.zeros((64, 96, 3), np.uint8), np.zeros((64, 98, 3), np.uint8)], plan, original_fps=8.0)
-
-
-def test_the_key_changes_with_all_that_the_flows_depend_on() -> None:
-    plan = ExtractionPlan("dis", DisEngine().params(), 216, 384)
-    key = flow_key("etag", plan)
-    assert len(key) == 64
-    assert key == flow_key("etag", ExtractionPlan("dis", dict(reversed(DisEngine().params().items())), 216, 384))
-    others = [
-        flow_key("other", plan),
-        flow_key("etag", ExtractionPlan("farneback", plan.params, 216, 384)),
-        flow_key("etag", ExtractionPlan("dis", DisEngine(patch_stride=3).params(), 216, 384)),
-        flow_key("etag", ExtractionPlan("dis", {**plan.params, "opencv": "4.0"}, 216, 384)),
-        flow_key("etag", ExtractionPlan("dis", plan.params, 208, 384)),
-        flow_key("etag", ExtractionPlan("dis", plan.params, 216, 376)),
-    ]
-    assert len({key, *others}) == 7
 
 
 def test_an_engine_may_be_passed_in_and_get_colour(tmp_path: Path) -> None:

@@ -8,8 +8,6 @@ behind a short queue, so that a frame cache encodes and uploads while flow is co
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import threading
 import time
 from array import array
@@ -43,7 +41,7 @@ from structureflow.flow.engines import (
     build_engine,
     working_size,
 )
-from structureflow.flow.fields import QUANTIZATION_PX, FlowMeta
+from structureflow.flow.fields import FlowMeta
 from structureflow.media.decode import DecodedFrame, DecodeLimits, VideoInfo, VideoReader
 
 #: Above this, most of the picture has no counterpart in the next frame (`discontinuity`).
@@ -98,22 +96,6 @@ def plan_extraction(
     preset = engines.preset(engine, quality)
     height, width = working_size(info.height_px, info.width_px, preset.area_px)
     return ExtractionPlan(preset.name, dict(preset.params), height, width)
-
-
-def flow_key(source_identity: str, plan: ExtractionPlan) -> str:
-    """Return the content address of a video's flows: 64 lower-case hex digits.
-
-    SHA-256 over the video's identity, the plan and the archive's format.
-    """
-    document = {
-        "source": source_identity,
-        "engine": plan.engine,
-        "params": dict(plan.params),
-        "size": [plan.height, plan.width],
-        "quantization_px": QUANTIZATION_PX,
-        "format": FORMAT_VERSION,
-    }
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def extract_to_archive(

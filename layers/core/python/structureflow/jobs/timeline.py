@@ -31,7 +31,7 @@ class FrameKeeper:
     def open(cls, storage: Storage, timeline_id: str, source_identity: str) -> Iterator[FrameKeeper]:
         """Give a keeper for a timeline; one that keeps nothing where the very same frames are there already."""
         cache = FrameCache(storage)
-        if cache.cache_exists(timeline_id) and cache.source_identity(timeline_id) == source_identity:
+        if cache.cache_exists(timeline_id, source_identity=source_identity):
             yield cls(None)
             return
         with cache.writer(timeline_id, source_identity=source_identity) as writer:
