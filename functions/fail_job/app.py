@@ -2,17 +2,29 @@
 
 from typing import Any
 
-from structureflow.jobs.fail_job import FailJobInput, fail_job, fail_request
-from structureflow.runtime.events import FailedInvocation, parse_created_object
+from structureflow.jobs.fail_job import CaughtError, FailJobInput, fail_job, fail_request
+from structureflow.runtime.events import FailedInvocation, parse_created_object, parse_ended_execution
 from structureflow.runtime.wiring import instrumented, services
 
 
 @instrumented
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any] | None:
-    """Handle the state ``FailJob``, or the on-failure destination of the orchestrator."""
+    """Handle the state ``FailJob``, the orchestrator's on-failure destination, or the end of an execution."""
     if "requestPayload" in event:
         failed = FailedInvocation.model_validate(event)
         key = parse_created_object(failed.request).key
         return fail_request(key, failed.error_type, failed.error_message, services()).model_dump(mode="json")
-    status = fail_job(FailJobInput.model_validate(event), services())
+    if "detail-type" in event:
+        ended = parse_ended_execution(event)
+        error = CaughtError(Error=ended.error_type, Cause=ended.cause or f"the execution ended as {ended.status}")
+        request = FailJobInput(
+            execution_id=ended.execution_arn,
+            bucket=ended.created.bucket,
+            key=ended.created.key,
+            error=error,
+            only_if_open=True,
+        )
+    else:
+        request = FailJobInput.model_validate(event)
+    status = fail_job(request, services())
     return status.model_dump(mode="json") if status else None

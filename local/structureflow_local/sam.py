@@ -48,6 +48,8 @@ ORDER: Final = (
     "render_segment/first",
     "encode_segment/first",
     "assemble_job/finished",
+    "rebuild_timeline/sample",
+    "api/timeline_frames",
     "fail_job/segment_failed",
 )
 #: Where `serve` listens; events/environment.json names it.

@@ -100,3 +100,31 @@ def test_handlers_import_from_the_built_artifacts_alone(build: Callable[[str], P
         [sys.executable, "-I", "-S", "-c", program], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(not RUNS_HERE, reason="needs the deployed interpreter, CPython 3.13 on x86_64 Linux")
+@pytest.mark.parametrize("layer", ["VisionLayer", "VideoLayer"])
+def test_the_tracer_works_from_the_layer_with_the_runtimes_own_sdk(build: Callable[[str], Path], layer: str) -> None:
+    """The tracer's package needs botocore, which the layers leave to Lambda's runtime; here the environment has it."""
+    import botocore
+
+    folder = build("x86_64") / layer / "python"
+    runtime = Path(botocore.__file__).parents[1]
+    program = (
+        f"import sys; sys.path[:0] = [{str(folder)!r}]; sys.path.append({str(runtime)!r})\n"
+        "from aws_lambda_powertools import Tracer\n"
+        "tracer = Tracer(auto_patch=False, disabled=False)\n"
+        "import aws_xray_sdk\n"
+        f"assert aws_xray_sdk.__file__.startswith({str(folder)!r}), aws_xray_sdk.__file__\n"
+        "tracer.provider.begin_segment('function')\n"
+        "with tracer.provider.in_subsegment(name='## app') as part:\n"
+        "    part.put_annotation('task_id', 'sample')\n"
+        "assert part.annotations == {'task_id': 'sample'}\n"
+        "tracer.provider.clear_trace_entities()\n"
+    )
+    environment = {"POWERTOOLS_SERVICE_NAME": "test", "LAMBDA_TASK_ROOT": "", "LANG": "C.UTF-8"}
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

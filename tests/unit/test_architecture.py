@@ -77,7 +77,9 @@ def test_handlers_are_thin(path: Path) -> None:
     assert not {module.split(".")[0] for module in modules} & heavy
     assert len(source.splitlines()) < 40 or path.parent.name == "api"
     assert all(
-        module.startswith(("structureflow.jobs", "structureflow.runtime", "structureflow.models", "typing"))
+        module.startswith(
+            ("structureflow.jobs", "structureflow.runtime", "structureflow.models", "structureflow.errors")
+        )
         for module in modules
         if module.startswith("structureflow")
     )

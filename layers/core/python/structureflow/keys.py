@@ -9,6 +9,8 @@ Layout of the bucket::
     jobs/{task_id}/runs/{run_id}.json                             which execution claimed which run
     jobs/{task_id}/segments/{index:03d}/{guide.mp4,mask.mp4,…}    what the user collects
     jobs/{task_id}/{manifest.json,report.html,status.json}
+    work/gpu/{run_id}.json                                        what a GPU task shall extract
+    work/.gpu/{run_id}.json                                       what a GPU task shall extract
     work/{task_id}/{index:03d}/{name}                             hand-over between two steps; deleted at the end
     cache/flows/{key}.npz                                         flows by content, engine and parameters
     cache/timelines/{timeline_id}/…                               frames, manifest, overlays of a timeline
@@ -27,6 +29,7 @@ _ID = re.compile(ID_PATTERN)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _REQUEST = re.compile(rf"jobs/({ID_PATTERN})/request\.json")
 _JOB_FLOWS = re.compile(rf"jobs/({ID_PATTERN})/structure_flows_({ID_PATTERN})\.npz")
+_IN_JOB = re.compile(rf"jobs/({ID_PATTERN})/")
 _FLOW_KEY = re.compile(r"[0-9a-f]{16,64}")
 _FRAME = re.compile(r"(?:.*/)?frames/(\d{1,9})\.jpe?g")
 _OVERLAY = re.compile(r"(?:.*/)?(\d{1,9})_([A-Za-z0-9][A-Za-z0-9._-]{0,99})\.png")
@@ -82,6 +85,12 @@ def parse_job_request(key: str) -> str:
     if not match or ".." in match[1]:
         raise InvalidKeyError(f"expected jobs/{{task_id}}/request.json, got {key!r:.300}")
     return match[1]
+
+
+def job_of(key: str) -> str | None:
+    """Return the task id of the job in whose folder `key` lies; None for any other key."""
+    match = _IN_JOB.match(key)
+    return match[1] if match and ".." not in match[1] else None
 
 
 def job_input(task_id: str, name: str) -> str:
@@ -149,6 +158,15 @@ def work_prefix(task_id: str) -> str:
 def work_file(task_id: str, index: int, name: str) -> str:
     """A hand-over object of segment `index` (zero-based)."""
     return f"{work_prefix(task_id)}{_index(index)}/{check_name(name)}"
+
+
+#: Starts with a dot, which no task id does.
+GPU_ORDERS_PREFIX: Final = "work/.gpu/"
+
+
+def gpu_order(run_id: str) -> str:
+    """The order of a run that a GPU task extracts; gone when the run's flows are committed."""
+    return f"{GPU_ORDERS_PREFIX}{check_id(run_id, 'run_id')}.json"
 
 
 def handover_name(video: str) -> str:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from structureflow import keys
 from structureflow.errors import JobStateError, ObjectNotFoundError, StructureFlowError
-from structureflow.jobs.documents import describe_error, load_record, put_status
+from structureflow.jobs.documents import describe_error, get_document, load_record, put_status
 from structureflow.jobs.plan_segments import claimant, remove_outputs
 from structureflow.jobs.services import Services
 from structureflow.models.results import ErrorInfo, JobStatus
@@ -34,17 +34,21 @@ class FailJobInput(BaseModel):
     bucket: str
     key: str
     error: CaughtError
+    only_if_open: bool = False
 
 
 def fail_job(event: FailJobInput, services: Services) -> JobStatus | None:
     """End the job of an execution as failed.
 
-    Returns None, and changes nothing, when another execution holds the claim of the run.
+    Returns None, and changes nothing, when another execution holds the claim of the run, or when `only_if_open` is
+    set and the job has ended already: an execution that ended by its own FailJob is announced once more.
     """
     storage = services.storage
     task_id = keys.parse_job_flows(event.key)
     run_id = _run_of(storage, task_id)
     if run_id and _claimed_by_another(storage, task_id, run_id, event.execution_id):
+        return None
+    if event.only_if_open and not _is_open(storage, task_id):
         return None
     remove_outputs(storage, task_id)
     return _fail(services, task_id, run_id, typed_error(event.error, stage="segments"))
@@ -87,6 +91,14 @@ def _run_of(storage: Storage, task_id: str) -> str:
         return load_record(storage, task_id).run_id
     except JobStateError:
         return ""
+
+
+def _is_open(storage: Storage, task_id: str) -> bool:
+    try:
+        status = get_document(storage, keys.job_status(task_id), JobStatus, made_by="the orchestrator")
+    except JobStateError:
+        return True
+    return status.state == "running"
 
 
 def _claimed_by_another(storage: Storage, task_id: str, run_id: str, execution_id: str) -> bool:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from structureflow import keys
 from structureflow.errors import JobStateError, ObjectExistsError
 from structureflow.jobs.documents import load_record, put_status
-from structureflow.jobs.services import Services
+from structureflow.jobs.services import MAX_CONCURRENCY, Services
 from structureflow.storage.base import Storage
 
 
@@ -24,7 +24,7 @@ class PlanSegmentsInput(BaseModel):
 
 
 class SegmentPlan(BaseModel):
-    """What the state machine fans out: numbers only, never pixels."""
+    """What the state machine fans out, and how many at once: numbers only, never pixels."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,6 +32,7 @@ class SegmentPlan(BaseModel):
     run_id: str
     claimed: bool
     segments: tuple[int, ...]
+    max_concurrency: int = MAX_CONCURRENCY
 
 
 def plan_segments(event: PlanSegmentsInput, services: Services) -> SegmentPlan:
@@ -52,7 +53,13 @@ def plan_segments(event: PlanSegmentsInput, services: Services) -> SegmentPlan:
     remove_outputs(storage, task_id)
     count = len(record.request.segments)
     put_status(storage, task_id=task_id, run_id=record.run_id, state="running", stage="segments", segments=count)
-    return SegmentPlan(task_id=task_id, run_id=record.run_id, claimed=True, segments=tuple(range(count)))
+    return SegmentPlan(
+        task_id=task_id,
+        run_id=record.run_id,
+        claimed=True,
+        segments=tuple(range(count)),
+        max_concurrency=services.max_concurrent_segments,
+    )
 
 
 def claim(storage: Storage, task_id: str, run_id: str, execution_id: str) -> bool:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final, Protocol
 
 from structureflow.jobs.inputs import Inputs
 from structureflow.storage.base import Storage
@@ -25,7 +25,37 @@ METRICS = (
     "Fallbacks",
     "SegmentsRendered",
     "DuplicateEvents",
+    "TimelinesRebuilt",
 )
+
+#: An inline Map runs no more items at once (Step Functions Developer Guide, "Map workflow state").
+MAX_CONCURRENCY: Final = 40
+
+
+class GpuLauncher(Protocol):
+    """Starts and stops GPU tasks."""
+
+    @property
+    def timeout_s(self) -> float:
+        """After which a task counts as lost, waiting for capacity included."""
+        ...
+
+    @property
+    def auto_pixel_frames(self) -> int:
+        """``engine: auto`` takes the GPU from this many pixels times frames on."""
+        ...
+
+    def start(self, order_key: str, run_id: str) -> str:
+        """Start a task for an order and return its ARN; a second call for the same run starts no second task.
+
+        Raises:
+            GpuUnavailableError: refused, or no capacity.
+        """
+        ...
+
+    def stop(self, run_id: str, reason: str) -> None:
+        """Stop the tasks of a run; none running is no error."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -42,6 +72,8 @@ class Services:
         start_segments: starts the state machine as ``start_segments(execution_name, input)``; used only when
             the flow archive could not be written, for its arrival starts the machine otherwise.
         count: counts a metric.
+        gpu: starts GPU tasks; None where the GPU part is not deployed.
+        max_concurrent_segments: segments of one job that are rendered at the same time.
     """
 
     storage: Storage
@@ -52,6 +84,8 @@ class Services:
     work_dir: Path
     start_segments: Callable[[str, Mapping[str, Any]], None]
     count: Counter
+    gpu: GpuLauncher | None = None
+    max_concurrent_segments: int = MAX_CONCURRENCY
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

@@ -7,6 +7,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.parser.models import S3EventNotificationEventBridgeModel
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from structureflow import keys
 from structureflow.errors import InvalidRequestError
 
 
@@ -46,6 +47,69 @@ class FailedInvocation(BaseModel):
         return (self.response.error_message if self.response else "") or self.context.condition
 
 
+class EndedExecution(BaseModel):
+    """What EventBridge says of an execution that ended: its ARN, how, and the input that it was started with."""
+
+    execution_arn: str = Field(alias="executionArn")
+    status: str
+    input: str | None = None
+    error: str | None = None
+    cause: str | None = None
+
+    @property
+    def error_type(self) -> str:
+        """The error's name, or one made of how the execution ended."""
+        names = {"TIMED_OUT": "States.Timeout", "ABORTED": "ExecutionAborted"}
+        return self.error or names.get(self.status, "ExecutionFailed")
+
+    @property
+    def created(self) -> CreatedObject:
+        """The object whose arrival started the execution.
+
+        Raises:
+            InvalidRequestError: the execution was started with something else.
+        """
+        try:
+            return _StartedBy.model_validate_json(self.input or "").detail.created
+        except ValidationError as error:
+            raise InvalidRequestError(
+                f"expected the input of an execution of segments, got {self.input!r:.200}"
+            ) from error
+
+
+class _Named(BaseModel):
+    name: str
+
+
+class _Keyed(BaseModel):
+    key: str
+
+
+class _Detail(BaseModel):
+    bucket: _Named
+    object: _Keyed
+
+    @property
+    def created(self) -> CreatedObject:
+        return CreatedObject(bucket=self.bucket.name, key=self.object.key)
+
+
+class _StartedBy(BaseModel):
+    detail: _Detail
+
+
+def parse_ended_execution(event: dict[str, Any]) -> EndedExecution:
+    """Parse a "Step Functions Execution Status Change" event of EventBridge.
+
+    Raises:
+        InvalidRequestError: it is none.
+    """
+    try:
+        return EndedExecution.model_validate(event["detail"])
+    except (KeyError, ValidationError) as error:
+        raise InvalidRequestError(f"expected a status change of an execution: {error}") from error
+
+
 def parse_created_object(event: dict[str, Any]) -> CreatedObject:
     """Parse an S3 "Object Created" event of EventBridge.
 
@@ -57,3 +121,28 @@ def parse_created_object(event: dict[str, Any]) -> CreatedObject:
     except ValidationError as error:
         raise InvalidRequestError(f"expected an S3 Object Created event of EventBridge: {error}") from error
     return CreatedObject(bucket=detail.bucket.name, key=detail.object.key)
+
+
+def event_subject(event: dict[str, Any]) -> dict[str, Any]:
+    """Return what an event of any kind speaks of, for logs and traces: job, run, segment, timeline.
+
+    An event of an unknown kind has no subject; whether it is valid is for its handler to say.
+    """
+    subject = {
+        name: event[field]
+        for field, name in (("task_id", "task_id"), ("run_id", "run_id"), ("index", "segment"), ("timeline_id",) * 2)
+        if isinstance(event.get(field), str | int)
+    }
+    task_id = keys.job_of(_named_key(event))
+    if task_id is not None:
+        subject.setdefault("task_id", task_id)
+    return subject
+
+
+def _named_key(event: dict[str, Any]) -> str:
+    """Return the key that an event names: itself, in its detail, or in the event of the function that died."""
+    request = event.get("requestPayload", event)
+    detail = request.get("detail") if isinstance(request, dict) else None
+    place = detail.get("object", detail) if isinstance(detail, dict) else event
+    key = place.get("key") if isinstance(place, dict) else None
+    return key if isinstance(key, str) else ""

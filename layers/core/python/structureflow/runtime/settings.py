@@ -32,6 +32,7 @@ class Settings:
         memory_mb: memory of the function; a vCPU is paid for per 1,769 MB (AWS Lambda Developer Guide).
         max_video_frames, max_video_bytes: bounds of inputs.
         work_dir: folder for temporary files.
+        max_concurrent_segments: segments of one job rendered at the same time; only PlanSegments has it.
     """
 
     data_bucket: str
@@ -45,6 +46,7 @@ class Settings:
     max_video_frames: int
     max_video_bytes: int
     work_dir: Path
+    max_concurrent_segments: int | None = None
 
     @property
     def workers(self) -> int:
@@ -70,6 +72,7 @@ class Settings:
             max_video_frames=_positive(environment, "MAX_VIDEO_FRAMES"),
             max_video_bytes=_positive(environment, "MAX_VIDEO_MEGABYTES") * 1_000_000,
             work_dir=Path(environment.get("TMPDIR") or "/tmp"),  # noqa: S108  the only writable folder of a Lambda
+            max_concurrent_segments=_optional_positive(environment, "MAX_CONCURRENT_SEGMENTS"),
         )
 
 
@@ -96,6 +99,10 @@ def _positive(environment: Mapping[str, str], name: str) -> int:
         return number
 
     return _parsed(environment, name, parse, "a whole number above 0")
+
+
+def _optional_positive(environment: Mapping[str, str], name: str) -> int | None:
+    return _positive(environment, name) if environment.get(name, "").strip() else None
 
 
 def _list(environment: Mapping[str, str], name: str) -> tuple[str, ...]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from aws_lambda_powertools import Logger, Metrics
@@ -13,7 +15,8 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from structureflow.errors import SettingsError, StructureFlowError
 from structureflow.jobs.inputs import Inputs
-from structureflow.jobs.services import Services
+from structureflow.jobs.services import MAX_CONCURRENCY, Services
+from structureflow.runtime.events import event_subject
 from structureflow.runtime.settings import Settings
 from structureflow.storage.base import Storage
 from structureflow.storage.s3 import S3Settings, S3Storage
@@ -24,8 +27,13 @@ _Handler = TypeVar("_Handler", bound=Handler)
 
 @functools.cache
 def logger() -> Logger:
-    """Return the process's structured logger."""
-    return Logger()
+    """Return the process's structured logger; what the library logs goes through it, with the same context."""
+    found = Logger()
+    library = logging.getLogger("structureflow")
+    library.handlers = found.handlers
+    library.setLevel(found.log_level)
+    library.propagate = False
+    return found
 
 
 @functools.cache
@@ -59,22 +67,57 @@ def services() -> Services:
         work_dir=found.work_dir,
         start_segments=_start_segments,
         count=_count,
+        max_concurrent_segments=found.max_concurrent_segments or MAX_CONCURRENCY,
     )
 
 
 def instrumented(handler: _Handler) -> _Handler:
-    """Wrap a handler with the request's log context and metrics; typed errors are logged once, then raised."""
+    """Wrap a handler with log context, metrics and, on AWS, a trace; typed errors are logged once, then raised.
+
+    Every line that the handler's code logs carries the job, run, segment and timeline that the event names.
+    """
 
     @functools.wraps(handler)
     def wrapped(event: dict[str, Any], context: Any) -> Any:
+        subject = event_subject(event)
+        logger().append_keys(**subject)
         try:
-            return handler(event, context)
+            with _trace(handler.__module__, subject):
+                return handler(event, context)
         except StructureFlowError as error:
             logger().exception("step failed", extra={"error": error.as_dict()})
             raise
+        finally:
+            # Powertools' own decorator warns of every call that counted nothing.
+            if metrics().metric_set:
+                metrics().flush_metrics()
 
-    with_metrics = metrics().log_metrics(wrapped, capture_cold_start_metric=True)
-    return cast(_Handler, logger().inject_lambda_context(with_metrics, clear_state=True))
+    return cast(_Handler, logger().inject_lambda_context(wrapped, clear_state=True))
+
+
+@contextmanager
+def _trace(name: str, subject: Mapping[str, Any]) -> Iterator[None]:
+    """Record the block as a part of the function's X-Ray trace, to be found by its job; only on AWS.
+
+    S3 requests are not traced one by one: they run in threads, which the SDK's context does not follow, and a
+    timeline has thousands.
+    """
+    if not _is_traced(os.environ):
+        yield
+        return
+    from aws_lambda_powertools import Tracer
+
+    tracer = Tracer(auto_patch=False)
+    with tracer.provider.in_subsegment(name=f"## {name}") as part:
+        for key, value in subject.items():
+            part.put_annotation(key, value)
+        yield
+
+
+def _is_traced(environment: Mapping[str, str]) -> bool:
+    """Tell whether X-Ray listens: on Lambda, and neither beside a local store nor in SAM's containers."""
+    elsewhere = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_SAM_LOCAL")
+    return bool(environment.get("LAMBDA_TASK_ROOT")) and not any(environment.get(name) for name in elsewhere)
 
 
 @functools.cache

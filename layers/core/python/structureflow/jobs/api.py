@@ -1,0 +1,286 @@
+"""What screens ask for: a job's state and outputs, pages of a timeline's frames and overlays."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from structureflow import keys
+from structureflow.errors import (
+    FrameCorruptError,
+    InvalidRequestError,
+    JobStateError,
+    ObjectNotFoundError,
+    SettingsError,
+    StorageError,
+    StructureFlowError,
+    TransientError,
+)
+from structureflow.frames.cache import THUMBNAIL_QUALITY, FrameCache
+from structureflow.frames.overlays import list_overlay_frames
+from structureflow.frames.pages import FramePage, FrameUrlPage
+from structureflow.jobs.documents import get_document
+from structureflow.jobs.services import Services
+from structureflow.models.job import OverlayStage
+from structureflow.models.results import JobStatus, Manifest, Model
+from structureflow.storage.base import MAX_PRESIGN_S
+
+#: Signed by a Lambda role a URL ends with the role's session at the latest, whatever it says itself.
+DEFAULT_EXPIRY_S: Final = 3600
+_MAX_SEQUENCES: Final = 100_000
+_RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
+_Query = TypeVar("_Query", bound="_Parameters")
+
+
+class _Parameters(BaseModel):
+    """Query parameters: text, as it comes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def parse(cls: type[_Query], query: Mapping[str, str] | None) -> _Query:
+        """Validate a query string's parameters.
+
+        Raises:
+            InvalidRequestError: an unknown or bad one; it is named.
+        """
+        try:
+            return cls.model_validate(dict(query or {}))
+        except ValidationError as error:
+            problems = [
+                f"{'.'.join(map(str, problem['loc'])) or 'query'}: {problem['msg']}" for problem in error.errors()
+            ]
+            raise InvalidRequestError("; ".join(problems), problems=problems) from error
+
+
+class OutputsQuery(_Parameters):
+    """How long URLs are valid."""
+
+    expires_s: int = Field(default=DEFAULT_EXPIRY_S, ge=1, le=MAX_PRESIGN_S)
+
+
+class FramesQuery(_Parameters):
+    """Which frames; `sequences` as ``0-20,30``, both ends inclusive, `page` the `next_page` of the page before."""
+
+    sequences: str | None = None
+    page: str | None = None
+
+    @property
+    def numbers(self) -> list[int] | None:
+        """The sequence numbers asked for, in their order; None means all."""
+        return None if self.sequences is None else parse_sequences(self.sequences)
+
+
+class ThumbnailsQuery(FramesQuery):
+    """Which frames, how many in a page, and how large."""
+
+    limit: int = Field(default=200, ge=1, le=1000)
+    width_px: int | None = Field(default=None, ge=8, le=8192)
+    quality: int = Field(default=THUMBNAIL_QUALITY, ge=1, le=100)
+
+
+class UrlsQuery(FramesQuery, OutputsQuery):
+    """Which frames, and how long their URLs are valid."""
+
+    limit: int = Field(default=1000, ge=1, le=2000)
+
+
+class OverlaysQuery(OutputsQuery):
+    """Whose overlays: of all jobs, of one, or of one stage of one."""
+
+    job_id: str | None = None
+    stage: OverlayStage | None = None
+    page: int = Field(default=0, ge=0)
+    limit: int = Field(default=500, ge=1, le=2000)
+
+
+class ClearQuery(_Parameters):
+    """Whether the overlays go too."""
+
+    overlays: bool = False
+
+    @field_validator("overlays", mode="before")
+    @classmethod
+    def _flag(cls, value: Any) -> Any:
+        if value in ("true", "false"):
+            return value == "true"
+        raise ValueError(f"expected true or false, got {value!r:.20}")
+
+
+class JobOutputs(Model):
+    """URLs of a finished job's objects, by their path in the job's folder."""
+
+    task_id: str
+    run_id: str
+    expires_s: int
+    urls: dict[str, str]
+
+
+class OverlayUrl(Model):
+    """An overlay for screens."""
+
+    job_id: str
+    stage: str
+    sequence: int
+    name: str
+    size_bytes: int
+    url: str
+
+
+class OverlayPage(Model):
+    """A page of overlays; `next_page` is None on the last one."""
+
+    timeline_id: str
+    overlays: tuple[OverlayUrl, ...]
+    next_page: str | None
+
+
+class ClearedTimeline(Model):
+    """How many objects were removed."""
+
+    timeline_id: str
+    removed: int
+
+
+def parse_sequences(text: str) -> list[int]:
+    """Turn ``0-20,30`` into sequence numbers; ranges are inclusive.
+
+    Raises:
+        InvalidRequestError: another form, a range that falls, or more than 100,000 numbers.
+    """
+    numbers: list[int] = []
+    for part in text.split(","):
+        match = _RANGE.fullmatch(part.strip())
+        if match is None:
+            raise InvalidRequestError(f"sequences: expected numbers and ranges as in 0-20,30, got {part!r:.60}")
+        first = int(match[1])
+        last = int(match[2] or first)
+        if last < first or len(numbers) + last - first >= _MAX_SEQUENCES:
+            raise InvalidRequestError(f"sequences: expected a rising range of at most {_MAX_SEQUENCES}, got {part!r}")
+        numbers.extend(range(first, last + 1))
+    return numbers
+
+
+def job_status(task_id: str, services: Services) -> JobStatus:
+    """Return where a job is.
+
+    Raises:
+        ObjectNotFoundError: no such job.
+    """
+    return _document(services, keys.job_status(task_id), JobStatus, made_by="the orchestrator")
+
+
+def job_manifest(task_id: str, services: Services) -> Manifest:
+    """Return every output of a finished job.
+
+    Raises:
+        ObjectNotFoundError: no such job, or it is not done.
+    """
+    return _document(services, keys.job_manifest(task_id), Manifest, made_by="AssembleJob")
+
+
+def job_outputs(task_id: str, query: OutputsQuery, services: Services) -> JobOutputs:
+    """Return URLs that read a finished job's objects without credentials; errors as `job_manifest`."""
+    manifest = job_manifest(task_id, services)
+    objects = [manifest.flows, manifest.report]
+    objects += [output for segment in manifest.segments for output in segment.outputs.values()]
+    prefix = keys.job_prefix(task_id)
+    return JobOutputs(
+        task_id=task_id,
+        run_id=manifest.run_id,
+        expires_s=query.expires_s,
+        urls={
+            one.key.removeprefix(prefix): services.storage.presigned_url(one.key, expires_s=query.expires_s)
+            for one in objects
+            if one is not None
+        },
+    )
+
+
+def timeline_frames(timeline_id: str, query: ThumbnailsQuery, services: Services) -> FramePage:
+    """Return a page of frames as base64 JPEGs, small enough for one reply.
+
+    Raises:
+        FrameCacheError: no such timeline or frame, a bad page, a corrupt frame.
+    """
+    return FrameCache(services.storage).load_cached_frames_b64(
+        timeline_id,
+        query.numbers,
+        page=query.page,
+        limit=query.limit,
+        width_px=query.width_px,
+        quality=query.quality,
+    )
+
+
+def timeline_frame_urls(timeline_id: str, query: UrlsQuery, services: Services) -> FrameUrlPage:
+    """Return a page of URLs that read frames without credentials; errors as `timeline_frames`."""
+    return FrameCache(services.storage).load_frame_urls(
+        timeline_id, query.numbers, page=query.page, limit=query.limit, expires_s=query.expires_s
+    )
+
+
+def timeline_overlays(timeline_id: str, query: OverlaysQuery, services: Services) -> OverlayPage:
+    """Return a page of a timeline's overlays with URLs; a timeline without any gives an empty page."""
+    entries = list_overlay_frames(services.storage, timeline_id, query.job_id, query.stage)
+    stop = query.page + query.limit
+    wanted = list(islice(entries, query.page, stop + 1))
+    return OverlayPage(
+        timeline_id=timeline_id,
+        overlays=tuple(
+            OverlayUrl(
+                job_id=entry.job_id,
+                stage=entry.stage,
+                sequence=entry.sequence,
+                name=entry.name,
+                size_bytes=entry.size_bytes,
+                url=services.storage.presigned_url(entry.key, expires_s=query.expires_s),
+            )
+            for entry in wanted[: query.limit]
+        ),
+        next_page=str(stop) if len(wanted) > query.limit else None,
+    )
+
+
+def clear_timeline(timeline_id: str, query: ClearQuery, services: Services) -> ClearedTimeline:
+    """Remove a timeline's cached frames, and its overlays if asked."""
+    removed = FrameCache(services.storage).clear_cache(timeline_id, overlays=query.overlays)
+    return ClearedTimeline(timeline_id=timeline_id, removed=removed)
+
+
+_Document = TypeVar("_Document", bound=Model)
+
+
+def _document(services: Services, key: str, model: type[_Document], *, made_by: str) -> _Document:
+    """Read a document; that it is not there is no fault of an earlier step here, but the answer."""
+    if not services.storage.exists(key):
+        raise ObjectNotFoundError(f"{key}: there is no such object", key=key)
+    return get_document(services.storage, key, model, made_by=made_by)
+
+
+#: The first kind that fits wins: those that are also a ValueError come before it.
+_STATUS_CODES: Final[tuple[tuple[type[Exception], int], ...]] = (
+    (TransientError, 503),
+    (FileNotFoundError, 404),
+    (FrameCorruptError, 500),
+    (PermissionError, 403),
+    (JobStateError, 409),
+    (SettingsError, 500),
+    (StorageError, 500),
+    (ValueError, 400),
+)
+
+
+def status_code(error: Exception) -> int:
+    """Return the HTTP status of a typed error: whose fault it is, and whether a later try may help."""
+    return next((status for kind, status in _STATUS_CODES if isinstance(error, kind)), 500)
+
+
+def error_body(error: StructureFlowError) -> str:
+    """Return the JSON of a typed error, as it also stands in ``status.json``: code, message, detail."""
+    return json.dumps(error.as_dict(), default=str)

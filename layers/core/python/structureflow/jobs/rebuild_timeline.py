@@ -1,0 +1,57 @@
+"""Write a timeline's cached frames anew from its source chunks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from structureflow.frames.cache import FrameCache
+from structureflow.frames.writer import DEFAULT_QUALITY
+from structureflow.jobs.services import Services
+from structureflow.media.decode import DecodeLimits, VideoReader
+
+
+class RebuildTimelineInput(BaseModel):
+    """Which timeline; `quality` of the JPEGs is 1 to 100."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    timeline_id: str
+    quality: int = DEFAULT_QUALITY
+
+
+class RebuiltTimeline(BaseModel):
+    """What the cache holds now."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    timeline_id: str
+    frames: int
+    chunks: tuple[str, ...]
+    source_identity: str
+
+
+def rebuild_timeline(event: RebuildTimelineInput, services: Services) -> RebuiltTimeline:
+    """Decode the chunks below ``timelines/{timeline_id}/chunks/`` in order, and cache their frames.
+
+    Raises:
+        TimelineNotFoundError: the timeline has no chunks; the cache stays as it was.
+        MediaError: a chunk cannot be decoded, or exceeds the limits of the settings.
+        StorageError: a chunk is larger than allowed, or the store fails; there is no manifest then.
+    """
+    limits = DecodeLimits(min_frames=1, max_frames=services.max_video_frames)
+
+    def open_chunk(path: Path) -> VideoReader:
+        return VideoReader(path, limits)
+
+    manifest = FrameCache(services.storage).rebuild(
+        event.timeline_id, quality=event.quality, max_chunk_bytes=services.max_input_bytes, opener=open_chunk
+    )
+    services.count("TimelinesRebuilt", 1)
+    return RebuiltTimeline(
+        timeline_id=event.timeline_id,
+        frames=manifest.total,
+        chunks=tuple(chunk.chunk_id for chunk in manifest.chunks),
+        source_identity=manifest.source_identity,
+    )
