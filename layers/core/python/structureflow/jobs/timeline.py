@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from structureflow.errors import FrameCacheError, StorageError
+from structureflow.errors import FrameCacheError, StorageError, StructureFlowError
 from structureflow.frames.cache import FrameCache, FrameCacheWriter
-from structureflow.media.decode import DecodedFrame
+from structureflow.jobs.services import Services
+from structureflow.media.decode import DecodedFrame, DecodeLimits, VideoReader
 from structureflow.storage.base import Storage
 
 _SOURCE_CHUNK = "source"
+
+_log = logging.getLogger(__name__)
 
 
 def default_timeline_id(source_identity: str) -> str:
@@ -55,3 +59,31 @@ class FrameKeeper:
             except (StorageError, FrameCacheError) as error:
                 self._problem = f"frames cannot be kept: {error}"
         return self._problem
+
+
+def keep_frames(timeline_id: str, source_identity: str, reference: str, services: Services) -> None:
+    """Fill a timeline's frame cache from its video, where the flows were found but the frames are not there.
+
+    The job is under way by then and does not need the frames; what goes wrong is logged and counted.
+    """
+    cache = FrameCache(services.storage)
+    try:
+        if not cache.cache_exists(timeline_id, source_identity=source_identity):
+            _cache_video(cache, timeline_id, source_identity, reference, services)
+    except StructureFlowError as error:
+        _log.warning("timeline %s: frames cannot be kept: %s: %s", timeline_id, error.code, error.message)
+        services.count("Fallbacks", 1)
+
+
+def _cache_video(cache: FrameCache, timeline_id: str, source_identity: str, reference: str, services: Services) -> None:
+    with services.scratch() as folder:
+        video = folder / "structure_video"
+        services.inputs.fetch(reference, video)
+        limits = DecodeLimits(max_frames=services.max_video_frames)
+        with (
+            VideoReader(video, limits) as reader,
+            cache.writer(timeline_id, source_identity=source_identity) as writer,
+        ):
+            for frame in reader:
+                writer.add(frame.index, frame.image, timestamp=frame.timestamp_s, chunk_id=_SOURCE_CHUNK)
+            writer.commit()

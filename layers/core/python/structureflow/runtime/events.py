@@ -146,3 +146,36 @@ def _named_key(event: dict[str, Any]) -> str:
     place = detail.get("object", detail) if isinstance(detail, dict) else event
     key = place.get("key") if isinstance(place, dict) else None
     return key if isinstance(key, str) else ""
+
+
+class _Container(BaseModel):
+    exit_code: int | None = Field(alias="exitCode", default=None)
+    reason: str = ""
+
+
+class StoppedTask(BaseModel):
+    """What EventBridge says of an ECS task that stopped."""
+
+    run_id: str = Field(alias="startedBy")
+    stopped_reason: str = Field(alias="stoppedReason", default="")
+    containers: tuple[_Container, ...] = ()
+
+    @property
+    def reason(self) -> str:
+        """Why it stopped, with the exit codes of its containers, for people."""
+        said = [self.stopped_reason, *(container.reason for container in self.containers)]
+        codes = [str(c.exit_code) for c in self.containers if c.exit_code is not None]
+        exits = [f"exit code {', '.join(codes)}"] if codes else []
+        return "the GPU task stopped: " + ("; ".join([part for part in said if part] + exits) or "no reason given")
+
+
+def parse_stopped_task(event: dict[str, Any]) -> StoppedTask:
+    """Parse an "ECS Task State Change" event of EventBridge.
+
+    Raises:
+        InvalidRequestError: it is none.
+    """
+    try:
+        return StoppedTask.model_validate(event["detail"])
+    except (KeyError, ValidationError) as error:
+        raise InvalidRequestError(f"expected a state change of an ECS task: {error}") from error

@@ -18,6 +18,23 @@ _Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
+class GpuSettings:
+    """Where GPU tasks run, and when they are asked for.
+
+    Attributes:
+        cluster, task_definition, capacity_provider: of ECS.
+        timeout_s: after which a task counts as lost.
+        auto_pixel_frames: ``engine: auto`` takes the GPU from this many pixels times frames on.
+    """
+
+    cluster: str
+    task_definition: str
+    capacity_provider: str
+    timeout_s: float
+    auto_pixel_frames: int
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Typed environment.
 
@@ -33,6 +50,7 @@ class Settings:
         max_video_frames, max_video_bytes: bounds of inputs.
         work_dir: folder for temporary files.
         max_concurrent_segments: segments of one job rendered at the same time; only PlanSegments has it.
+        gpu: the GPU part; None where it is not deployed.
     """
 
     data_bucket: str
@@ -47,6 +65,7 @@ class Settings:
     max_video_bytes: int
     work_dir: Path
     max_concurrent_segments: int | None = None
+    gpu: GpuSettings | None = None
 
     @property
     def workers(self) -> int:
@@ -73,7 +92,21 @@ class Settings:
             max_video_bytes=_positive(environment, "MAX_VIDEO_MEGABYTES") * 1_000_000,
             work_dir=Path(environment.get("TMPDIR") or "/tmp"),  # noqa: S108  the only writable folder of a Lambda
             max_concurrent_segments=_optional_positive(environment, "MAX_CONCURRENT_SEGMENTS"),
+            gpu=_gpu(environment),
         )
+
+
+def _gpu(environment: Mapping[str, str]) -> GpuSettings | None:
+    """Read the settings of the GPU part; without a cluster it is not deployed."""
+    if not environment.get("GPU_CLUSTER", "").strip():
+        return None
+    return GpuSettings(
+        cluster=_required(environment, "GPU_CLUSTER"),
+        task_definition=_required(environment, "GPU_TASK_DEFINITION"),
+        capacity_provider=_required(environment, "GPU_CAPACITY_PROVIDER"),
+        timeout_s=60.0 * _positive(environment, "GPU_TIMEOUT_MINUTES"),
+        auto_pixel_frames=1_000_000 * _positive(environment, "GPU_AUTO_MEGAPIXEL_FRAMES"),
+    )
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:

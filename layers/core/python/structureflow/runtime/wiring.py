@@ -15,7 +15,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from structureflow.errors import SettingsError, StructureFlowError
 from structureflow.jobs.inputs import Inputs
-from structureflow.jobs.services import MAX_CONCURRENCY, Services
+from structureflow.jobs.services import MAX_CONCURRENCY, GpuLauncher, Services
 from structureflow.runtime.events import event_subject
 from structureflow.runtime.settings import Settings
 from structureflow.storage.base import Storage
@@ -67,6 +67,7 @@ def services() -> Services:
         work_dir=found.work_dir,
         start_segments=_start_segments,
         count=_count,
+        gpu=_gpu(found),
         max_concurrent_segments=found.max_concurrent_segments or MAX_CONCURRENCY,
     )
 
@@ -139,6 +140,20 @@ def _web(found: Settings) -> Any:
     from structureflow.storage.http import HttpsSource
 
     return HttpsSource(found.allowed_hosts, max_bytes=found.max_video_bytes)
+
+
+def _gpu(found: Settings) -> GpuLauncher | None:
+    if found.gpu is None:
+        return None
+    from structureflow.runtime.ecs import EcsLauncher
+
+    return EcsLauncher(
+        cluster=found.gpu.cluster,
+        task_definition=found.gpu.task_definition,
+        capacity_provider=found.gpu.capacity_provider,
+        timeout_s=found.gpu.timeout_s,
+        auto_pixel_frames=found.gpu.auto_pixel_frames,
+    )
 
 
 def _start_segments(name: str, payload: Mapping[str, Any]) -> None:

@@ -1,0 +1,256 @@
+"""Extract a job's frames and flows and commit them: the same call in the orchestrator and in the GPU task.
+
+What shall be extracted stands in an `ExtractionOrder`. Whoever carries it out writes frames on the way, then the
+shared archive, then the job's record, and last the job's own archive, whose arrival starts the segments.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import Field
+
+from structureflow import keys
+from structureflow.errors import JobStateError, ObjectExistsError, StorageError
+from structureflow.flow.address import flow_address
+from structureflow.flow.engines import FlowEngine
+from structureflow.flow.extract import ExtractionResult, extract_to_archive, plan_extraction
+from structureflow.flow.fields import FlowMeta
+from structureflow.jobs.documents import get_document, load_record, put_document, put_status
+from structureflow.jobs.inputs import InputInfo
+from structureflow.jobs.services import Services
+from structureflow.jobs.timeline import FrameKeeper
+from structureflow.media.decode import DecodeLimits, VideoReader
+from structureflow.models.job import JobRequest
+from structureflow.models.results import Fallback, JobRecord, Model, SourceInfo
+from structureflow.storage.base import Storage
+
+_NPZ: Final = "application/zip"
+
+
+class ExtractionOrder(Model):
+    """What to extract, for which run of which job.
+
+    Attributes:
+        bucket: the data bucket's name.
+        request: the whole request.
+        identity: of the structure video, as the orchestrator found it.
+        engine: what computes the flows: ``dis``, ``farneback`` or ``raft``.
+        fallbacks, timings_s: what happened before.
+        deadline: when the order counts as lost; only an order for the GPU has one.
+    """
+
+    bucket: str
+    task_id: str
+    run_id: str
+    request: JobRequest
+    identity: str
+    timeline_id: str
+    engine: str
+    created_at: datetime
+    fallbacks: tuple[Fallback, ...] = ()
+    timings_s: dict[str, float] = Field(default_factory=dict)
+    deadline: datetime | None = None
+
+    @property
+    def shared_key(self) -> str:
+        """Where all jobs find these flows."""
+        return keys.flow_cache(flow_address(self.identity, self.engine, self.request.quality))
+
+    def falling_back(self, stage: str, wanted: str, used: str, reason: str) -> ExtractionOrder:
+        """Return the order with one more fallback on record."""
+        step = Fallback(stage=stage, wanted=wanted, used=used, reason=reason)
+        return self.model_copy(update={"fallbacks": (*self.fallbacks, step)})
+
+
+def load_order(storage: Storage, key: str) -> ExtractionOrder:
+    """Read an order that the orchestrator left at `key`.
+
+    Raises:
+        JobStateError: there is none.
+    """
+    return get_document(storage, key, ExtractionOrder, made_by="the orchestrator")
+
+
+def committed_record(storage: Storage, order: ExtractionOrder) -> JobRecord | None:
+    """Return the record of this very run if somebody wrote it already, else None."""
+    try:
+        record = load_record(storage, order.task_id)
+    except JobStateError:
+        return None
+    return record if record.run_id == order.run_id else None
+
+
+def extract_and_commit(
+    order: ExtractionOrder, services: Services, *, engine: FlowEngine | None = None, fetched: Path | None = None
+) -> JobRecord:
+    """Extract frames and flows of an order, and start its segments.
+
+    Args:
+        order: what to do.
+        services: adapters and limits.
+        engine: runs the flows in place of the engine that is registered by that name (RAFT must be given).
+        fetched: the structure video, where it is a local file already.
+
+    Returns:
+        The record of the job. If somebody committed the run with other flows meanwhile, it is theirs, and nothing
+        of the job changes; the flows are kept for other jobs all the same. A record of this run is never rewritten,
+        for its segments may be under way; only the archive is copied once more.
+
+    Raises:
+        MediaError, InputNotFoundError, EngineUnavailableError, FlowError: it can't be done; nothing is committed.
+        TransientError: a later try may succeed; nothing is committed.
+    """
+    return _Extraction(order, services, engine).run(fetched)
+
+
+def commit_cached(order: ExtractionOrder, meta: FlowMeta, source: InputInfo, services: Services) -> JobRecord:
+    """Start the segments of a job whose flows are in the shared cache already."""
+    return _Extraction(order, services, None).commit(meta, source, hit=True)
+
+
+class _Extraction:
+    def __init__(self, order: ExtractionOrder, services: Services, engine: FlowEngine | None) -> None:
+        self._order = order
+        self._services = services
+        self._storage = services.storage
+        self._engine = engine
+        self._timings_s = dict(order.timings_s)
+
+    def run(self, fetched: Path | None) -> JobRecord:
+        order = self._order
+        put_status(self._storage, task_id=order.task_id, run_id=order.run_id, state="running", stage="extract")
+        with self._services.scratch() as folder:
+            video = fetched or folder / "structure_video"
+            if fetched is None:
+                with self._timed("download"):
+                    source = self._services.inputs.fetch(order.request.structure_video, video)
+            else:
+                source = self._services.inputs.find(order.request.structure_video)
+            archive = folder / "flows.npz"
+            with self._timed("extract"):
+                result = self._extract(video, archive)
+            self._timings_s |= {f"extract.{name}": round(s, 3) for name, s in result.timings_s.items()}
+            with self._timed("store"):
+                stored = self._store(archive)
+        if not stored:
+            return self._start_without_cache(result.meta, source)
+        return self.commit(result.meta, source, hit=False)
+
+    def _extract(self, video: Path, archive: Path) -> ExtractionResult:
+        """Decode once: every frame goes to the frame cache and to the flow engine."""
+        order, services = self._order, self._services
+        limits = DecodeLimits(max_frames=services.max_video_frames)
+        with VideoReader(video, limits) as reader:
+            plan = plan_extraction(reader.info, order.engine, order.request.quality)
+        with FrameKeeper.open(self._storage, order.timeline_id, order.identity) as keeper:
+            result = extract_to_archive(
+                video,
+                archive,
+                plan,
+                source_video=order.request.structure_video,
+                source_identity=order.identity,
+                limits=limits,
+                workers=services.workers,
+                on_frame=keeper.add,
+                engine=self._engine,
+            )
+            problem = keeper.commit()
+        if problem is not None:
+            self._fall_back("frames", "frame cache", "none", problem)
+        return result
+
+    def _store(self, archive: Path) -> bool:
+        """Put the archive where all jobs find it; False if the store refuses. Another writer's is as good."""
+        try:
+            self._storage.put_file(self._order.shared_key, archive, content_type=_NPZ, if_absent=True)
+        except ObjectExistsError:
+            return True
+        except StorageError as error:
+            self._fall_back("store", "cache", "none", f"{self._order.shared_key} cannot be written: {error}")
+            return False
+        return True
+
+    def commit(self, meta: FlowMeta, source: InputInfo, *, hit: bool) -> JobRecord:
+        """Write the record, then the archive: its arrival starts the segments."""
+        order = self._order
+        flows_key = keys.job_flows(order.task_id)
+        record = committed_record(self._storage, order)
+        if record is None:
+            record = self._record(meta, source, flows_key=flows_key, shared_key=order.shared_key, hit=hit)
+            put_document(self._storage, keys.job_record(order.task_id), record)
+        elif record.flows_key is None:
+            self._start_directly()
+            return record
+        elif record.flow_cache_key != order.shared_key:
+            return record
+        try:
+            self._storage.copy(order.shared_key, flows_key)
+        except StorageError as error:
+            self._fall_back("commit", "cache", "none", f"{flows_key} cannot be written: {error}")
+            return self._start_without_cache(meta, source)
+        return record
+
+    def _start_without_cache(self, meta: FlowMeta, source: InputInfo) -> JobRecord:
+        """Start the state machine as the archive's arrival would have; each segment extracts what it needs."""
+        record = self._record(meta, source, flows_key=None, shared_key=None, hit=False)
+        put_document(self._storage, keys.job_record(self._order.task_id), record)
+        self._start_directly()
+        return record
+
+    def _start_directly(self) -> None:
+        order = self._order
+        payload: dict[str, Any] = {
+            "source": "structureflow.orchestrator",
+            "detail": {"bucket": {"name": order.bucket}, "object": {"key": keys.job_flows(order.task_id)}},
+        }
+        # The name makes a second start of the same run a no-op.
+        self._services.start_segments(f"{order.task_id[:60]}-{order.run_id}", payload)
+
+    def _record(
+        self, meta: FlowMeta, source: InputInfo, *, flows_key: str | None, shared_key: str | None, hit: bool
+    ) -> JobRecord:
+        order, request = self._order, self._order.request
+        even = (meta.original_width // 2 * 2, meta.original_height // 2 * 2)
+        return JobRecord(
+            task_id=order.task_id,
+            run_id=order.run_id,
+            request=request,
+            source=SourceInfo(
+                reference=request.structure_video,
+                identity=order.identity,
+                size_bytes=source.size_bytes,
+                frames=meta.total_flows + 1,
+                fps=meta.original_fps,
+                width_px=meta.original_width,
+                height_px=meta.original_height,
+            ),
+            timeline_id=order.timeline_id,
+            resolution=request.resolution or even,
+            engine_requested=request.engine,
+            engine=meta.engine,
+            engine_params=dict(meta.engine_params),
+            flows_key=flows_key,
+            flow_cache_key=shared_key,
+            flow_cache_hit=hit,
+            scene_cuts=meta.scene_cuts,
+            display_max_px=meta.display_max_px,
+            fallbacks=self._order.fallbacks,
+            timings_s=self._timings_s,
+            created_at=order.created_at,
+        )
+
+    def _fall_back(self, stage: str, wanted: str, used: str, reason: str) -> None:
+        self._order = self._order.falling_back(stage, wanted, used, reason)
+        self._services.count("Fallbacks", 1)
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self._timings_s[name] = round(time.perf_counter() - begin, 3)
