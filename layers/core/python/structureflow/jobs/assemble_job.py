@@ -10,6 +10,7 @@ from structureflow import keys
 from structureflow.errors import IncompleteJobError, ObjectNotFoundError
 from structureflow.jobs.documents import get_document, load_record, put_document, put_status
 from structureflow.jobs.services import Services
+from structureflow.models.cost import estimate_cost, transitions_of
 from structureflow.models.results import Fallback, JobRecord, Manifest, OutputObject, SegmentResult, now
 from structureflow.report.html import render_report
 from structureflow.storage.base import Storage
@@ -37,7 +38,7 @@ def assemble_job(event: AssembleJobInput, services: Services) -> Manifest:
     """
     storage = services.storage
     record = load_record(storage, event.task_id, expected_run_id=event.run_id)
-    manifest = _finished(storage, record) or _finish(storage, record)
+    manifest = _finished(storage, record) or _finish(services, record)
     put_status(
         storage,
         task_id=event.task_id,
@@ -60,7 +61,8 @@ def _finished(storage: Storage, record: JobRecord) -> Manifest | None:
     return manifest if manifest.run_id == record.run_id else None
 
 
-def _finish(storage: Storage, record: JobRecord) -> Manifest:
+def _finish(services: Services, record: JobRecord) -> Manifest:
+    storage = services.storage
     indices = range(len(record.request.segments))
     with ThreadPoolExecutor(_CONCURRENCY, thread_name_prefix="assemble") as pool:
         results = tuple(pool.map(lambda index: _result(storage, record, index), indices))
@@ -71,9 +73,10 @@ def _finish(storage: Storage, record: JobRecord) -> Manifest:
             )
         previews = list(pool.map(lambda index: _preview(storage, record.task_id, index), indices))
     manifest = _manifest(storage, record, results)
+    manifest = manifest.model_copy(update={"cost_usd": _cost(manifest, record, services)})
     report = storage.put(
         keys.job_report(record.task_id),
-        render_report(manifest, record, previews),
+        render_report(manifest, record, previews, manifest.cost_usd),
         content_type="text/html; charset=utf-8",
     )
     manifest = manifest.model_copy(
@@ -140,6 +143,21 @@ def _manifest(storage: Storage, record: JobRecord, results: tuple[SegmentResult,
         created_at=record.created_at,
         finished_at=finished,
     )
+
+
+def _cost(manifest: Manifest, record: JobRecord, services: Services) -> dict[str, float]:
+    """Estimate what the run cost, from what each step says of itself; empty where nobody measured."""
+    usage = (
+        *record.usage,
+        *(one for result in manifest.segments for one in result.usage),
+        *services.usage("AssembleJob"),
+    )
+    if not usage:
+        return {}
+    outputs = [output for result in manifest.segments for output in result.outputs.values()]
+    stored_bytes = sum(output.size_bytes for output in (*outputs, manifest.flows) if output is not None)
+    found = estimate_cost(usage, transitions=transitions_of(len(manifest.segments)), stored_bytes=stored_bytes)
+    return {item: round(usd, 8) for item, usd in found.items()}
 
 
 def _flows(storage: Storage, record: JobRecord) -> OutputObject | None:

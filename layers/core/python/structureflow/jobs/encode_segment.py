@@ -77,7 +77,13 @@ def _encode(event: EncodeSegmentInput, services: Services) -> EncodedSegment:
                 outputs["mask"] = _store(services, event, mask)
             handed.unlink()
         timings["encode"] = round(time.perf_counter() - begin, 3)
-    result = rendered.model_copy(update={"outputs": outputs, "timings_s": timings})
+    result = rendered.model_copy(
+        update={
+            "outputs": outputs,
+            "timings_s": timings,
+            "usage": rendered.usage + services.usage("EncodeSegment"),
+        }
+    )
     result_key = keys.segment_file(task_id, index, "result.json")
     put_document(storage, result_key, result)
     return EncodedSegment(task_id=task_id, index=index, frames=result.frames, result_key=result_key)

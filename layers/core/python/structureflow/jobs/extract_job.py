@@ -242,6 +242,7 @@ class _Extraction:
             display_max_px=meta.display_max_px,
             fallbacks=self._order.fallbacks,
             timings_s=self._timings_s,
+            usage=self._services.usage("Orchestrator"),
             created_at=order.created_at,
         )
 

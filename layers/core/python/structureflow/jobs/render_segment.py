@@ -79,7 +79,9 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
         with SegmentFiles(record, event.index, flows, (start, stop), services, folder) as files:
             outcome = render(segment, files.flows, guides, settings, files)
             files.finish()
-    result = _result(record, event, flows, outcome, time.perf_counter() - begin)
+    result = _result(record, event, flows, outcome, time.perf_counter() - begin).model_copy(
+        update={"usage": services.usage("RenderSegment")}
+    )
     put_document(services.storage, keys.work_file(event.task_id, event.index, "render.json"), result)
     services.count("SegmentsRendered", 1)
     if flows.fallbacks:

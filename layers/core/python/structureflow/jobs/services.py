@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final, Protocol
 
 from structureflow.jobs.inputs import Inputs
+from structureflow.models.cost import StepUsage
 from structureflow.storage.base import Storage
 
 #: Called as ``count(name, value)``; the names are listed in `METRICS`.
@@ -74,6 +75,7 @@ class Services:
         count: counts a metric.
         gpu: starts GPU tasks; None where the GPU part is not deployed.
         max_concurrent_segments: segments of one job that are rendered at the same time.
+        usage: tells what the call under way has used until now, as ``usage(step)``; empty where nobody measures.
     """
 
     storage: Storage
@@ -86,6 +88,7 @@ class Services:
     count: Counter
     gpu: GpuLauncher | None = None
     max_concurrent_segments: int = MAX_CONCURRENCY
+    usage: Callable[[str], tuple[StepUsage, ...]] = lambda _: ()
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

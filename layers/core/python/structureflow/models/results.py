@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from structureflow.models.cost import StepUsage
 from structureflow.models.job import ExtraOutput, JobRequest
 
 FlowSourceName = Literal["cache", "frames", "video"]
@@ -78,6 +79,7 @@ class JobRecord(Model):
     display_max_px: float = 0.0
     fallbacks: tuple[Fallback, ...] = ()
     timings_s: dict[str, float] = {}
+    usage: tuple[StepUsage, ...] = ()
     created_at: datetime
 
 
@@ -116,10 +118,11 @@ class SegmentResult(Model):
     extra_outputs: tuple[ExtraOutput, ...] = ()
     outputs: dict[str, OutputObject] = {}
     timings_s: dict[str, float] = {}
+    usage: tuple[StepUsage, ...] = ()
 
 
 class Manifest(Model):
-    """``manifest.json``: every output of a finished job."""
+    """``manifest.json``: every output of a finished job; `cost_usd` is an estimate by item."""
 
     task_id: str
     run_id: str
@@ -134,6 +137,7 @@ class Manifest(Model):
     segments: tuple[SegmentResult, ...]
     fallbacks: tuple[Fallback, ...]
     timings_s: dict[str, float]
+    cost_usd: dict[str, float] = {}
     created_at: datetime
     finished_at: datetime
 

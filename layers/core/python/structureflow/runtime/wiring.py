@@ -17,6 +17,7 @@ from structureflow.errors import SettingsError, StructureFlowError
 from structureflow.jobs.inputs import Inputs
 from structureflow.jobs.services import MAX_CONCURRENCY, GpuLauncher, Services
 from structureflow.runtime.events import event_subject
+from structureflow.runtime.meter import Meter
 from structureflow.runtime.settings import Settings
 from structureflow.storage.base import Storage
 from structureflow.storage.s3 import S3Settings, S3Storage
@@ -40,6 +41,12 @@ def logger() -> Logger:
 def metrics() -> Metrics:
     """Return the process's metrics, written as embedded metric format to the log."""
     return Metrics()
+
+
+@functools.cache
+def meter() -> Meter:
+    """Return what counts the time and the requests of the call under way."""
+    return Meter()
 
 
 @functools.cache
@@ -69,6 +76,7 @@ def services() -> Services:
         count=_count,
         gpu=_gpu(found),
         max_concurrent_segments=found.max_concurrent_segments or MAX_CONCURRENCY,
+        usage=lambda step: (meter().usage(step, found.memory_mb),),
     )
 
 
@@ -80,6 +88,7 @@ def instrumented(handler: _Handler) -> _Handler:
 
     @functools.wraps(handler)
     def wrapped(event: dict[str, Any], context: Any) -> Any:
+        meter().restart()
         subject = event_subject(event)
         logger().append_keys(**subject)
         try:
@@ -124,7 +133,7 @@ def _is_traced(environment: Mapping[str, str]) -> bool:
 @functools.cache
 def _bucket(name: str) -> Storage:
     found = settings()
-    return S3Storage(
+    storage = S3Storage(
         name,
         settings=S3Settings(
             endpoint_url=found.s3_endpoint_url,
@@ -132,6 +141,8 @@ def _bucket(name: str) -> Storage:
             addressing_style=found.s3_addressing_style,
         ),
     )
+    meter().watch(storage.client)
+    return storage
 
 
 def _web(found: Settings) -> Any:

@@ -1,0 +1,102 @@
+"""What a job costs on AWS, estimated from what its steps used, by one dated table of list prices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Architecture = Literal["x86_64", "arm64"]
+_DAYS_STORED: Final = 30
+
+
+class StepUsage(BaseModel):
+    """What one step used, by its own clock and count.
+
+    Attributes:
+        step: name of the function.
+        duration_s: from the event to the moment of writing this down; Lambda bills in milliseconds.
+        memory_mb: memory that the function is given, which is what it is billed for.
+        s3_writes: requests at the price of a PUT (PUT, COPY, POST, LIST), retries included.
+        s3_reads: requests at the price of a GET; deleting is free.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    step: str
+    duration_s: float
+    memory_mb: int
+    architecture: Architecture
+    s3_writes: int
+    s3_reads: int
+
+
+@dataclass(frozen=True, slots=True)
+class PriceTable:
+    """List prices in US dollars, without free tiers or discounts."""
+
+    region: str
+    as_of: str
+    lambda_gb_second_x86_64: float
+    lambda_gb_second_arm64: float
+    lambda_request: float
+    s3_write: float
+    s3_read: float
+    s3_gb_month: float
+    state_transition: float
+    #: S3 events are opt-in events of EventBridge: each object created or deleted in the bucket is one.
+    event: float
+
+    def gb_second(self, architecture: Architecture) -> float:
+        """Price of a GB-second of Lambda."""
+        return self.lambda_gb_second_arm64 if architecture == "arm64" else self.lambda_gb_second_x86_64
+
+
+#: From the price pages of AWS Lambda, Amazon S3, AWS Step Functions and Amazon EventBridge.
+PRICES: Final = PriceTable(
+    region="us-east-1",
+    as_of="2026-01",
+    lambda_gb_second_x86_64=0.0000166667,
+    lambda_gb_second_arm64=0.0000133334,
+    lambda_request=0.20 / 1_000_000,
+    s3_write=0.005 / 1_000,
+    s3_read=0.0004 / 1_000,
+    s3_gb_month=0.023,
+    state_transition=0.000025,
+    event=1.0 / 1_000_000,
+)
+
+
+def transitions_of(segments: int) -> int:
+    """Return the state transitions of a run without retries.
+
+    The start, PlanSegments, IsClaimed, the Map, AssembleJob; and in each segment RenderSegment, EncodeSegment.
+    """
+    return 5 + 2 * segments
+
+
+def estimate_cost(
+    usage: Iterable[StepUsage], *, transitions: int, stored_bytes: int, prices: PriceTable = PRICES
+) -> dict[str, float]:
+    """Estimate US dollars by item: each function, then requests, transitions, events, and a month of storage.
+
+    Args:
+        usage: of every call of a function.
+        transitions: of the state machine.
+        stored_bytes: that stay in the bucket.
+        prices: the table.
+    """
+    used = tuple(usage)
+    items: dict[str, float] = {}
+    for one in used:
+        seconds = one.duration_s * one.memory_mb / 1024 * prices.gb_second(one.architecture)
+        name = f"Lambda {one.step}"
+        items[name] = items.get(name, 0.0) + seconds + prices.lambda_request
+    writes = sum(one.s3_writes for one in used)
+    items["S3 requests"] = writes * prices.s3_write + sum(one.s3_reads for one in used) * prices.s3_read
+    items["Step Functions transitions"] = transitions * prices.state_transition
+    items["EventBridge events"] = writes * prices.event
+    items[f"S3 storage for {_DAYS_STORED} days"] = stored_bytes / 1e9 * prices.s3_gb_month
+    return items
