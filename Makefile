@@ -54,6 +54,16 @@ sam-build: $(READY) ## build what sam deploy deploys: make sam-build [ARCHITECTU
 sam-local: $(READY) ## run every function in Lambda's container on its golden event (needs Docker)
 	@$(BIN)/python -m structureflow_local.sam local
 
+.PHONY: audit
+audit: .venv-audit/.ready ## check the template for security findings (checkov; its exceptions are in .checkov.yaml)
+	@.venv-audit/bin/checkov --config-file .checkov.yaml --file template.yaml
+
+.venv-audit/.ready: requirements/audit.txt
+	@rm -rf .venv-audit
+	@$(PYTHON) -m venv .venv-audit
+	@.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/audit.txt
+	@touch $@
+
 .PHONY: clean
 clean: ## remove what make made
-	rm -rf $(VENV) .aws-sam .structureflow out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-audit .aws-sam .structureflow out .mypy_cache .ruff_cache .pytest_cache .hypothesis

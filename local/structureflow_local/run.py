@@ -18,6 +18,7 @@ from structureflow.storage.base import Storage
 from structureflow.storage.s3 import S3Settings, S3Storage
 from structureflow_local.client import JobClient, PreparedJob
 from structureflow_local.cloud import LocalCloud
+from structureflow_local.costs import cost_table, measured_cost
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "template.yaml"
 BUCKET = "DataBucket"
@@ -48,7 +49,11 @@ def run_job(
         progress.say("fetch", str(target))
         files = client.fetch(job.task_id, target)
         cloud.wait_idle(60)
+        cost = measured_cost(cloud, stored_bytes=sum(path.stat().st_size for path in files))
     progress.say("end", f"job {job.task_id} is {status.state}")
+    if status.state == "done":
+        console.print()
+        console.print(cost_table(cost))
     return status, files
 
 
