@@ -166,6 +166,10 @@ class EngineUnavailableError(StructureFlowError, RuntimeError):
     """The requested flow engine cannot run here."""
 
 
+class ModelWeightsError(EngineUnavailableError):
+    """The weights of an engine's model are missing, have another checksum, or are another model's."""
+
+
 class GpuUnavailableError(EngineUnavailableError):
     """The GPU task cannot be started: no capacity, refused, or not deployed; the message says which."""
 
