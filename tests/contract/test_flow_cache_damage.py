@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import tracemalloc
@@ -372,6 +373,40 @@ def test_requests_are_one_for_the_tail_and_one_per_range() -> None:
     archive.read("backward", 0, 10)
     assert archive.requests == len(reader.log) == 3
     assert reader.log[1][2] < len(stored) / 2 * 11 / 60
+
+
+def test_an_expected_range_is_fetched_once_per_direction_and_its_checksums_hold() -> None:
+    flows = np.random.default_rng(0).normal(0, 5, (120, 48, 64, 2))
+    stored = archive_bytes(flows, -flows)
+    reader = BytesReader({"a": stored})
+    archive = open_flow_archive(reader, "a")
+    archive.expect(10, 40)
+    for start in (30, 10, 20):
+        archive.read("forward", start, start + 4)
+        archive.read("backward", start, start + 4)
+    assert len(reader.log) == 3
+    archive.read("forward", 38, 42)
+    assert len(reader.log) == 4, "what goes beyond the range is read as it is asked for"
+    with pytest.raises(FlowError):
+        archive.expect(100, 121)
+    damaged = bytearray(stored)
+    damaged[len(stored) // 8] ^= 1  # a forward flow before the 40th
+    archive = open_flow_archive(BytesReader({"a": bytes(damaged)}), "a")
+    archive.expect(0, 40)
+    with pytest.raises(FlowCacheCorruptError, match="CRC-32"):
+        list(map(functools.partial(archive.read, "forward"), range(40), range(1, 41)))
+
+
+def test_an_expected_range_that_is_too_long_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    flows = np.random.default_rng(0).normal(0, 5, (120, 48, 64, 2))
+    reader = BytesReader({"a": archive_bytes(flows)})
+    monkeypatch.setattr("structureflow.flow.cache.MAX_EXPECTED_BYTES", 100_000)
+    archive = open_flow_archive(reader, "a")
+    archive.expect(0, 60)
+    for start in (0, 4, 8):
+        archive.read("forward", start, start + 4)
+    assert len(reader.log) == 4
+    assert max(size for _, _, size in reader.log[1:]) < 100_000
 
 
 def test_a_small_archive_is_read_with_one_request() -> None:

@@ -63,6 +63,21 @@ def test_reads_join_to_the_whole(flows: NDArray[np.float32], data: st.DataObject
     assert np.concatenate(parts).tobytes() == whole.tobytes()
 
 
+@given(flow_sequences(), st.data())
+@settings(max_examples=60)
+def test_pieces_of_an_expected_range_are_the_same_flows(flows: NDArray[np.float32], data: st.DataObject) -> None:
+    stored = archive_bytes(flows, -flows)
+    plain, ahead = (open_flow_archive(BytesReader({"a": stored}), "a") for _ in range(2))
+    total = len(flows)
+    first = data.draw(st.integers(0, total - 1))
+    ahead.expect(first, data.draw(st.integers(first + 1, total)))
+    for _ in range(3):
+        start = data.draw(st.integers(0, total - 1))
+        stop = data.draw(st.integers(start + 1, total))
+        for direction in ("forward", "backward"):
+            assert ahead.read(direction, start, stop).tobytes() == plain.read(direction, start, stop).tobytes()
+
+
 @given(flow_sequences(max_flows=4))
 @settings(max_examples=60)
 def test_other_readers_agree_that_it_is_a_sound_archive(flows: NDArray[np.float32]) -> None:

@@ -69,6 +69,7 @@ from structureflow.storage.base import ByteRange, ObjectInfo, StoredObject, Suff
 
 __all__ = [
     "FORMAT_VERSION",
+    "MAX_EXPECTED_BYTES",
     "MAX_VECTOR_PX",
     "TAIL_BYTES",
     "ArrayFlows",
@@ -92,6 +93,8 @@ TAIL_BYTES: Final = 192 * 1024
 _ISAL_ERROR = cast("type[Exception]", igzip_lib.IsalError)
 _MEMBERS: Final[dict[Direction, str]] = {"forward": "flows", "backward": "flows_backward"}
 _PLAIN_CHUNK_BYTES: Final = 8 * 1024 * 1024
+#: `FlowArchive.expect` holds no more of an archive's compressed bytes than this, per direction.
+MAX_EXPECTED_BYTES: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +305,17 @@ class FlowArchive:
         """Requests sent to the store so far."""
         return self._source.requests
 
+    def expect(self, start: int, stop: int) -> None:
+        """Say that flows `start` (inclusive) to `stop` (exclusive) will be read, in pieces and in any order.
+
+        A seekable archive then asks once per direction for the compressed bytes of them all, at the first read,
+        and keeps them (until the next call) if they are no more than `MAX_EXPECTED_BYTES`. Plain archives ignore it.
+
+        Raises:
+            FlowError: the range is not inside ``0 <= start < stop <= total_flows``.
+        """
+        check_range(self.meta, "forward", start, stop)
+
     def read(self, direction: Direction, start: int, stop: int) -> NDArray[np.float16]:
         """Read flows `start` (inclusive) to `stop` (exclusive), with at most one request if seekable.
 
@@ -351,6 +365,9 @@ class _SeekableArchive(FlowArchive):
     def __init__(self, source: _Source, members: dict[str, ZipMember], limits: FlowLimits, workers: int) -> None:
         super().__init__(source, members, limits)
         self._workers = max(1, workers)
+        self._expected: tuple[int, int] | None = None
+        self._held: dict[Direction, memoryview] = {}
+        self._hold_locks: dict[Direction, threading.Lock] = {name: threading.Lock() for name in _MEMBERS}
         version = _integer(self._metadata({"format_version"}), "format_version", source)
         if version != FORMAT_VERSION:
             raise FlowCacheVersionError(
@@ -399,10 +416,29 @@ class _SeekableArchive(FlowArchive):
             raise self._source.broken(f"the offsets of {name} do not rise from its start to its end")
         return offsets, crcs
 
+    def expect(self, start: int, stop: int) -> None:
+        super().expect(start, stop)
+        self._expected = (start, stop)
+        self._held = {}
+
+    def _compressed(self, direction: Direction, start: int, stop: int) -> memoryview:
+        """Return the compressed bytes of flows `start` (inclusive) to `stop` (exclusive)."""
+        offsets, _ = self._tables[direction]
+        base, end = int(offsets[start]), int(offsets[stop])
+        if self._expected is None or not self._expected[0] <= start < stop <= self._expected[1]:
+            return self._source.read(base, end)
+        first, last = (int(offsets[index]) for index in self._expected)
+        if last - first > MAX_EXPECTED_BYTES:
+            return self._source.read(base, end)
+        with self._hold_locks[direction]:
+            if direction not in self._held:
+                self._held[direction] = self._source.read(first, last)
+            return self._held[direction][base - first : end - first]
+
     def _read(self, direction: Direction, start: int, stop: int) -> NDArray[np.float16]:
         offsets, crcs = self._tables[direction]
         base = int(offsets[start])
-        data = self._source.read(base, int(offsets[stop]))
+        data = self._compressed(direction, start, stop)
         meta = self._meta
         flows = np.empty((stop - start, meta.height, meta.width, 2), np.float16)
 

@@ -22,7 +22,7 @@ from structureflow.errors import (
     StorageError,
     TransientError,
 )
-from structureflow.flow.cache import ArrayFlows, open_flow_archive
+from structureflow.flow.cache import ArrayFlows, FlowArchive, open_flow_archive
 from structureflow.flow.extract import ExtractionPlan, extract_from_frames, plan_extraction
 from structureflow.flow.fields import Direction, FlowMeta, FlowSource
 from structureflow.frames.cache import FrameCache
@@ -84,6 +84,11 @@ class SegmentFlows:
         self._flows = self._open_first()
         self.meta = self._flows.meta
         self._grid = self.meta.height, self.meta.width
+
+    def expect(self, start: int, stop: int) -> None:
+        """Say that flows `start` (inclusive) to `stop` (exclusive) will be read; see `FlowArchive.expect`."""
+        if isinstance(self._flows, FlowArchive) and start < stop:
+            self._flows.expect(start, stop)
 
     def read(self, direction: Direction, start: int, stop: int) -> NDArray[np.float16]:
         """Read flows `start` (inclusive) to `stop` (exclusive); see `FlowSource.read`."""
