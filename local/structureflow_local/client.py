@@ -192,11 +192,14 @@ def clear_fetched(target: Path) -> None:
     """Remove the files of an earlier `JobClient.fetch` from `target`; create it if need be.
 
     Raises:
-        InvalidRequestError: it is no folder, or holds files but none that a job leaves.
+        InvalidRequestError: it is no folder, cannot be made, or holds files but none that a job leaves.
     """
     if target.exists() and not target.is_dir():
         raise InvalidRequestError(f"{target}: expected a folder, got a file")
-    target.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidRequestError(f"{target}: the folder cannot be made: {error.strerror}") from error
     if not any(target.iterdir()):
         return
     if not (target / "status.json").is_file():

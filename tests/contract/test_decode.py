@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from structureflow.errors import (
     VideoTooShortError,
 )
 from structureflow.media.decode import DecodeLimits, VideoReader, read_video_range
+from structureflow.testing.videos import pan_frames, write_clip
 
 
 def _solid(count: int, height: int = 48, width: int = 64) -> list[NDArray[np.uint8]]:
@@ -194,3 +197,29 @@ def test_a_truncated_stream_without_a_count_is_an_error(tmp_path: Path) -> None:
         assert reader.info.frames == 40
         with pytest.raises(CorruptMediaError, match="promises 40 frames"):
             list(reader)
+
+
+def test_decoders_do_not_talk_to_the_console(tmp_path: Path) -> None:
+    """What is wrong is said once, by the error: FFmpeg's and OpenCV's own lines stay off the standard streams."""
+    whole = write_clip(tmp_path / "whole.mp4", pan_frames(20, 64, 96, dx=2, dy=0)).read_bytes()
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2 : len(whole) // 2 + 200] = bytes(range(200))
+    (tmp_path / "damaged.mp4").write_bytes(damaged)
+    (tmp_path / "text.mp4").write_bytes(b"no video")
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from structureflow.errors import MediaError\n"
+        "from structureflow.media.decode import VideoReader\n"
+        "for name in sys.argv[1:]:\n"
+        "    try:\n"
+        "        with VideoReader(Path(name)) as reader: print(sum(1 for _ in reader))\n"
+        "    except MediaError as error: print(error.code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "text.mp4", tmp_path / "damaged.mp4"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("NotAVideoError\n")
+    assert done.stderr == ""

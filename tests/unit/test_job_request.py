@@ -130,3 +130,19 @@ def test_not_an_object(data: bytes) -> None:
 def test_the_task_id_must_be_the_folder() -> None:
     with pytest.raises(InvalidRequestError, match="expected 'other', the folder"):
         JobRequest.parse_json(json.dumps(document()).encode(), expected_task_id="other")
+
+
+def test_a_bad_segment_is_told_once_and_without_its_followers() -> None:
+    """Pydantic adds that the list is too short when an item of it is bad: nobody asked for that."""
+    overlapping = [{"at": [0, 4], "image": "a"}, {"at": 4, "image": "b"}]
+    with pytest.raises(InvalidRequestError) as caught:
+        JobRequest.parse(document(segments=[{"frames": 9, "guides": overlapping}]))
+    assert caught.value.message == "segments.0: guides at (0, 4) and 4 overlap"
+    with pytest.raises(InvalidRequestError, match=r"^segments: .*at least 1 item"):
+        JobRequest.parse(document(segments=[]))
+
+
+def test_a_field_is_named_once() -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        JobRequest.parse(document(task_id="../x"))
+    assert caught.value.message.startswith("task_id: expected 1 to 128 characters")

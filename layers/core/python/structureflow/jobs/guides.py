@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from structureflow.errors import GuidanceError
+from structureflow.errors import GuidanceError, MediaError
 from structureflow.guide.images import fit, load_guide_image
 from structureflow.jobs.services import Services
 from structureflow.media.decode import DecodeLimits, VideoReader
@@ -47,18 +47,23 @@ class FittedGuides:
 
         Raises:
             GuidanceError: the video ends before that.
+            MediaError: it is no video, is damaged or beyond the limits; the message names the reference.
         """
-        path = self._folder / f"guide-{hashlib.sha256(reference.encode()).hexdigest()[:16]}"
+        path = self._folder / hashlib.sha256(reference.encode()).hexdigest()[:16] / "guide_video"
         if not path.exists():
+            path.parent.mkdir(exist_ok=True)
             self._services.inputs.fetch(reference, path)
         limits = DecodeLimits(max_frames=self._services.max_video_frames, min_frames=1)
-        with VideoReader(path, limits) as reader:
-            given = reader.skip(first)
-            for frame in reader:
-                if given == first + count:
-                    return
-                given += 1
-                yield fit(frame.image, self._height, self._width)
+        try:
+            with VideoReader(path, limits) as reader:
+                given = reader.skip(first)
+                for frame in reader:
+                    if given == first + count:
+                        return
+                    given += 1
+                    yield fit(frame.image, self._height, self._width)
+        except MediaError as error:
+            raise error.within(reference) from error
         if given < first + count:
             raise GuidanceError(
                 f"guide video {reference}: expected frames {first} to {first + count - 1}, but it has {given}"

@@ -31,6 +31,7 @@ from structureflow.errors import (
 #: Demuxers of single-file videos; none of them opens a second file (no playlists, no image sequences).
 _FORMATS: Final = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,gif,ogg,asf,ivf,nut,yuv4mpegpipe,h264,hevc,m4v,mxf"
 _CAPTURE_OPTIONS: Final = f"protocol_whitelist;file|format_whitelist;{_FORMATS}"
+_FFMPEG_QUIET: Final = "-8"
 _MAX_FPS: Final = 1000.0
 _configure_lock = threading.Lock()
 _configured = False
@@ -241,6 +242,9 @@ def _configure() -> None:
     with _configure_lock:
         if not _configured:
             os.putenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", _CAPTURE_OPTIONS)
+            # What a decoder finds wrong is told once, as a typed error, not line by line on the console.
+            os.putenv("OPENCV_FFMPEG_LOGLEVEL", _FFMPEG_QUIET)
+            cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
             _configured = True
 
 

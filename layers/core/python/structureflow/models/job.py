@@ -229,7 +229,7 @@ class JobRequest(_Model):
         try:
             return cls.model_validate(document)
         except ValidationError as error:
-            problems = [_describe(problem) for problem in error.errors(include_url=False)]
+            problems = [_describe(problem) for problem in _causes(error.errors(include_url=False))]
             raise InvalidRequestError("; ".join(problems[:20]), problems=problems[:20]) from error
 
     def to_document(self) -> dict[str, Any]:
@@ -261,11 +261,24 @@ class _Shorthand(_Model):
         return segments
 
 
+def _causes(problems: list[Any]) -> list[Any]:
+    """Drop what only follows from another problem: a list counts as too short when one of its items is bad."""
+    return [
+        problem
+        for problem in problems
+        if problem["type"] != "too_short"
+        or not any(
+            len(other["loc"]) > len(problem["loc"]) and other["loc"][: len(problem["loc"])] == problem["loc"]
+            for other in problems
+        )
+    ]
+
+
 def _describe(problem: Any) -> str:
     path = ".".join(str(part) for part in problem["loc"]) or "request"
     if problem["type"] == "extra_forbidden":
         return f"{path}: unknown field"
-    message = str(problem["msg"]).removeprefix("Value error, ")
+    message = str(problem["msg"]).removeprefix("Value error, ").removeprefix(f"{path}: ")
     got = problem.get("input")
     if problem["type"] in ("missing", "value_error"):
         return f"{path}: {message}"
