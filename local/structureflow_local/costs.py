@@ -44,8 +44,8 @@ def measured_cost(cloud: LocalCloud, *, stored_bytes: int) -> dict[str, float]:
 
 def cost_table(cost: dict[str, float]) -> Table:
     """Lay an estimate out for the console."""
-    title = f"Estimated cost on AWS ({PRICES.region}, list prices of {PRICES.as_of}, durations of this machine)"
-    table = Table(title=title, title_justify="left", show_footer=True)
+    said = f"list prices of {PRICES.as_of} in {PRICES.region}, durations of this machine"
+    table = Table(title="Cost on AWS, estimated", caption=said, title_justify="left", show_footer=True)
     table.add_column("item", footer="sum")
     table.add_column("US dollars", justify="right", footer=f"{sum(cost.values()):.6f}")
     for item, usd in cost.items():
