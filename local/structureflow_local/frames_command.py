@@ -56,6 +56,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     overlays.add_argument("--stage", choices=STAGES, help="only those of this stage (needs --job)")
     overlays.add_argument("--out", type=Path, metavar="DIR", help="write them as DIR/JOB/STAGE/FRAME_NAME.png")
 
+    for command in (cache, show, get, clear, rebuild, adopt, overlays):
+        _add_place(command)
+
+
+def _add_place(command: argparse.ArgumentParser) -> None:
+    """Take behind a command, too, where the frames are; left unset unless given, so that what stood before holds."""
+    command.add_argument("--bucket", default=argparse.SUPPRESS, help="data bucket (default: $DATA_BUCKET)")
+    command.add_argument(
+        "--endpoint-url",
+        default=argparse.SUPPRESS,
+        help="endpoint of an S3-compatible store (default: $AWS_ENDPOINT_URL_S3)",
+    )
+    command.add_argument(
+        "--folder", type=Path, default=argparse.SUPPRESS, metavar="DIR", help="a local folder instead of a bucket"
+    )
+
 
 def run(args: argparse.Namespace, storage: Storage) -> int:
     """Run a command below ``frames`` on `storage`; print what was done, and return the exit code."""

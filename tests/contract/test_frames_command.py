@@ -27,6 +27,7 @@ from structureflow.storage.local import LocalStorage
 from structureflow.testing.frames import make_frames
 from structureflow.testing.videos import pan_frames, write_clip
 from structureflow_local import frames_command
+from structureflow_local.cli import build_parser, main
 
 
 @pytest.fixture
@@ -100,6 +101,20 @@ def test_list_of_timelines(storage: LocalStorage, capsys: pytest.CaptureFixture[
     assert next(line for line in lines if line["timeline"] == "a")["frames"] == 3
     assert frames(storage, "list", "a", "--json") == 0
     assert json.loads(capsys.readouterr().out.splitlines()[2])["sequence"] == 2
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_where_the_frames_are_may_stand_before_the_command_or_behind_it(
+    storage: LocalStorage, tmp_path: Path, capsys: pytest.CaptureFixture[str], behind: bool
+) -> None:
+    FrameCache(storage).cache_frames("t", make_frames(2))
+    place = ["--folder", str(tmp_path / "store")]
+    words = ["list", "t", *place] if behind else [*place, "list", "t"]
+    assert main(["frames", *words]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    bucket = ["--bucket", "b", "--endpoint-url", "http://127.0.0.1:9"]
+    args = build_parser().parse_args(["frames", *([] if behind else bucket), "list", *(bucket if behind else [])])
+    assert (args.bucket, args.endpoint_url, args.folder) == ("b", "http://127.0.0.1:9", None)
 
 
 def test_adopt(storage: LocalStorage) -> None:

@@ -26,8 +26,9 @@ def commands() -> list[list[str]]:
     for page in PAGES:
         for block in blocks("bash", page.read_text()):
             for line in block.replace("\\\n", " ").splitlines():
-                found += [shlex.split(part, comments=True) for part in line.split("&&")]
-    return [command for command in found if command]
+                found += [shlex.split(part.rstrip(" &"), comments=True) for part in line.split("&&")]
+    # of the environment or on the path, it is the same command
+    return [[command[0].removeprefix(".venv/bin/"), *command[1:]] for command in found if command]
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if c[0] == "make"], ids=" ".join)
