@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -32,6 +33,7 @@ REPO = Path(__file__).resolve().parents[2]
 TEMPLATE: dict[str, Any] = yaml_parse((REPO / "template.yaml").read_text())
 FUNCTIONS = tuple(name for name, body in TEMPLATE["Resources"].items() if body["Type"] == "AWS::Serverless::Function")
 BUCKET = "DataBucket"
+GPU = {"EnableGpu": "true", "GpuImageUri": "raft:test", "GpuVpcId": "vpc-1", "GpuSubnetIds": "subnet-1"}
 
 #: The places of the bucket, said here a second time on purpose: a key that fits none is a layout nobody allowed.
 PLACES = {
@@ -44,8 +46,9 @@ PLACES = {
     "jobs/*/manifest.json": r"jobs/[^/]+/manifest\.json",
     "jobs/*/report.html": r"jobs/[^/]+/report\.html",
     "jobs/*/segments/*": r"jobs/[^/]+/segments/\d{3}/[^/]+",
-    "work/*/preview.json": r"work/[^/.][^/]*/\d{3}/preview\.json",
-    "work/*": r"work/[^/.][^/]*/\d{3}/[^/]+",
+    "work/.gpu/*": r"work/\.gpu/[0-9a-f]+\.json",
+    "work/*/*/preview.json": r"work/[^/.][^/]*/\d{3}/preview\.json",
+    "work/*/*/*": r"work/[^/.][^/]*/\d{3}/[^/]+",
     "cache/flows/*.npz": r"cache/flows/[0-9a-f]+\.npz",
     "cache/timelines/*/frames/*": r"cache/timelines/[^/]+/frames/\d{6}\.jpg",
     "cache/timelines/*/manifest.json": r"cache/timelines/[^/]+/manifest\.json",
@@ -62,7 +65,8 @@ _ONE_RULE = "one pattern for hand-over objects; which of them exist depends on t
 SPARE = {
     ("OrchestratorFunction", "s3:GetObject", "*"): _ANY_INPUT,
     ("RenderSegmentFunction", "s3:GetObject", "*"): _ANY_INPUT,
-    ("EncodeSegmentFunction", "s3:GetObject", "work/*/preview.json"): _ONE_RULE,
+    ("SettleGpuFunction", "s3:GetObject", "*"): _ANY_INPUT,
+    ("EncodeSegmentFunction", "s3:GetObject", "work/*/*/preview.json"): _ONE_RULE,
     ("RebuildTimelineFunction", "s3:GetObject", "cache/timelines/*/frames/*"): (
         "frames that another writer left at the same moment are compared"
     ),
@@ -223,15 +227,38 @@ def look_at_everything(run: Run) -> None:
     assert run.ask("/timelines/reel/frames")[0] == 404
 
 
+def lose_a_task(run: Run) -> None:
+    """Order flows from a GPU task that dies; look for overdue ones."""
+    run.storage.put(keys.timeline_frame("reel", 999_999), b"left over")
+    assert run.job("gpu", engine="raft") == "done"
+    assert run.record("gpu").engine == "dis"
+    overdue = json.loads((REPO / "events/settle_gpu/look_for_overdue.json").read_text())
+    assert run.invoke("settle_gpu", **overdue).error is None
+
+
 @pytest.fixture(scope="module")
 def calls(tmp_path_factory: pytest.TempPathFactory) -> list[Call]:
     """Every S3 request of every kind of job, the bucket under its logical id."""
+    folder = tmp_path_factory.mktemp("inputs")
     with LocalCloud(REPO / "template.yaml") as cloud:
-        run = Run(cloud, tmp_path_factory.mktemp("inputs"))
+        run = Run(cloud, folder)
         run_everything(run)
         look_at_everything(run)
-        name = cloud.bucket(BUCKET)
-        found = [call for call in cloud.calls if call.service == "s3" and call.bucket == name and not is_probe(call)]
+        found = calls_of(cloud)
+    dying = {"RaftTaskDefinition": [sys.executable, "-c", "raise SystemExit(3)"]}
+    with LocalCloud(REPO / "template.yaml", parameters=GPU, task_commands=dying) as cloud:
+        lose_a_task(Run(cloud, folder))
+        found += calls_of(cloud)
+    with LocalCloud(REPO / "template.yaml", parameters=GPU) as cloud:
+        assert Run(cloud, folder).job("gpu", engine="raft") == "done", "without capacity"
+        found += calls_of(cloud)
+    return found
+
+
+def calls_of(cloud: LocalCloud) -> list[Call]:
+    """The requests to the data bucket so far, the bucket under its logical id."""
+    name = cloud.bucket(BUCKET)
+    found = [call for call in cloud.calls if call.service == "s3" and call.bucket == name and not is_probe(call)]
     return [dataclasses.replace(call, bucket=BUCKET) for call in found]
 
 
