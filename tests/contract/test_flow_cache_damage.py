@@ -397,16 +397,23 @@ def test_an_expected_range_is_fetched_once_per_direction_and_its_checksums_hold(
         list(map(functools.partial(archive.read, "forward"), range(40), range(1, 41)))
 
 
-def test_an_expected_range_that_is_too_long_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_expected_range_is_fetched_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     flows = np.random.default_rng(0).normal(0, 5, (120, 48, 64, 2))
     reader = BytesReader({"a": archive_bytes(flows)})
-    monkeypatch.setattr("structureflow.flow.cache.MAX_EXPECTED_BYTES", 100_000)
+    monkeypatch.setattr("structureflow.flow.cache.WINDOW_BYTES", 100_000)
     archive = open_flow_archive(reader, "a")
     archive.expect(0, 60)
-    for start in (0, 4, 8):
-        archive.read("forward", start, start + 4)
-    assert len(reader.log) == 4
-    assert max(size for _, _, size in reader.log[1:]) < 100_000
+    expected = open_flow_archive(BytesReader(reader.objects), "a").read("forward", 0, 60)
+    for start in (*range(59), *range(58, -1, -1)):
+        assert (archive.read("forward", start, start + 2) == expected[start : start + 2]).all()
+    sizes = [size for _, _, size in reader.log[1:]]
+    windows = -(-60 * 9_000 // 100_000)
+    assert max(sizes) <= 100_000
+    # there and back, but for the two windows held at the turn
+    assert windows <= len(sizes) <= 3 * windows
+    before = len(reader.log)
+    assert (archive.read("forward", 0, 60) == expected).all()
+    assert len(reader.log) == before + 1, "longer than two windows: one request, as without them"
 
 
 def test_a_small_archive_is_read_with_one_request() -> None:

@@ -23,6 +23,7 @@ one checksum for all flows, and no way to start in the middle.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import json
 import math
@@ -69,9 +70,9 @@ from structureflow.storage.base import ByteRange, ObjectInfo, StoredObject, Suff
 
 __all__ = [
     "FORMAT_VERSION",
-    "MAX_EXPECTED_BYTES",
     "MAX_VECTOR_PX",
     "TAIL_BYTES",
+    "WINDOW_BYTES",
     "ArrayFlows",
     "FileReader",
     "FlowArchive",
@@ -93,8 +94,8 @@ TAIL_BYTES: Final = 192 * 1024
 _ISAL_ERROR = cast("type[Exception]", igzip_lib.IsalError)
 _MEMBERS: Final[dict[Direction, str]] = {"forward": "flows", "backward": "flows_backward"}
 _PLAIN_CHUNK_BYTES: Final = 8 * 1024 * 1024
-#: `FlowArchive.expect` holds no more of an archive's compressed bytes than this, per direction.
-MAX_EXPECTED_BYTES: Final = 16 * 1024 * 1024
+#: `FlowArchive.expect` asks for so many compressed bytes at once, and holds up to two such windows per direction.
+WINDOW_BYTES: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,8 +309,9 @@ class FlowArchive:
     def expect(self, start: int, stop: int) -> None:
         """Say that flows `start` (inclusive) to `stop` (exclusive) will be read, in pieces and in any order.
 
-        A seekable archive then asks once per direction for the compressed bytes of them all, at the first read,
-        and keeps them (until the next call) if they are no more than `MAX_EXPECTED_BYTES`. Plain archives ignore it.
+        A seekable archive then asks for their compressed bytes in windows of `WINDOW_BYTES` (most often one), each
+        when its first flow is read: flows far apart cost no request each, for in the time of a request S3 sends
+        some 10 MB. Plain archives ignore it.
 
         Raises:
             FlowError: the range is not inside ``0 <= start < stop <= total_flows``.
@@ -365,9 +367,7 @@ class _SeekableArchive(FlowArchive):
     def __init__(self, source: _Source, members: dict[str, ZipMember], limits: FlowLimits, workers: int) -> None:
         super().__init__(source, members, limits)
         self._workers = max(1, workers)
-        self._expected: tuple[int, int] | None = None
-        self._held: dict[Direction, memoryview] = {}
-        self._hold_locks: dict[Direction, threading.Lock] = {name: threading.Lock() for name in _MEMBERS}
+        self._windows: dict[Direction, _Windows] = {}
         version = _integer(self._metadata({"format_version"}), "format_version", source)
         if version != FORMAT_VERSION:
             raise FlowCacheVersionError(
@@ -418,22 +418,14 @@ class _SeekableArchive(FlowArchive):
 
     def expect(self, start: int, stop: int) -> None:
         super().expect(start, stop)
-        self._expected = (start, stop)
-        self._held = {}
+        self._windows = {direction: _Windows(offsets, start, stop) for direction, (offsets, _) in self._tables.items()}
 
-    def _compressed(self, direction: Direction, start: int, stop: int) -> memoryview:
+    def _compressed(self, direction: Direction, start: int, stop: int) -> bytes | memoryview:
         """Return the compressed bytes of flows `start` (inclusive) to `stop` (exclusive)."""
         offsets, _ = self._tables[direction]
-        base, end = int(offsets[start]), int(offsets[stop])
-        if self._expected is None or not self._expected[0] <= start < stop <= self._expected[1]:
-            return self._source.read(base, end)
-        first, last = (int(offsets[index]) for index in self._expected)
-        if last - first > MAX_EXPECTED_BYTES:
-            return self._source.read(base, end)
-        with self._hold_locks[direction]:
-            if direction not in self._held:
-                self._held[direction] = self._source.read(first, last)
-            return self._held[direction][base - first : end - first]
+        windows = self._windows.get(direction)
+        held = None if windows is None else windows.bytes_of(start, stop, self._source)
+        return self._source.read(int(offsets[start]), int(offsets[stop])) if held is None else held
 
     def _read(self, direction: Direction, start: int, stop: int) -> NDArray[np.float16]:
         offsets, crcs = self._tables[direction]
@@ -464,6 +456,45 @@ class _SeekableArchive(FlowArchive):
                 for _ in pool.map(inflate, range(count)):
                     pass
         return flows
+
+
+class _Windows:
+    """The compressed bytes of one direction's expected flows, asked for in windows that lie end to end."""
+
+    def __init__(self, offsets: NDArray[np.int64], start: int, stop: int) -> None:
+        """Cover flows `start` (inclusive) to `stop` (exclusive); flow i is the bytes `offsets` [i] to [i + 1]."""
+        self._offsets = offsets
+        self._edges = [start]
+        while self._edges[-1] < stop:
+            within = int(np.searchsorted(offsets, offsets[self._edges[-1]] + WINDOW_BYTES, side="right")) - 1
+            self._edges.append(min(max(within, self._edges[-1] + 1), stop))
+        self._held: dict[int, memoryview] = {}
+        self._lock = threading.Lock()
+
+    def bytes_of(self, start: int, stop: int, source: _Source) -> bytes | memoryview | None:
+        """Return the bytes of flows `start` (inclusive) to `stop` (exclusive); None if windows are no help there."""
+        if not self._edges[0] <= start < stop <= self._edges[-1]:
+            return None
+        first, last = bisect.bisect_right(self._edges, start) - 1, bisect.bisect_left(self._edges, stop) - 1
+        if last - first > 1:
+            return None
+        with self._lock:
+            parts = [self._part(number, start, stop, source) for number in range(first, last + 1)]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _part(self, number: int, start: int, stop: int, source: _Source) -> memoryview:
+        edges, offsets = self._edges, self._offsets
+        base = int(offsets[edges[number]])
+        # Taken out and put in again: the first of the dictionary is the one used longest ago.
+        window = self._held.pop(number, None)
+        if window is None:
+            window = source.read(base, int(offsets[edges[number + 1]]))
+            while len(self._held) > 1:
+                del self._held[next(iter(self._held))]
+        self._held[number] = window
+        return window[
+            int(offsets[max(start, edges[number])]) - base : int(offsets[min(stop, edges[number + 1])]) - base
+        ]
 
 
 class _PlainArchive(FlowArchive):
