@@ -21,6 +21,17 @@ _TRANSFERS = 8
 _POLL_S = 0.1
 #: Parts of a job's folder that a user put there, or that only the system reads.
 _NOT_FETCHED = ("inputs/", "runs/")
+#: What a job leaves in its folder, as patterns; nothing else is ever removed from a user's.
+_LEFT_BY_A_JOB = (
+    "request.json",
+    "job.json",
+    "status.json",
+    "manifest.json",
+    "report.html",
+    "structure_flows_*.npz",
+    "segments/[0-9]*/*.mp4",
+    "segments/[0-9]*/result.json",
+)
 
 
 @dataclass(frozen=True)
@@ -156,8 +167,10 @@ class JobClient:
             if not info.key.removeprefix(prefix).startswith(_NOT_FETCHED):
                 yield info
 
-    def fetch(self, task_id: str, target: Path) -> list[Path]:
+    def fetch(self, task_id: str, target: Path, *, cleared: bool = False) -> list[Path]:
         """Download a job's folder into `target`, replacing what an earlier job left there.
+
+        With `cleared`, the caller has called `clear_fetched` already, and `target` may hold files of the user's.
 
         Raises:
             JobStateError: nothing is known of the job.
@@ -167,7 +180,8 @@ class JobClient:
         found = list(self.outputs(task_id))
         if not found:
             raise JobStateError(f"job {task_id}: nothing at {self._storage.uri}/{prefix}")
-        clear_fetched(target)
+        if not cleared:
+            clear_fetched(target)
 
         def fetch_one(info: ObjectInfo) -> Path:
             path = target / info.key.removeprefix(prefix)
@@ -204,6 +218,11 @@ def clear_fetched(target: Path) -> None:
         return
     if not (target / "status.json").is_file():
         raise InvalidRequestError(f"{target}: expected an empty folder or one of an earlier job")
-    for pattern in ("*.json", "report.html", "structure_flows_*.npz", "segments/*/*"):
+    for pattern in _LEFT_BY_A_JOB:
         for path in target.glob(pattern):
             path.unlink()
+    # Empty folders would look like somebody else's at the next call.
+    for pattern in ("segments/*", "segments"):
+        for folder in target.glob(pattern):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()

@@ -27,7 +27,7 @@ BUCKET = "DataBucket"
 def run_job(
     job: PreparedJob, target: Path, *, store: Path | None, timeout_s: float, console: Console
 ) -> tuple[JobStatus, list[Path]]:
-    """Run `job` on a local cloud of its own and download the job's folder into `target`.
+    """Run `job` on a local cloud of its own and download the job's folder into `target`, which `clear_fetched` made.
 
     Args:
         store: folder that keeps the caches from one run to the next; None keeps nothing.
@@ -47,7 +47,7 @@ def run_job(
         status = client.wait(job.task_id, timeout_s=timeout_s, watch=lambda s: progress.watch(storage, job.task_id, s))
         progress.watch(storage, job.task_id, status)
         progress.say("fetch", str(target))
-        files = client.fetch(job.task_id, target)
+        files = client.fetch(job.task_id, target, cleared=True)
         cloud.wait_idle(60)
         cost = measured_cost(cloud, stored_bytes=sum(path.stat().st_size for path in files))
     progress.say("end", f"job {job.task_id} is {status.state}")

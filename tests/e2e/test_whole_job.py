@@ -126,14 +126,21 @@ def test_the_console_names_every_stage(demo: tuple[Path, subprocess.CompletedPro
 
 
 def test_a_second_run_finds_the_flows(demo: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    """Also into the folder of an earlier job, whose files make way."""
     out, _ = demo
     store = out.parent / "store"
+    shutil.copytree(out, tmp_path / "out")
+    (tmp_path / "out" / "notes.txt").write_text("of the user")
+    (tmp_path / "out" / "segments" / "009").mkdir()
+    (tmp_path / "out" / "segments" / "009" / "guide.mp4").write_bytes(b"of an earlier job")
     done = structureflow("demo", "--video", CLIP, "--out", tmp_path / "out", "--store", store, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "found in the cache" in done.stdout
     record = JobRecord.model_validate_json((tmp_path / "out" / "job.json").read_bytes())
     assert record.flow_cache_hit
     assert "extract" not in record.timings_s
+    assert {path.name for path in (tmp_path / "out" / "segments").iterdir()} == {"000", "001", "002"}
+    assert (tmp_path / "out" / "notes.txt").read_text() == "of the user"
 
 
 # --- bad input, through the whole cloud ----------------------------------------------------------------
