@@ -214,6 +214,10 @@ class JobStateError(StructureFlowError, RuntimeError):
     """A step of the job was started without what the step before it must have left."""
 
 
+class SupersededRunError(JobStateError):
+    """The job was started again, or deleted, since this run began; the run must leave it alone."""
+
+
 class IncompleteJobError(JobStateError):
     """A planned output object is missing when the job is assembled."""
 

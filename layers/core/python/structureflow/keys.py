@@ -9,7 +9,6 @@ Layout of the bucket::
     jobs/{task_id}/runs/{run_id}.json                             which execution claimed which run
     jobs/{task_id}/segments/{index:03d}/{guide.mp4,mask.mp4,…}    what the user collects
     jobs/{task_id}/{manifest.json,report.html,status.json}
-    work/gpu/{run_id}.json                                        what a GPU task shall extract
     work/.gpu/{run_id}.json                                       what a GPU task shall extract
     work/{task_id}/{index:03d}/{name}                             hand-over between two steps; deleted at the end
     cache/flows/{key}.npz                                         flows by content, engine and parameters

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from structureflow import keys
-from structureflow.errors import JobStateError, ObjectNotFoundError, StructureFlowError
+from structureflow.errors import JobStateError, ObjectNotFoundError, StructureFlowError, SupersededRunError
 from structureflow.models.results import ErrorInfo, JobRecord, JobState, JobStatus, Model, now
 from structureflow.storage.base import ObjectInfo, Storage, StoredObject
 
@@ -46,6 +46,23 @@ def run_id(request: StoredObject) -> str:
     return hashlib.sha256(f"{request.info.key}|{request.info.etag}|{moment}".encode()).hexdigest()[:16]
 
 
+def check_current(storage: Storage, task_id: str, expected_run_id: str) -> None:
+    """Make sure that the request as it lies there still asks for this run.
+
+    Raises:
+        SupersededRunError: it was put again, or deleted.
+    """
+    key = keys.job_request(task_id)
+    try:
+        current = run_id(storage.get(key))
+    except ObjectNotFoundError as error:
+        raise SupersededRunError(f"job {task_id}: run {expected_run_id} ends, for {key} was deleted") from error
+    if current != expected_run_id:
+        raise SupersededRunError(
+            f"job {task_id}: run {expected_run_id} ends, for the job was started again as run {current}"
+        )
+
+
 def load_record(storage: Storage, task_id: str, *, expected_run_id: str | None = None) -> JobRecord:
     """Read ``job.json``.
 
@@ -69,12 +86,13 @@ def put_status(
     stage: str,
     error: ErrorInfo | None = None,
     segments: int | None = None,
+    if_absent: bool = False,
 ) -> JobStatus:
-    """Write ``status.json`` and return what was written."""
+    """Write ``status.json`` and return what was written; with `if_absent` as `put_document`."""
     status = JobStatus(
         task_id=task_id, run_id=run_id, state=state, stage=stage, updated_at=now(), error=error, segments=segments
     )
-    put_document(storage, keys.job_status(task_id), status)
+    put_document(storage, keys.job_status(task_id), status, if_absent=if_absent)
     return status
 
 

@@ -16,12 +16,19 @@ from typing import Any, Final
 from pydantic import Field
 
 from structureflow import keys
-from structureflow.errors import JobStateError, ObjectExistsError, StorageError
+from structureflow.errors import (
+    FlowCacheError,
+    JobStateError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    StorageError,
+)
 from structureflow.flow.address import flow_address
+from structureflow.flow.cache import open_flow_archive
 from structureflow.flow.engines import FlowEngine
 from structureflow.flow.extract import ExtractionResult, extract_to_archive, plan_extraction
 from structureflow.flow.fields import FlowMeta
-from structureflow.jobs.documents import get_document, load_record, put_document, put_status
+from structureflow.jobs.documents import check_current, get_document, load_record, put_document, put_status
 from structureflow.jobs.inputs import InputInfo
 from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import FrameKeeper
@@ -86,6 +93,22 @@ def committed_record(storage: Storage, order: ExtractionOrder) -> JobRecord | No
     return record if record.run_id == order.run_id else None
 
 
+def look_up(order: ExtractionOrder, services: Services) -> tuple[ExtractionOrder, FlowMeta | None]:
+    """Look for an order's flows in the shared cache.
+
+    An unusable archive is removed; the order that is returned says so.
+    """
+    try:
+        return order, open_flow_archive(services.storage, order.shared_key).meta
+    except ObjectNotFoundError:
+        return order, None
+    except FlowCacheError as error:
+        services.count("Fallbacks", 1)
+        services.storage.delete([order.shared_key])
+        reason = f"{order.shared_key} is unusable: {error}"
+        return order.falling_back("lookup", "cache", "video", reason), None
+
+
 def extract_and_commit(
     order: ExtractionOrder, services: Services, *, engine: FlowEngine | None = None, fetched: Path | None = None
 ) -> JobRecord:
@@ -104,6 +127,7 @@ def extract_and_commit(
 
     Raises:
         MediaError, InputNotFoundError, EngineUnavailableError, FlowError: it can't be done; nothing is committed.
+        SupersededRunError: the job was started again meanwhile; only orders of the GPU live that long.
         TransientError: a later try may succeed; nothing is committed.
     """
     return _Extraction(order, services, engine).run(fetched)
@@ -124,6 +148,7 @@ class _Extraction:
 
     def run(self, fetched: Path | None) -> JobRecord:
         order = self._order
+        self._check_current()
         put_status(self._storage, task_id=order.task_id, run_id=order.run_id, state="running", stage="extract")
         with self._services.scratch() as folder:
             video = fetched or folder / "structure_video"
@@ -179,6 +204,7 @@ class _Extraction:
     def commit(self, meta: FlowMeta, source: InputInfo, *, hit: bool) -> JobRecord:
         """Write the record, then the archive: its arrival starts the segments."""
         order = self._order
+        self._check_current()
         flows_key = keys.job_flows(order.task_id)
         record = committed_record(self._storage, order)
         if record is None:
@@ -198,10 +224,16 @@ class _Extraction:
 
     def _start_without_cache(self, meta: FlowMeta, source: InputInfo) -> JobRecord:
         """Start the state machine as the archive's arrival would have; each segment extracts what it needs."""
+        self._check_current()
         record = self._record(meta, source, flows_key=None, shared_key=None, hit=False)
         put_document(self._storage, keys.job_record(self._order.task_id), record)
         self._start_directly()
         return record
+
+    def _check_current(self) -> None:
+        """Leave a job alone that was started again; an order without a deadline is seconds old."""
+        if self._order.deadline is not None:
+            check_current(self._storage, self._order.task_id, self._order.run_id)
 
     def _start_directly(self) -> None:
         order = self._order

@@ -11,12 +11,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from structureflow import keys
-from structureflow.errors import FlowCacheError, GpuUnavailableError, ObjectNotFoundError, StructureFlowError
-from structureflow.flow.cache import open_flow_archive
+from structureflow.errors import GpuUnavailableError, ObjectExistsError, StructureFlowError
 from structureflow.flow.fields import FlowMeta
 from structureflow.guide.images import check_guide_image
-from structureflow.jobs.documents import put_status, run_id
-from structureflow.jobs.extract_job import ExtractionOrder, commit_cached, extract_and_commit
+from structureflow.jobs.documents import load_record, put_status, run_id
+from structureflow.jobs.extract_job import ExtractionOrder, commit_cached, extract_and_commit, look_up
 from structureflow.jobs.fail_job import reject_request
 from structureflow.jobs.gpu_route import order_gpu
 from structureflow.jobs.inputs import InputInfo
@@ -25,6 +24,7 @@ from structureflow.jobs.timeline import default_timeline_id, keep_frames
 from structureflow.media.decode import DecodeLimits, VideoReader
 from structureflow.models.job import JobRequest
 from structureflow.models.results import JobRecord, JobState, now
+from structureflow.storage.base import Storage
 
 _IMAGE_CHECKS = 8
 
@@ -68,9 +68,12 @@ def orchestrate(event: OrchestrateInput, services: Services) -> OrchestrateResul
     task_id = keys.parse_job_request(event.key)
     document = services.storage.get(event.key)
     run = run_id(document)
-    services.count("JobsStarted", 1)
     try:
-        put_status(services.storage, task_id=task_id, run_id=run, state="running", stage="orchestrate")
+        known = _begin(services.storage, task_id, run)
+        if known is not None:
+            services.count("DuplicateEvents", 1)
+            return _started(known)
+        services.count("JobsStarted", 1)
         request = JobRequest.parse_json(document.data, expected_task_id=task_id)
         return _Orchestration(event.bucket, request, run, services).run()
     except StructureFlowError as error:
@@ -78,6 +81,32 @@ def orchestrate(event: OrchestrateInput, services: Services) -> OrchestrateResul
             raise
         reject_request(task_id, run, error, "orchestrate", services)
         return OrchestrateResult(task_id=task_id, run_id=run, state="failed", error=f"{error.code}: {error.message}")
+
+
+def _begin(storage: Storage, task_id: str, run: str) -> JobRecord | None:
+    """Say that the job runs.
+
+    Where its segments are under way already, or done, the event came once more: nothing is said, and the record of
+    the run is returned.
+    """
+    try:
+        put_status(storage, task_id=task_id, run_id=run, state="running", stage="orchestrate", if_absent=True)
+    except ObjectExistsError:
+        if storage.exists(keys.job_run_claim(task_id, run)):
+            return load_record(storage, task_id, expected_run_id=run)
+        put_status(storage, task_id=task_id, run_id=run, state="running", stage="orchestrate")
+    return None
+
+
+def _started(record: JobRecord) -> OrchestrateResult:
+    return OrchestrateResult(
+        task_id=record.task_id,
+        run_id=record.run_id,
+        state="running",
+        engine=record.engine,
+        flow_cache_hit=record.flow_cache_hit,
+        flows_key=record.flows_key,
+    )
 
 
 class _Orchestration:
@@ -109,7 +138,7 @@ class _Orchestration:
         if meta is not None:
             return self._start_cached(meta, source)
         with self._services.scratch() as folder:
-            return self._extract(folder)
+            return self._extract(folder, source)
 
     def _check_guides(self) -> None:
         """Look at every guide before any work is done: a missing or broken one fails the job at once."""
@@ -140,21 +169,10 @@ class _Orchestration:
         """Look for the flows of any engine that would do; the order then names that one."""
         for engine in self._engines():
             self._update(engine=engine)
-            meta = self._cached_meta()
+            self._order, meta = look_up(self._order, self._services)
             if meta is not None:
                 return meta
         return None
-
-    def _cached_meta(self) -> FlowMeta | None:
-        storage, key = self._services.storage, self._order.shared_key
-        try:
-            return open_flow_archive(storage, key).meta
-        except ObjectNotFoundError:
-            return None
-        except FlowCacheError as error:
-            self._fall_back("lookup", "cache", "video", f"{key} is unusable: {error}")
-            storage.delete([key])
-            return None
 
     def _is_heavy(self, video: Path) -> bool:
         """Tell whether ``auto`` sends this video to a GPU."""
@@ -172,18 +190,23 @@ class _Orchestration:
         record = commit_cached(order, meta, source, self._services)
         # The segments are on their way; now see to it that the timeline has the frames too.
         keep_frames(order.timeline_id, order.identity, self._request.structure_video, self._services)
-        return self._started(record)
+        return _started(record)
 
-    def _extract(self, folder: Path) -> OrchestrateResult:
-        if self._request.engine == "raft" and self._order_gpu():
-            return self._ordered()
+    def _extract(self, folder: Path, source: InputInfo) -> OrchestrateResult:
+        if self._request.engine == "raft":
+            if self._order_gpu():
+                return self._ordered()
+            self._update(engine="dis")
+            self._order, meta = look_up(self._order, self._services)
+            if meta is not None:
+                return self._start_cached(meta, source)
         video = folder / "structure_video"
         with self._timed("download"):
             self._services.inputs.fetch(self._request.structure_video, video)
         if self._is_heavy(video) and self._order_gpu():
             return self._ordered()
         self._update(engine="farneback" if self._request.engine == "farneback" else "dis")
-        return self._started(extract_and_commit(self._order, self._services, fetched=video))
+        return _started(extract_and_commit(self._order, self._services, fetched=video))
 
     def _order_gpu(self) -> bool:
         """Hand the order to a GPU task; False, with the reason on record, where none can be had."""
@@ -211,16 +234,6 @@ class _Orchestration:
     def _ordered(self) -> OrchestrateResult:
         order = self._order
         return OrchestrateResult(task_id=order.task_id, run_id=order.run_id, state="running", engine=order.engine)
-
-    def _started(self, record: JobRecord) -> OrchestrateResult:
-        return OrchestrateResult(
-            task_id=record.task_id,
-            run_id=record.run_id,
-            state="running",
-            engine=record.engine,
-            flow_cache_hit=record.flow_cache_hit,
-            flows_key=record.flows_key,
-        )
 
     def _update(self, **known: str) -> None:
         self._order = self._order.model_copy(update=known)

@@ -55,7 +55,11 @@ class GpuLauncher(Protocol):
         ...
 
     def stop(self, run_id: str, reason: str) -> None:
-        """Stop the tasks of a run; none running is no error."""
+        """Stop the tasks of a run; none running is no error.
+
+        Raises:
+            GpuUnavailableError: the call was refused.
+        """
         ...
 
 

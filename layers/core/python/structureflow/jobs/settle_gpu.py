@@ -6,20 +6,42 @@ first settles the order, and both may come.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
 from structureflow import keys
-from structureflow.errors import JobStateError, StructureFlowError
-from structureflow.jobs.extract_job import ExtractionOrder, committed_record, extract_and_commit, load_order
+from structureflow.errors import (
+    EngineUnavailableError,
+    GpuUnavailableError,
+    JobStateError,
+    StructureFlowError,
+    SupersededRunError,
+    TransientError,
+)
+from structureflow.jobs.documents import check_current
+from structureflow.jobs.extract_job import (
+    ExtractionOrder,
+    commit_cached,
+    committed_record,
+    extract_and_commit,
+    load_order,
+    look_up,
+)
 from structureflow.jobs.fail_job import reject_request
 from structureflow.jobs.services import Services
+from structureflow.jobs.timeline import keep_frames
 from structureflow.models.results import now
 
 _GPU_ENGINE: Final = "raft"
 _LAMBDA_ENGINE: Final = "dis"
+#: Past the deadline. Who could not be settled until then (every try ran out of memory or time) never will be.
+_GIVE_UP_AFTER: Final = timedelta(hours=1)
+
+_log = logging.getLogger(__name__)
 
 
 class SettleGpuInput(BaseModel):
@@ -52,26 +74,54 @@ def settle_gpu(event: SettleGpuInput, services: Services) -> SettleGpuResult:
     """Settle the order of one run, or every order past its deadline, its task stopped first.
 
     A run that is committed only loses its order. A run without an order is somebody else's task, or settled
-    already. All others are extracted here by DIS, and their record says so.
+    already. An order of a job that was started again meanwhile goes, and the job is left alone. All others are
+    extracted here by DIS, and their record says so.
+
+    Raises:
+        TransientError: the store broke off; that order is still there for the next try, all others are settled.
     """
-    if event.run_id is not None:
-        settled = [_settle(event.run_id, event.reason, services)]
-    else:
-        settled = [_settle_overdue(order, services) for order in _open_orders(services)]
-    return SettleGpuResult(settled=tuple(order for order in settled if order is not None))
+    if event.run_id is None:
+        return SettleGpuResult(settled=tuple(_settle_overdue(services)))
+    settled = _settle(event.run_id, event.reason, services)
+    return SettleGpuResult(settled=() if settled is None else (settled,))
 
 
-def _open_orders(services: Services) -> Iterator[ExtractionOrder]:
+def _settle_overdue(services: Services) -> Iterator[SettledOrder]:
+    failures: list[TransientError] = []
+    for order in _overdue_orders(services):
+        try:
+            settled = _stop_and_settle(order, services)
+        except TransientError as error:
+            _log.warning("run %s cannot be settled yet: %s: %s", order.run_id, error.code, error.message)
+            failures.append(error)
+            continue
+        if settled is not None:
+            yield settled
+    if failures:
+        raise failures[0]
+
+
+def _overdue_orders(services: Services) -> Iterator[ExtractionOrder]:
     for info in services.storage.list(keys.GPU_ORDERS_PREFIX):
-        yield load_order(services.storage, info.key)
+        try:
+            order = load_order(services.storage, info.key)
+        except JobStateError as error:
+            # Settled since it was listed; or not an order, which only its expiry in the bucket removes.
+            _log.warning("%s is passed over: %s", info.key, error.message)
+            continue
+        if order.deadline is not None and order.deadline <= now():
+            yield order
 
 
-def _settle_overdue(order: ExtractionOrder, services: Services) -> SettledOrder | None:
-    if order.deadline is None or order.deadline > now():
-        return None
+def _stop_and_settle(order: ExtractionOrder, services: Services) -> SettledOrder | None:
     if services.gpu is not None:
-        services.gpu.stop(order.run_id, "structureflow: not done in time")
-    return _settle(order.run_id, f"the GPU task was not done by {order.deadline:%H:%M:%S} UTC", services)
+        try:
+            services.gpu.stop(order.run_id, "structureflow: not done in time")
+        except GpuUnavailableError as error:
+            # The job does not need the task to end; what the task still writes is for other jobs.
+            _log.warning("run %s: %s", order.run_id, error.message)
+    reason = f"the GPU task was not done by {order.deadline:%H:%M:%S} UTC"
+    return _settle(order.run_id, reason, services)
 
 
 def _settle(run_id: str, reason: str, services: Services) -> SettledOrder | None:
@@ -80,19 +130,43 @@ def _settle(run_id: str, reason: str, services: Services) -> SettledOrder | None
         order = load_order(services.storage, key)
     except JobStateError:
         return None
-    record = committed_record(services.storage, order)
-    engine = record.engine if record else _extract_here(order, reason, services)
-    services.storage.delete([key])
-    return SettledOrder(run_id=run_id, engine=engine)
-
-
-def _extract_here(order: ExtractionOrder, reason: str, services: Services) -> str | None:
-    services.count("Fallbacks", 1)
-    fallen = order.falling_back("route", _GPU_ENGINE, _LAMBDA_ENGINE, reason)
     try:
-        return extract_and_commit(fallen.model_copy(update={"engine": _LAMBDA_ENGINE}), services).engine
+        settled = SettledOrder(run_id=run_id, engine=_engine_of(order, reason, services))
+    except SupersededRunError as error:
+        _log.info("run %s is left: %s", run_id, error.message)
+        settled = None
+    services.storage.delete([key])
+    return settled
+
+
+def _engine_of(order: ExtractionOrder, reason: str, services: Services) -> str | None:
+    """See to it that the job has flows, and return whose they are; None where the job is failed."""
+    check_current(services.storage, order.task_id, order.run_id)
+    record = committed_record(services.storage, order)
+    if record is not None:
+        return record.engine
+    try:
+        if order.deadline is not None and now() > order.deadline + _GIVE_UP_AFTER:
+            raise EngineUnavailableError(
+                f"neither the GPU task nor DIS extracted the flows until {_GIVE_UP_AFTER} past the deadline: {reason}"
+            )
+        return _extract_here(order, reason, services)
+    except SupersededRunError:
+        raise
     except StructureFlowError as error:
         if error.transient:
             raise
         reject_request(order.task_id, order.run_id, error, "extract", services)
         return None
+
+
+def _extract_here(order: ExtractionOrder, reason: str, services: Services) -> str:
+    services.count("Fallbacks", 1)
+    fallen = order.falling_back("route", _GPU_ENGINE, _LAMBDA_ENGINE, reason)
+    fallen, meta = look_up(fallen.model_copy(update={"engine": _LAMBDA_ENGINE}), services)
+    if meta is None:
+        return extract_and_commit(fallen, services).engine
+    reference = order.request.structure_video
+    record = commit_cached(fallen, meta, services.inputs.find(reference), services)
+    keep_frames(order.timeline_id, order.identity, reference, services)
+    return record.engine

@@ -84,7 +84,15 @@ class EcsLauncher:
         return str(reply["tasks"][0]["taskArn"])
 
     def stop(self, run_id: str, reason: str) -> None:
-        """Stop the tasks of a run; none running is no error."""
-        arns = self._client.list_tasks(cluster=self._cluster, startedBy=run_id)["taskArns"]
-        for arn in arns:
-            self._client.stop_task(cluster=self._cluster, task=arn, reason=reason)
+        """Stop the tasks of a run; none running is no error.
+
+        Raises:
+            GpuUnavailableError: the call was refused.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            for arn in self._client.list_tasks(cluster=self._cluster, startedBy=run_id)["taskArns"]:
+                self._client.stop_task(cluster=self._cluster, task=arn, reason=reason)
+        except (ClientError, BotoCoreError) as error:
+            raise GpuUnavailableError(f"the GPU task cannot be stopped: {error}") from error

@@ -1,0 +1,333 @@
+"""The way back from the GPU, where it gets crowded: late, double and lost events, jobs started again, bad orders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+
+from structureflow import keys
+from structureflow.errors import GpuUnavailableError, SupersededRunError, TransientStorageError
+from structureflow.flow.cache import open_flow_archive
+from structureflow.flow.engines import EngineName, Finish, Frame, Result
+from structureflow.jobs.documents import put_document
+from structureflow.jobs.extract_job import extract_and_commit, load_order
+from structureflow.jobs.inputs import Inputs
+from structureflow.jobs.orchestrate import OrchestrateResult
+from structureflow.jobs.settle_gpu import SettledOrder, SettleGpuInput, settle_gpu
+from structureflow.models.results import JobRecord, now
+from structureflow.testing.jobs import JobRunner, put_pan_clip
+from structureflow.testing.storage import CountingStorage, Fault, FaultStorage
+
+KILLED = "the GPU task stopped: Essential container in task exited; exit code 137"
+#: Pixels times frames of the clip.
+CLIP = 160 * 96 * 9
+
+
+class RecordingGpu:
+    """Starts nothing, but writes down what it was asked for; `refusal` makes it refuse."""
+
+    def __init__(self, *, timeout_s: float = 600.0, auto_pixel_frames: int = CLIP + 1) -> None:
+        self.timeout_s = timeout_s
+        self.auto_pixel_frames = auto_pixel_frames
+        self.refusal: str | None = None
+        self.started: list[tuple[str, str]] = []
+        self.stopped: list[str] = []
+
+    def start(self, order_key: str, run_id: str) -> str:
+        if self.refusal is not None:
+            raise GpuUnavailableError(self.refusal)
+        self.started.append((order_key, run_id))
+        return f"arn:aws:ecs:::task/{run_id}"
+
+    def stop(self, run_id: str, reason: str) -> None:
+        assert reason
+        self.stopped.append(run_id)
+
+
+class PanEngine:
+    """Knows the truth about the pan: two pixels to the right, everywhere."""
+
+    name: EngineName = "raft"
+    colour: Literal["gray", "rgb"] = "rgb"
+
+    def params(self) -> dict[str, Any]:
+        return {"model": "pan"}
+
+    def run(self, frames: Iterable[Frame], finish: Finish[Result], *, workers: int) -> Iterator[Result]:
+        assert workers >= 1
+        previous: Frame | None = None
+        for frame in frames:
+            if previous is not None:
+                flow = np.zeros((*frame.shape[:2], 2), np.float32)
+                flow[..., 0] = 2
+                yield finish(previous, frame, flow, -flow)
+            previous = frame
+
+
+@pytest.fixture
+def gpu(runner: JobRunner) -> RecordingGpu:
+    """A GPU part that takes every order; the runner's services have it."""
+    found = RecordingGpu()
+    runner.services = replace(runner.services, gpu=found)
+    return found
+
+
+@pytest.fixture
+def raft(request_document: dict[str, Any]) -> dict[str, Any]:
+    """The request, for RAFT."""
+    return {**request_document, "engine": "raft"}
+
+
+def start(runner: JobRunner, document: dict[str, Any]) -> OrchestrateResult:
+    runner.put_request(document["task_id"], document)
+    return runner.orchestrate(document["task_id"])
+
+
+def run_task(runner: JobRunner, order_key: str) -> JobRecord:
+    """Do what the container does."""
+    return extract_and_commit(load_order(runner.storage, order_key), runner.services, engine=PanEngine())
+
+
+def stopped(runner: JobRunner, run_id: str, reason: str = KILLED) -> tuple[SettledOrder, ...]:
+    return settle_gpu(SettleGpuInput(run_id=run_id, reason=reason), runner.services).settled
+
+
+def look(runner: JobRunner) -> tuple[SettledOrder, ...]:
+    return settle_gpu(SettleGpuInput(), runner.services).settled
+
+
+def record_of(runner: JobRunner, task_id: str = "t1") -> JobRecord:
+    return JobRecord.model_validate_json(runner.storage.get(keys.job_record(task_id)).data)
+
+
+def age_order(runner: JobRunner, run_id: str, seconds: float) -> None:
+    """Move the deadline of an order to so many seconds ago."""
+    key = keys.gpu_order(run_id)
+    order = load_order(runner.storage, key)
+    put_document(runner.storage, key, order.model_copy(update={"deadline": now() - timedelta(seconds=seconds)}))
+
+
+# --- there, and done ----------------------------------------------------------------------------------
+
+
+def test_flows_in_the_cache_start_no_task(runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any]) -> None:
+    start(runner, raft)
+    run_task(runner, gpu.started[0][0])
+    counting = CountingStorage(runner.storage)
+    runner.services = replace(runner.services, storage=counting)
+    result = start(runner, {**raft, "task_id": "t2"})
+    assert (result.flow_cache_hit, result.engine) == (True, "raft")
+    assert len(gpu.started) == 1
+    assert not [key for _, key in counting.keys if key == raft["structure_video"]]
+
+
+@pytest.mark.parametrize("engine", ["dis", "farneback"])
+def test_engines_of_lambda_never_take_the_gpu(
+    runner: JobRunner, gpu: RecordingGpu, request_document: dict[str, Any], engine: str
+) -> None:
+    gpu.auto_pixel_frames = 1
+    assert start(runner, {**request_document, "engine": engine}).engine == engine
+    assert gpu.started == []
+
+
+@pytest.mark.parametrize("first", ["raft", "dis"])
+def test_auto_takes_whatever_flows_are_cached(
+    runner: JobRunner, gpu: RecordingGpu, request_document: dict[str, Any], first: str
+) -> None:
+    start(runner, {**request_document, "engine": first})
+    if first == "raft":
+        run_task(runner, gpu.started[0][0])
+    gpu.started.clear()
+    gpu.auto_pixel_frames = 1
+    result = start(runner, {**request_document, "task_id": "t2"})
+    assert (result.flow_cache_hit, result.engine, gpu.started) == (True, first, [])
+
+
+# --- no task ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["not deployed", "refused", "killed"])
+def test_falling_back_finds_cached_flows(
+    runner: JobRunner, request_document: dict[str, Any], raft: dict[str, Any], way: str
+) -> None:
+    start(runner, {**request_document, "task_id": "t0", "engine": "dis"})
+    counting = CountingStorage(runner.storage)
+    gpu = RecordingGpu()
+    gpu.refusal = "no" if way == "refused" else None
+    runner.services = replace(runner.services, storage=counting, gpu=None if way == "not deployed" else gpu)
+    result = start(runner, raft)
+    if way == "killed":
+        stopped(runner, result.run_id)
+    record = record_of(runner)
+    assert (record.engine, record.flow_cache_hit) == ("dis", True)
+    assert [(step.wanted, step.used) for step in record.fallbacks] == [("raft", "dis")]
+    assert not [key for operation, key in counting.keys if operation == "put_file"]
+
+
+# --- a task that leaves nothing -----------------------------------------------------------------------
+
+
+def test_an_overdue_order_whose_flows_came_is_only_tidied_up(
+    runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any]
+) -> None:
+    result = start(runner, raft)
+    run_task(runner, gpu.started[0][0])
+    age_order(runner, result.run_id, 1)
+    assert look(runner) == (SettledOrder(run_id=result.run_id, engine="raft"),)
+    assert runner.counts["Fallbacks"] == 0
+
+
+# --- at least once, in any order ----------------------------------------------------------------------
+
+
+def test_flows_that_come_after_the_fallback_change_nothing_of_the_job(
+    runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any]
+) -> None:
+    """A task that was given up finishes all the same: other jobs may have its flows."""
+    start(runner, raft)
+    order = load_order(runner.storage, gpu.started[0][0])
+    stopped(runner, order.run_id)
+    job = {key: runner.storage.get(key).data for key in runner.keys("jobs/t1/") if not key.endswith("status.json")}
+    record = extract_and_commit(order, runner.services, engine=PanEngine())
+    assert record.engine == "dis"
+    assert {key: runner.storage.get(key).data for key in job} == job
+    assert open_flow_archive(runner.storage, order.shared_key).meta.engine == "raft"
+
+
+def test_a_request_that_is_told_twice_is_ordered_once(
+    runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any]
+) -> None:
+    """The launcher gets the same token, by which ECS knows the task that it has."""
+    first, second = start(runner, raft), runner.orchestrate("t1")
+    assert first.run_id == second.run_id
+    assert len(set(gpu.started)) == 1
+    assert len(runner.keys(keys.GPU_ORDERS_PREFIX)) == 1
+
+
+@pytest.mark.parametrize("way", ["raft", "killed", "refused"])
+def test_a_late_second_delivery_does_not_reopen_a_finished_job(
+    runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any], way: str
+) -> None:
+    gpu.refusal = "no capacity" if way == "refused" else None
+    result = start(runner, raft)
+    if way == "raft":
+        run_task(runner, gpu.started[0][0])
+    if way != "refused":
+        stopped(runner, result.run_id)
+    runner.segments("t1")
+    before, orders = runner.status("t1"), len(gpu.started)
+    assert before.state == "done"
+    runner.orchestrate("t1")
+    assert runner.status("t1") == before
+    assert len(gpu.started) == orders
+    assert runner.keys(keys.GPU_ORDERS_PREFIX) == []
+
+
+# --- a request put again ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("late", ["stopped", "overdue", "flows"])
+def test_an_order_of_an_older_run_never_touches_the_newer_one(
+    runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any], late: str
+) -> None:
+    old = start(runner, raft)
+    order = load_order(runner.storage, keys.gpu_order(old.run_id))
+    new = start(runner, {**raft, "engine": "dis"})
+    assert new.run_id != old.run_id
+    job = {key: runner.storage.get(key).data for key in runner.keys("jobs/t1/")}
+    if late == "stopped":
+        stopped(runner, old.run_id)
+    elif late == "overdue":
+        age_order(runner, old.run_id, 1)
+        look(runner)
+        assert gpu.stopped == [old.run_id]
+    else:
+        with pytest.raises(SupersededRunError, match=f"started again as run {new.run_id}"):
+            extract_and_commit(order, runner.services, engine=PanEngine())
+    assert {key: runner.storage.get(key).data for key in job} == job
+    if late != "flows":
+        assert runner.keys(keys.GPU_ORDERS_PREFIX) == []
+
+
+# --- what cannot be done at all -----------------------------------------------------------------------
+
+
+def test_an_order_that_nobody_could_settle_for_long_fails_its_job(
+    runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any]
+) -> None:
+    """SettleGpu that dies each time (memory, timeout) must not try for ever while the user waits."""
+    result = start(runner, raft)
+    age_order(runner, result.run_id, 3601)
+    assert look(runner) == (SettledOrder(run_id=result.run_id, engine=None),)
+    status = runner.status("t1")
+    assert status.state == "failed"
+    assert status.error is not None
+    assert status.error.code == "EngineUnavailableError"
+    assert runner.keys("work/") == []
+
+
+def test_one_bad_order_does_not_keep_the_others_waiting(
+    runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any], tmp_path: Path
+) -> None:
+    runner.storage.put(keys.gpu_order("0bad"), b"{}")
+    result = start(runner, raft)
+    age_order(runner, result.run_id, 1)
+    assert SettledOrder(run_id=result.run_id, engine="dis") in look(runner)
+
+
+def test_two_overdue_orders_are_both_settled(
+    runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any], tmp_path: Path
+) -> None:
+    put_pan_clip(runner.storage, "videos/other.mp4", tmp_path, dx=3)
+    runs = [start(runner, raft), start(runner, {**raft, "task_id": "t2", "structure_video": "videos/other.mp4"})]
+    for result in runs:
+        age_order(runner, result.run_id, 1)
+    assert {order.run_id for order in look(runner)} == {result.run_id for result in runs}
+
+
+def test_a_task_that_cannot_be_stopped_keeps_nobody_waiting(
+    runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(run_id: str, reason: str) -> None:
+        raise GpuUnavailableError("AccessDeniedException")
+
+    monkeypatch.setattr(gpu, "stop", refuse)
+    result = start(runner, raft)
+    age_order(runner, result.run_id, 1)
+    assert look(runner) == (SettledOrder(run_id=result.run_id, engine="dis"),)
+
+
+def test_a_store_that_breaks_off_for_one_order_settles_the_others(
+    runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any], tmp_path: Path
+) -> None:
+    put_pan_clip(runner.storage, "videos/other.mp4", tmp_path, dx=3)
+    runs = {
+        name: start(runner, {**raft, "task_id": name, "structure_video": video}).run_id
+        for name, video in (("t1", "videos/pan.mp4"), ("t2", "videos/other.mp4"))
+    }
+    for run_id in runs.values():
+        age_order(runner, run_id, 1)
+    healthy = runner.services
+    fault = Fault("get_to_file", "videos/pan.mp4", error=TransientStorageError("no answer"))
+    broken = FaultStorage(runner.storage, fault)
+    inputs = Inputs(broken, "data", max_bytes=50_000_000)
+    runner.services = replace(healthy, storage=broken, inputs=inputs)
+    with pytest.raises(TransientStorageError):
+        look(runner)
+    assert record_of(runner, "t2").engine == "dis"
+    assert runner.keys(keys.GPU_ORDERS_PREFIX) == [keys.gpu_order(runs["t1"])]
+    runner.services = healthy
+    assert look(runner) == (SettledOrder(run_id=runs["t1"], engine="dis"),)
+
+
+def test_a_job_that_was_deleted_is_not_brought_back(runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any]) -> None:
+    result = start(runner, raft)
+    runner.storage.delete(runner.keys("jobs/t1/"))
+    assert stopped(runner, result.run_id) == ()
+    assert runner.keys("jobs/") == runner.keys("work/") == []
