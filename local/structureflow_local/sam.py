@@ -50,6 +50,7 @@ ORDER: Final = (
     "assemble_job/finished",
     "rebuild_timeline/sample",
     "api/timeline_frames",
+    "settle_gpu/look_for_overdue",
     "fail_job/segment_failed",
 )
 #: Where `serve` listens; events/environment.json names it.
