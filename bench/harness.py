@@ -24,9 +24,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 FOLDER = Path(__file__).resolve().parent
+README = FOLDER.parent / "README.md"
 MEDIA = FOLDER.parent.parent / "shared" / "media"
 
 
@@ -137,7 +138,13 @@ def run(names: list[str], *, quick: bool = False, results: Path = FOLDER / "resu
         results.write_text(json.dumps(document, indent=1) + "\n")
         results.with_suffix(".md").write_text(markdown(rows, taken_on))
         plot(rows, results.with_suffix(".png"))
+        write_summary(README, summary(rows, taken_on))
     return fresh
+
+
+def load_results(results: Path = FOLDER / "results.json") -> tuple[list[Row], dict[str, Any]]:
+    """Return the rows measured last, and the machine that they were taken on."""
+    return _load(results), json.loads(results.read_text())["machine"]
 
 
 def _load(results: Path) -> list[Row]:
@@ -173,6 +180,54 @@ def markdown(rows: list[Row], taken_on: dict[str, Any]) -> str:
         name = row.name + (f" ({row.note})" if row.note else "")
         lines.append(f"| {row.group} | {name} | {original} | {_figure(row.ours)} {row.unit} | {ratio} | {asked} |")
     return "\n".join(lines) + "\n"
+
+
+#: Rows of the README's table, in its order: (group, start of the name, what a reader is told).
+SUMMARY: Final = (
+    ("job", "whole job", "a whole job: 100 frames of 720p, 3 segments, 2 cores"),
+    ("job", "a second job on the same video", "the next job on the same video"),
+    ("job", "a second job until", "the next job, until its segments start"),
+    ("flow", "cache size, 100 frames 720p", "flow cache (ours in both directions)"),
+    ("flow", "segment bytes", "bytes that a segment reads of it"),
+    ("flow", "segment read", "time to read a segment's 43 flows"),
+    ("flow", "cache write", "time to write the cache, given the flows"),
+    ("flow", "peak memory, 100", "peak memory of extraction"),
+    ("motion", "gap of 43 from frame 60: start anchor, against forward", "likeness of the carried frames, one anchor"),
+    ("motion", "gap of 43 from frame 60: both anchors", "likeness of the carried frames, both anchors"),
+)
+_MARKS: Final = ("<!-- measured: written by make bench -->\n", "<!-- end of measured -->\n")
+
+
+def summary(rows: list[Row], taken_on: dict[str, Any]) -> str:
+    """Return the README's table: what a user notices first, ours beside the original design done literally."""
+    lines = ["| | original design | structureflow | |", "| --- | ---: | ---: | ---: |"]
+    for group, start, told in SUMMARY:
+        for row in rows:
+            if row.group == group and row.name.startswith(start) and row.ratio is not None:
+                more = f"{row.ratio:+.1f} dB" if row.unit == "dB" else f"**{_figure(row.ratio)}x**"
+                original = f"{_figure(row.original or 0)} {row.unit}"
+                lines.append(f"| {told} | {original} | {_figure(row.ours)} {row.unit} | {more} |")
+    lines += [
+        "",
+        (
+            f"Taken {taken_on['date']} on {taken_on['cpu']}, {taken_on['cores']} cores, by `make bench`, side by side; "
+            "all rows: [bench/results.md](bench/results.md)."
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write_summary(page: Path, text: str) -> None:
+    """Put the table between its marks on a page.
+
+    Raises:
+        ValueError: the page has no such marks.
+    """
+    before, start, rest = page.read_text().partition(_MARKS[0])
+    _, end, after = rest.partition(_MARKS[1])
+    if not start or not end:
+        raise ValueError(f"{page}: expected the marks {_MARKS}")
+    page.write_text(before + start + text + end + after)
 
 
 def _figure(value: float) -> str:

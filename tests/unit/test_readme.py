@@ -67,6 +67,13 @@ def test_links_and_folders_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+def test_the_table_shows_what_was_measured() -> None:
+    from bench.harness import load_results, summary
+
+    rows, taken_on = load_results()
+    assert summary(rows, taken_on) in README
+
+
 def test_folders_of_the_table_exist() -> None:
     table = README.split("## Where things are", 1)[1]
     for name in re.findall(r"`([a-z./]+)`", table.split("| what is there |")[1]):
