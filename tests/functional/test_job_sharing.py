@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from structureflow import keys
-from structureflow.errors import StorageError, TransientStorageError
+from structureflow.errors import ObjectExistsError, StorageError, TransientStorageError
 from structureflow.flow.cache import FlowArchiveWriter, open_flow_archive, quantise
 from structureflow.frames.cache import FrameCache
 from structureflow.jobs.render_segment import RenderSegmentInput, render_segment
 from structureflow.models.results import JobRecord, Manifest, SegmentResult
-from structureflow.storage.base import Storage
+from structureflow.storage.base import ObjectInfo, Storage
 from structureflow.testing.jobs import JobRunner, put_pan_clip
 from structureflow.testing.storage import CountingStorage, Fault, FaultStorage, WrapperStorage
 from structureflow.testing.videos import pan_frames, write_clip
@@ -70,12 +70,27 @@ def flow_key(runner: JobRunner) -> str:
 
 
 class Meeting(WrapperStorage):
-    """Lets the first look-ups of the shared archive pass only together: neither of two jobs finds it."""
+    """Lets the first look-ups of the shared archive pass only together: neither of two jobs finds it.
+
+    Attributes:
+        created: whether each attempt to store a file made the object, or found another's.
+    """
 
     def __init__(self, inner: Storage, parties: int) -> None:
         super().__init__(inner)
+        self.created: list[bool] = []
         self._barrier = threading.Barrier(parties, timeout=60)
         self._met = threading.local()
+
+    def put_file(self, key: str, path: Path, *, content_type: str | None = None, if_absent: bool = False) -> ObjectInfo:
+        """See `Storage.put_file`."""
+        try:
+            stored = super().put_file(key, path, content_type=content_type, if_absent=if_absent)
+        except ObjectExistsError:
+            self.created.append(False)
+            raise
+        self.created.append(True)
+        return stored
 
     @contextmanager
     def _request(self, operation: str, key: str) -> Iterator[None]:
@@ -93,17 +108,20 @@ def test_two_orchestrators_on_one_video_make_one_object_and_both_go_on(
     runner: JobRunner, request_document: dict[str, Any], tmp_path: Path
 ) -> None:
     names = ("t1", "t2")
-    racing = CountingStorage(Meeting(runner.storage, len(names)))
+    racing = Meeting(runner.storage, len(names))
     racers = {name: JobRunner(racing, tmp_path) for name in names}
+    # The same content under two names: the archives name their video, so the loser's differs from the winner's.
     for name, racer in racers.items():
-        racer.put_request(name, {**request_document, "task_id": name})
+        video = f"videos/{name}.mp4"
+        runner.storage.put(video, runner.storage.get(VIDEO).data)
+        racer.put_request(name, {**request_document, "task_id": name, "structure_video": video})
 
     with ThreadPoolExecutor(len(names)) as pool:
         results = list(pool.map(lambda name: racers[name].orchestrate(name), names))
 
     assert [(result.state, result.flow_cache_hit) for result in results] == [("running", False)] * 2
     (shared,) = runner.keys("cache/flows/")
-    assert [key for operation, key in racing.keys if operation == "put_file"] == [shared] * 2
+    assert sorted(racing.created) == [False, True], "the second finds the first's and overwrites nothing"
     one = runner.storage.get(shared).data
     assert [runner.storage.get(keys.job_flows(name)).data for name in names] == [one] * 2
     timeline = record_of(runner, "t1").timeline_id
