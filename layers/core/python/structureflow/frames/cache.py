@@ -330,21 +330,26 @@ class FrameCache:
 
     # --- reading -------------------------------------------------------------------------------------
 
-    def iter_cached_frames(self, timeline_id: str, sequences: Iterable[int] | None = None) -> Iterator[Frame]:
+    def iter_cached_frames(
+        self, timeline_id: str, sequences: Iterable[int] | None = None, *, manifest: FrameManifest | None = None
+    ) -> Iterator[Frame]:
         """Iterate over frames in the order asked for (all: in rising order), reading ahead, memory bounded.
 
         Only the frames asked for are read. Each is checked against the manifest.
+
+        Args:
+            timeline_id: the timeline.
+            sequences: which frames; None means all.
+            manifest: as `manifest` gave it before, where several readings must be of the very same frames: what
+                was written since counts as corrupt.
 
         Raises:
             TimelineNotFoundError: no cached frames.
             FrameNotFoundError: a sequence is not in the timeline, or its object is gone; it is named.
             FrameCorruptError: its bytes are not those of the manifest; it is named.
         """
-        manifest = self.manifest(timeline_id)
-        return self._iterate(manifest, manifest.select(sequences))
-
-    def _iterate(self, manifest: FrameManifest, records: list[FrameRecord]) -> Iterator[Frame]:
-        return self._transfer(records, self._read, _loaded, window=self._window(manifest))
+        listed = manifest or self.manifest(timeline_id)
+        return self._transfer(listed.select(sequences), self._read, _loaded, window=self._window(listed))
 
     def load_cached_frames(self, timeline_id: str, sequences: Iterable[int] | None = None) -> list[Frame]:
         """Load frames: all, a range, or a list of sequence numbers; errors as `iter_cached_frames`."""

@@ -139,7 +139,9 @@ class SegmentFlows:
             raise FrameCacheError(f"timeline {timeline_id}: its frames are of another video")
 
         def load(first: int, last: int) -> Iterator[NDArray[np.uint8]]:
-            return (frame.image for frame in cache.iter_cached_frames(timeline_id, range(first, last + 1)))
+            # Always by the manifest that was looked at: another video may be cached there by now.
+            wanted = range(first, last + 1)
+            return (frame.image for frame in cache.iter_cached_frames(timeline_id, wanted, manifest=manifest))
 
         return self._computed(load)
 

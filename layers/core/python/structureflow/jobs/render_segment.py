@@ -82,20 +82,21 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
         with SegmentFiles(record, event.index, flows, (start, stop), services, folder) as files:
             outcome = render(segment, files.flows, guides, settings, files)
             files.finish()
+    fallbacks = flows.fallbacks + files.fallbacks
     result = _result(record, event, flows, outcome, time.perf_counter() - begin).model_copy(
-        update={"usage": services.usage("RenderSegment")}
+        update={"fallbacks": fallbacks, "usage": services.usage("RenderSegment")}
     )
     put_document(services.storage, keys.work_file(event.task_id, event.index, "render.json"), result)
     services.count("SegmentsRendered", 1)
-    if flows.fallbacks:
-        services.count("Fallbacks", len(flows.fallbacks))
+    if fallbacks:
+        services.count("Fallbacks", len(fallbacks))
     return RenderedSegment(
         task_id=event.task_id,
         index=event.index,
         frames=segment.frames,
         flow_source=flows.source,
         engine=flows.engine,
-        fallbacks=len(flows.fallbacks),
+        fallbacks=len(fallbacks),
     )
 
 
@@ -121,7 +122,6 @@ def _result(
         unguided=tuple(outcome.unguided),
         filled=tuple(outcome.filled),
         left_unguided=tuple(outcome.left_unguided),
-        fallbacks=flows.fallbacks,
         extra_outputs=request.outputs,
         timings_s={
             **{f"render.{name}": round(s, 3) for name, s in outcome.timings_s.items()},

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from structureflow import keys
+from structureflow.errors import FrameCacheError, StorageError, TimelineNotFoundError
 from structureflow.flow.colors import display_range, flow_to_rgb
 from structureflow.flow.fields import Direction, FlowMeta, FlowSource
 from structureflow.frames.cache import FrameCache
@@ -21,7 +22,7 @@ from structureflow.guide.render import unguided_ranges
 from structureflow.jobs.services import Services
 from structureflow.media.handover import HandoverWriter
 from structureflow.models.job import ExtraOutput, OverlayStage, Segment, Treatment
-from structureflow.models.results import JobRecord
+from structureflow.models.results import Fallback, JobRecord
 from structureflow.report.previews import PreviewCollector
 
 Image = NDArray[np.uint8]
@@ -77,6 +78,10 @@ class SegmentFiles:
         window: the segment's flows, start inclusive, stop exclusive.
         services: adapters and limits.
         folder: for temporary files; the caller removes it.
+
+    Attributes:
+        flows: the flows to render from.
+        fallbacks: what could not be shown.
     """
 
     def __init__(
@@ -89,6 +94,7 @@ class SegmentFiles:
         folder: Path,
     ) -> None:
         request = record.request
+        self.fallbacks: tuple[Fallback, ...] = ()
         self._record = record
         self._index = index
         self._segment = request.segments[index]
@@ -207,17 +213,28 @@ class SegmentFiles:
 
     def _show_structure(self) -> None:
         """Give the report the frames that drive the shown ones, where the frame cache has them."""
-        cache = FrameCache(self._services.storage)
-        timeline_id = self._record.timeline_id
-        if not self._shown or not cache.cache_exists(timeline_id, source_identity=self._record.source.identity):
-            return
         # A flow leads to the frame after it.
         driving = {frame: flow + 1 for frame, flow in self._shown.items()}
-        found = {
-            frame.sequence: frame.image for frame in cache.iter_cached_frames(timeline_id, sorted({*driving.values()}))
-        }
+        try:
+            found = self._load_structure(sorted({*driving.values()}))
+        except TimelineNotFoundError:
+            return
+        except (FrameCacheError, StorageError) as error:
+            # The segment is rendered; it must not fail for pictures of a page.
+            self.fallbacks += (Fallback(stage="report", wanted="frames", used="none", reason=str(error)),)
+            return
         for frame, sequence in driving.items():
             self._previews.structure(frame, found[sequence])
+
+    def _load_structure(self, sequences: list[int]) -> dict[int, Image]:
+        cache, timeline_id = FrameCache(self._services.storage), self._record.timeline_id
+        if not sequences:
+            return {}
+        manifest = cache.manifest(timeline_id)
+        if manifest.source_identity != self._record.source.identity:
+            raise FrameCacheError(f"timeline {timeline_id}: its frames are of another video")
+        loaded = cache.iter_cached_frames(timeline_id, sequences, manifest=manifest)
+        return {frame.sequence: frame.image for frame in loaded}
 
 
 def guidance_picture(guide: Image, mask: int, *, filled: bool) -> Image:

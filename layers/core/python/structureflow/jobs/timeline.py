@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from structureflow.errors import FrameCacheError, StorageError, StructureFlowError
+from structureflow.errors import FrameCacheError, StorageError, StructureFlowError, TimelineNotFoundError
 from structureflow.frames.cache import FrameCache, FrameCacheWriter
 from structureflow.jobs.services import Services
 from structureflow.media.decode import DecodedFrame, DecodeLimits, VideoReader
@@ -35,7 +35,7 @@ class FrameKeeper:
     def open(cls, storage: Storage, timeline_id: str, source_identity: str) -> Iterator[FrameKeeper]:
         """Give a keeper for a timeline; one that keeps nothing where the very same frames are there already."""
         cache = FrameCache(storage)
-        if cache.cache_exists(timeline_id, source_identity=source_identity):
+        if _is_filled(cache, timeline_id, source_identity):
             yield cls(None)
             return
         with cache.writer(timeline_id, source_identity=source_identity) as writer:
@@ -68,11 +68,32 @@ def keep_frames(timeline_id: str, source_identity: str, reference: str, services
     """
     cache = FrameCache(services.storage)
     try:
-        if not cache.cache_exists(timeline_id, source_identity=source_identity):
+        if not _is_filled(cache, timeline_id, source_identity):
             _cache_video(cache, timeline_id, source_identity, reference, services)
     except StructureFlowError as error:
         _log.warning("timeline %s: frames cannot be kept: %s: %s", timeline_id, error.code, error.message)
         services.count("Fallbacks", 1)
+
+
+def _is_filled(cache: FrameCache, timeline_id: str, source_identity: str) -> bool:
+    """Tell whether the timeline holds the frames of this very source; say so where it holds those of another."""
+    try:
+        manifest = cache.manifest(timeline_id)
+    except TimelineNotFoundError:
+        return False
+    except FrameCacheError as error:
+        _log.warning("%s: its frames are written anew", error)
+        return False
+    if manifest.source_identity == source_identity:
+        return True
+    _log.warning(
+        "timeline %s: its %d frames of %s are replaced by those of %s",
+        timeline_id,
+        manifest.total,
+        manifest.source_identity or "an unknown source",
+        source_identity,
+    )
+    return False
 
 
 def _cache_video(cache: FrameCache, timeline_id: str, source_identity: str, reference: str, services: Services) -> None:
