@@ -231,7 +231,12 @@ def lose_a_task(run: Run) -> None:
     """Order flows from a GPU task that dies; look for overdue ones."""
     run.storage.put(keys.timeline_frame("reel", 999_999), b"left over")
     assert run.job("gpu", engine="raft") == "done"
-    assert run.record("gpu").engine == "dis"
+    record = run.record("gpu")
+    assert (record.engine, record.flow_cache_hit) == ("dis", False)
+    assert record.flow_cache_key is not None
+    run.storage.put(record.flow_cache_key, b"no archive")
+    assert run.job("gpu-again", engine="raft") == "done"
+    assert not run.record("gpu-again").flow_cache_hit
     overdue = json.loads((REPO / "events/settle_gpu/look_for_overdue.json").read_text())
     assert run.invoke("settle_gpu", **overdue).error is None
 
