@@ -236,17 +236,19 @@ _PEAK_SCRIPT = """
 import sys
 from pathlib import Path
 from structureflow.flow.extract import extract_to_archive, plan_extraction
-from structureflow.flow.fields import Direction
+from structureflow.jobs.timeline import FrameKeeper
 from structureflow.media.decode import DecodeLimits, VideoReader
+from structureflow.storage.local import LocalStorage
 video = Path(sys.argv[1])
+store = LocalStorage(video.with_suffix(""))
 with VideoReader(video) as reader:
     plan = plan_extraction(reader.info, "dis", "fast")
-kept = [0]
-def on_frame(frame):
-    kept[0] += 1
-extract_to_archive(video, video.with_suffix(".npz"), plan, source_video="", source_identity="",
-                   limits=DecodeLimits(), workers=2, on_frame=on_frame)
-print(kept[0], Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+with FrameKeeper.open(store, "t", "s3:0:0") as keeper:
+    extract_to_archive(video, video.with_suffix(".npz"), plan, source_video="", source_identity="",
+                       limits=DecodeLimits(), workers=2, on_frame=keeper.add)
+    assert keeper.commit() is None
+kept = sum(1 for _ in store.list("cache/timelines/t/frames/"))
+print(kept, Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 """
 
 

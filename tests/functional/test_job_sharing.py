@@ -221,12 +221,13 @@ def test_segments_start_without_a_cache_that_cannot_be_written(
     assert_said(faulty, stage, "frames")
 
 
+@pytest.mark.parametrize("refused", ["cache/timelines/*", "cache/timelines/*/manifest.json"])
 def test_without_cache_and_frames_segments_read_the_video(
-    runner: JobRunner, request_document: dict[str, Any], tmp_path: Path
+    runner: JobRunner, request_document: dict[str, Any], tmp_path: Path, refused: str
 ) -> None:
     faults = [
         Fault("put_file", "cache/flows/*", DENIED, times=None),
-        Fault("put", "cache/timelines/*", DENIED, times=None),
+        Fault("put", refused, DENIED, times=None),
     ]
     faulty = JobRunner(FaultStorage(runner.storage, *faults), tmp_path)
     faulty.put_request("t1", request_document)
