@@ -283,4 +283,6 @@ def test_the_order_carries_no_list_that_grows_with_the_video(
         "fallbacks",
         "timings_s",
         "deadline",
+        "weights",
+        "failure",
     }

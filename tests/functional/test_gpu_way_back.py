@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from structureflow import keys
-from structureflow.errors import GpuUnavailableError, SupersededRunError, TransientStorageError
+from structureflow.errors import GpuUnavailableError, ModelWeightsError, SupersededRunError, TransientStorageError
 from structureflow.flow.cache import open_flow_archive
 from structureflow.flow.engines import EngineName, Finish, Frame, Result
 from structureflow.jobs.documents import put_document
-from structureflow.jobs.extract_job import extract_and_commit, load_order
+from structureflow.jobs.extract_job import extract_and_commit, load_order, note_failure
 from structureflow.jobs.inputs import Inputs
 from structureflow.jobs.orchestrate import OrchestrateResult
 from structureflow.jobs.settle_gpu import SettledOrder, SettleGpuInput, settle_gpu
@@ -289,6 +289,36 @@ def test_two_overdue_orders_are_both_settled(
     for result in runs:
         age_order(runner, result.run_id, 1)
     assert {order.run_id for order in look(runner)} == {result.run_id for result in runs}
+
+
+def test_what_the_task_said_of_its_failure_stands_in_the_record(
+    runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any]
+) -> None:
+    result = start(runner, raft)
+    note_failure(runner.storage, gpu.started[0][0], ModelWeightsError("weights raft_large.pth: another checksum"))
+    stopped(runner, result.run_id)
+    (step,) = record_of(runner).fallbacks
+    assert step.reason == f"{KILLED}: ModelWeightsError: weights raft_large.pth: another checksum"
+
+
+def test_a_failure_does_not_bring_a_settled_order_back(
+    runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any]
+) -> None:
+    result = start(runner, raft)
+    stopped(runner, result.run_id)
+    note_failure(runner.storage, gpu.started[0][0], ModelWeightsError("too late"))
+    assert runner.keys(keys.GPU_ORDERS_PREFIX) == []
+
+
+def test_flows_by_other_weights_lie_elsewhere(runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any]) -> None:
+    start(runner, raft)
+    order = load_order(runner.storage, gpu.started[0][0])
+    other = order.model_copy(update={"weights": "sha256:0123456789abcdef"})
+    assert other.shared_key != order.shared_key
+    record = extract_and_commit(other, runner.services, engine=PanEngine())
+    assert record.flow_cache_key == other.shared_key
+    assert open_flow_archive(runner.storage, keys.job_flows("t1")).meta.engine == "raft"
+    assert start(runner, {**raft, "task_id": "t2"}).flow_cache_hit is None, "the preset's weights were asked for"
 
 
 def test_a_task_that_cannot_be_stopped_keeps_nobody_waiting(

@@ -10,11 +10,19 @@ from structureflow.flow.engines import DEFAULT_ENGINES, EngineRegistry
 from structureflow.flow.fields import QUANTIZATION_PX
 
 
-def flow_address(source_identity: str, engine: str, quality: str, *, engines: EngineRegistry = DEFAULT_ENGINES) -> str:
+def flow_address(
+    source_identity: str,
+    engine: str,
+    quality: str,
+    *,
+    weights: str | None = None,
+    engines: EngineRegistry = DEFAULT_ENGINES,
+) -> str:
     """Return the content address of a video's flows: 64 lower-case hex digits.
 
     SHA-256 over all that the flows depend on: the video's identity, the engine's preset (its parameters, library
     versions and working area, which with the video decides the working size), quantisation and archive format.
+    `weights` names a network's weights where they are others than the preset's.
 
     Raises:
         EngineUnavailableError: no such engine or quality.
@@ -23,7 +31,7 @@ def flow_address(source_identity: str, engine: str, quality: str, *, engines: En
     document = {
         "source": source_identity,
         "engine": preset.name,
-        "params": dict(preset.params),
+        "params": dict(preset.params) | ({} if weights is None else {"weights": weights}),
         "area_px": preset.area_px,
         "quantization_px": QUANTIZATION_PX,
         "format": FORMAT_VERSION,

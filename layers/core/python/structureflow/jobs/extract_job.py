@@ -22,6 +22,7 @@ from structureflow.errors import (
     ObjectExistsError,
     ObjectNotFoundError,
     StorageError,
+    StructureFlowError,
 )
 from structureflow.flow.address import flow_address
 from structureflow.flow.cache import open_flow_archive
@@ -50,6 +51,8 @@ class ExtractionOrder(Model):
         engine: what computes the flows: ``dis``, ``farneback`` or ``raft``.
         fallbacks, timings_s: what happened before.
         deadline: when the order counts as lost; only an order for the GPU has one.
+        weights: of RAFT, where the GPU task has others than the preset names.
+        failure: what a GPU task said of itself when it failed.
     """
 
     bucket: str
@@ -63,11 +66,13 @@ class ExtractionOrder(Model):
     fallbacks: tuple[Fallback, ...] = ()
     timings_s: dict[str, float] = Field(default_factory=dict)
     deadline: datetime | None = None
+    weights: str | None = None
+    failure: str | None = None
 
     @property
     def shared_key(self) -> str:
         """Where all jobs find these flows."""
-        return keys.flow_cache(flow_address(self.identity, self.engine, self.request.quality))
+        return keys.flow_cache(flow_address(self.identity, self.engine, self.request.quality, weights=self.weights))
 
     def falling_back(self, stage: str, wanted: str, used: str, reason: str) -> ExtractionOrder:
         """Return the order with one more fallback on record."""
@@ -82,6 +87,19 @@ def load_order(storage: Storage, key: str) -> ExtractionOrder:
         JobStateError: there is none.
     """
     return get_document(storage, key, ExtractionOrder, made_by="the orchestrator")
+
+
+def note_failure(storage: Storage, key: str, error: StructureFlowError) -> None:
+    """Write into the order at `key` why its task failed, for the record of the job; an order that is gone stays gone.
+
+    Raises:
+        StorageError: the store refuses or broke off.
+    """
+    try:
+        order = load_order(storage, key)
+    except JobStateError:
+        return
+    put_document(storage, key, order.model_copy(update={"failure": f"{error.code}: {error.message}"[:1000]}))
 
 
 def committed_record(storage: Storage, order: ExtractionOrder) -> JobRecord | None:

@@ -162,7 +162,8 @@ def _engine_of(order: ExtractionOrder, reason: str, services: Services) -> str |
 
 def _extract_here(order: ExtractionOrder, reason: str, services: Services) -> str:
     services.count("Fallbacks", 1)
-    fallen = order.falling_back("route", _GPU_ENGINE, _LAMBDA_ENGINE, reason)
+    why = reason if order.failure is None else f"{reason}: {order.failure}"
+    fallen = order.falling_back("route", _GPU_ENGINE, _LAMBDA_ENGINE, why)
     fallen, meta = look_up(fallen.model_copy(update={"engine": _LAMBDA_ENGINE}), services)
     if meta is None:
         return extract_and_commit(fallen, services).engine
