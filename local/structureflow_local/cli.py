@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 SAMPLE = Path(__file__).resolve().parents[1] / "sample" / "structure.mp4"
 DEFAULT_STORE = Path(".structureflow")
+#: As in requests; said again, since the model of requests takes long to import.
+ENGINES = ("auto", "dis", "farneback", "raft")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,6 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="run the local cloud until Ctrl-C, for the other commands")
     serve.add_argument("--store", type=Path, default=DEFAULT_STORE, metavar="DIR", help="keeps the caches between runs")
+    _add_weights_option(serve)
     serve.set_defaults(run=_serve)
 
     viewer = commands.add_parser("viewer", help="show jobs, frames and overlays of a bucket in a browser")
@@ -116,7 +119,18 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help=f"keeps flow and frame caches between runs (default: {DEFAULT_STORE})",
     )
     parser.add_argument("--no-store", action="store_true", help="keep nothing between runs")
+    parser.add_argument("--engine", choices=ENGINES, help="flow engine, in place of the job's own")
+    _add_weights_option(parser)
     parser.add_argument("--timeout", type=float, default=1800, metavar="SECONDS", help="give up after (default: 1800)")
+
+
+def _add_weights_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--raft-weights",
+        type=Path,
+        metavar="DIR",
+        help="folder with raft_large.pth, raft_small.pth or both, for engine raft (default: where the image has them)",
+    )
 
 
 def _add_bucket_options(parser: argparse.ArgumentParser) -> None:
@@ -139,12 +153,17 @@ def _demo(args: argparse.Namespace, console: Console) -> int:
 
 def _run_file(path: Path, args: argparse.Namespace, console: Console) -> int:
     from structureflow_local.client import clear_fetched
+    from structureflow_local.gpu import with_engine
     from structureflow_local.run import print_result, run_job
 
     job = _prepare(path)
+    if args.engine is not None:
+        job = with_engine(job, args.engine)
     clear_fetched(args.out)
     store = None if args.no_store else args.store
-    status, files = run_job(job, args.out, store=store, timeout_s=args.timeout, console=console)
+    status, files = run_job(
+        job, args.out, store=store, timeout_s=args.timeout, console=console, raft_weights=args.raft_weights
+    )
     print_result(console, status, args.out, files)
     return 0 if status.state == "done" else 2
 
@@ -198,7 +217,7 @@ def _viewer(args: argparse.Namespace, console: Console) -> int:
 def _serve(args: argparse.Namespace, console: Console) -> int:
     from structureflow_local.run import serve_cloud
 
-    serve_cloud(store=args.store, console=console)
+    serve_cloud(store=args.store, console=console, raft_weights=args.raft_weights)
     return 0
 
 

@@ -19,25 +19,34 @@ from structureflow.storage.s3 import S3Settings, S3Storage
 from structureflow_local.client import JobClient, PreparedJob
 from structureflow_local.cloud import LocalCloud
 from structureflow_local.costs import cost_table, measured_cost
+from structureflow_local.gpu import gpu_part, wants_gpu
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "template.yaml"
 BUCKET = "DataBucket"
 
 
 def run_job(
-    job: PreparedJob, target: Path, *, store: Path | None, timeout_s: float, console: Console
+    job: PreparedJob,
+    target: Path,
+    *,
+    store: Path | None,
+    timeout_s: float,
+    console: Console,
+    raft_weights: Path | None = None,
 ) -> tuple[JobStatus, list[Path]]:
     """Run `job` on a local cloud of its own and download the job's folder into `target`, which `clear_fetched` made.
 
     Args:
         store: folder that keeps the caches from one run to the next; None keeps nothing.
+        raft_weights: folder of RAFT's weights, for a job that asks for RAFT; None takes `DEFAULT_WEIGHTS`.
 
     Returns:
         How the job ended (`done` or `failed`), and the files now in `target`.
     """
     begin = time.perf_counter()
     progress = _Progress(console, begin)
-    with LocalCloud(TEMPLATE, persist=store) as cloud:
+    gpu = gpu_part(raft_weights) if wants_gpu(job) else {}
+    with LocalCloud(TEMPLATE, persist=store, **gpu) as cloud:
         progress.say("cloud", f"local cloud at {cloud.endpoint_url}, wired by {TEMPLATE.name}")
         storage = bucket_of(cloud)
         client = JobClient(storage)
@@ -57,9 +66,9 @@ def run_job(
     return status, files
 
 
-def serve_cloud(*, store: Path | None, console: Console) -> None:
+def serve_cloud(*, store: Path | None, console: Console, raft_weights: Path | None = None) -> None:
     """Run a local cloud until the process is interrupted; print what other processes need to reach it."""
-    with LocalCloud(TEMPLATE, persist=store) as cloud:
+    with LocalCloud(TEMPLATE, persist=store, **gpu_part(raft_weights)) as cloud:
         for name, value in {**cloud.environment(), "DATA_BUCKET": cloud.bucket(BUCKET)}.items():
             console.print(f"export {name}={shlex.quote(value)}", soft_wrap=True, highlight=False, markup=False)
         console.print("# the local cloud runs until Ctrl-C", highlight=False)
@@ -149,6 +158,7 @@ class _Progress:
 
 _STAGES = {
     "orchestrate": "the request arrived",
+    "gpu": "RAFT runs as a task of its own; without a GPU a pair takes seconds",
     "extract": "decoding once: frames and flows",
     "segments": "the state machine fans out",
 }

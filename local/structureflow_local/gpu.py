@@ -1,0 +1,70 @@
+"""The GPU part of the template on this machine: its task is a process, on a GPU where there is one, else on the CPU.
+
+The task needs PyTorch, which the base install has not: `make setup-raft` makes an environment of its own for it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from structureflow_local.client import PreparedJob
+
+REPO: Final = Path(__file__).resolve().parents[2]
+#: Where the container's build finds its weights too (docs/gpu.md).
+DEFAULT_WEIGHTS: Final = REPO / "functions" / "raft_task" / "weights"
+TASK_DEFINITION: Final = "RaftTaskDefinition"
+
+_PYTHON: Final = REPO / ".venv-raft" / "bin" / "python"
+#: Nothing here is an AWS resource, but the template demands values, and `engine: auto` shall stay with DIS:
+#: without a GPU RAFT takes seconds per pair.
+_PARAMETERS: Final = {
+    "EnableGpu": "true",
+    "GpuImageUri": "local/raft",
+    "GpuVpcId": "vpc-local",
+    "GpuSubnetIds": "subnet-local",
+    "GpuAutoMegapixelFrames": "1000000000",
+}
+
+
+def wants_gpu(job: PreparedJob) -> bool:
+    """Tell whether a job asks for RAFT by name."""
+    document = _document(job)
+    return document is not None and document.get("engine") == "raft"
+
+
+def with_engine(job: PreparedJob, engine: str) -> PreparedJob:
+    """Return the job with another engine; one whose request is no JSON object is returned as it is."""
+    document = _document(job)
+    if document is None:
+        return job
+    request = json.dumps(document | {"engine": engine}, indent=2).encode()
+    return PreparedJob(job.task_id, request, job.uploads)
+
+
+def gpu_part(weights: Path | None) -> dict[str, Any]:
+    """Return the arguments with which a `LocalCloud` has the GPU part.
+
+    Args:
+        weights: folder with ``raft_large.pth``, ``raft_small.pth`` or both, None for `DEFAULT_WEIGHTS`; where it
+            has none, the task fails, and the job is done by DIS and says so.
+    """
+    python = _PYTHON if _PYTHON.exists() else Path(sys.executable)
+    command = [
+        str(python),
+        "-m",
+        "structureflow_local.raft_task",
+        "--weights",
+        str((weights or DEFAULT_WEIGHTS).resolve()),
+    ]
+    return {"parameters": _PARAMETERS, "task_commands": {TASK_DEFINITION: command}}
+
+
+def _document(job: PreparedJob) -> dict[str, Any] | None:
+    try:
+        document = json.loads(job.request)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None

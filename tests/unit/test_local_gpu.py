@@ -1,0 +1,76 @@
+"""What the command line makes of `--engine`, and of a job that asks for RAFT."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from structureflow.models.job import EngineName
+from structureflow_local.cli import ENGINES, build_parser
+from structureflow_local.client import PreparedJob
+from structureflow_local.gpu import DEFAULT_WEIGHTS, TASK_DEFINITION, gpu_part, wants_gpu, with_engine
+from structureflow_local.run import TEMPLATE
+
+JOB = PreparedJob("t1", b'{"task_id": "t1", "engine": "dis"}', {"jobs/t1/inputs/a": Path("a")})
+
+
+def test_the_engines_are_those_of_requests() -> None:
+    assert get_args(EngineName) == ENGINES
+
+
+@pytest.mark.parametrize("command", [["run", "job.json"], ["demo"]])
+def test_another_engine_is_an_option(command: list[str], tmp_path: Path) -> None:
+    args = build_parser().parse_args([*command, "--out", str(tmp_path), "--engine", "raft"])
+    assert args.engine == "raft"
+    with pytest.raises(SystemExit):
+        build_parser().parse_args([*command, "--out", str(tmp_path), "--engine", "magic"])
+
+
+def test_another_engine_changes_nothing_else() -> None:
+    changed = with_engine(JOB, "raft")
+    assert json.loads(changed.request) == {"task_id": "t1", "engine": "raft"}
+    assert (changed.task_id, changed.uploads) == (JOB.task_id, JOB.uploads)
+    assert json.loads(with_engine(PreparedJob("t1", b"{}", {}), "farneback").request) == {"engine": "farneback"}
+
+
+@pytest.mark.parametrize("request_bytes", [b"{oops", b"[]", b'"raft"', b"\xff"])
+def test_what_is_no_request_goes_on_as_it_is(request_bytes: bytes) -> None:
+    """The orchestrator refuses it, with a typed error."""
+    job = PreparedJob("t1", request_bytes, {})
+    assert with_engine(job, "raft") == job
+    assert not wants_gpu(job)
+
+
+@pytest.mark.parametrize(("engine", "wanted"), [("raft", True), ("auto", False), ("dis", False), (["raft"], False)])
+def test_only_raft_by_name_wants_the_gpu_part(engine: object, wanted: bool) -> None:
+    assert wants_gpu(PreparedJob("t1", json.dumps({"engine": engine}).encode(), {})) is wanted
+
+
+def test_the_gpu_part_fits_the_template(tmp_path: Path) -> None:
+    from structureflow_local.cloud.template import load_template
+
+    part = gpu_part(tmp_path)
+    template = load_template(TEMPLATE, part["parameters"])
+    assert set(part["task_commands"]) == {TASK_DEFINITION} == set(template.task_definitions)
+    environment = template.functions["OrchestratorFunction"].environment
+    assert environment["GPU_CLUSTER"] in {cluster.name for cluster in template.clusters.values()}
+    assert environment["GPU_TASK_DEFINITION"] == template.task_definitions[TASK_DEFINITION].arn
+    assert int(environment["GPU_AUTO_MEGAPIXEL_FRAMES"]) >= 10**6, "auto stays with DIS"
+    assert part["task_commands"][TASK_DEFINITION][-1] == str(tmp_path)
+
+
+def test_without_the_gpu_part_nothing_of_it_is_there() -> None:
+    from structureflow_local.cloud.template import load_template
+
+    template = load_template(TEMPLATE)
+    assert not template.task_definitions
+    assert not template.clusters
+    assert template.functions["OrchestratorFunction"].environment["GPU_CLUSTER"] == ""
+    assert "SettleGpuFunction" not in template.functions
+
+
+def test_weights_lie_where_the_image_takes_them_from() -> None:
+    assert gpu_part(None)["task_commands"][TASK_DEFINITION][-1] == str(DEFAULT_WEIGHTS)
