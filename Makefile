@@ -66,4 +66,31 @@ audit: .venv-audit/.ready ## check the template for security findings (checkov; 
 
 .PHONY: clean
 clean: ## remove what make made
-	rm -rf $(VENV) .venv-audit .aws-sam .structureflow out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-raft .venv-audit .aws-sam .structureflow out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# RAFT needs PyTorch, which nothing else here does: it has an environment of its own. 3.11 first, for which CPU builds
+# of PyTorch are the most widespread; any Python from 3.11 on will do.
+RAFT_PYTHON ?= $(shell for p in python3.11 $$HOME/.pyenv/versions/3.11*/bin/python3.11 "$(PYTHON)"; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& { command -v $$p; break; }; done)
+RAFT_VENV := .venv-raft
+RAFT_READY := $(RAFT_VENV)/.ready
+
+.PHONY: setup-raft
+setup-raft: $(RAFT_READY) ## make .venv-raft: everything pinned, and PyTorch
+
+$(RAFT_READY): requirements/dev.txt requirements/raft.txt pyproject.toml
+	@test -n "$(RAFT_PYTHON)" || { echo "RAFT needs CPython 3.11 or later with venv" >&2; exit 1; }
+	@echo "Setting up $(RAFT_VENV) with $(RAFT_PYTHON) (some minutes, once)"
+	@rm -rf $(RAFT_VENV)
+	@$(RAFT_PYTHON) -m venv $(RAFT_VENV)
+	@$(RAFT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements/dev.txt
+	@# as constraints: a CPU build of the pinned PyTorch is welcome, and needs none of the CUDA packages
+	@$(RAFT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+		-c requirements/raft.txt torch torchvision
+	@$(RAFT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $(RAFT_READY)
+
+.PHONY: test-raft
+test-raft: $(RAFT_READY) ## the tests of RAFT, on the CPU with random weights
+	$(RAFT_VENV)/bin/pytest tests/raft

@@ -1,6 +1,7 @@
 """The GPU task: carries out one order with RAFT, and ends.
 
-Exit codes: 0 the order is carried out; 1 a typed error, one JSON line on stderr; 143 or 130 stopped by SIGTERM (a
+Exit codes: 0 the order is carried out; 1 a typed error, one JSON line on stderr, which also goes into the order, so
+that the record of the job can say why RAFT was not to be had; 143 or 130 stopped by SIGTERM (a
 spot interruption, StopTask) or SIGINT, and then nothing half-made is left: the archive that commits the run is
 written last and in one piece, and temporary files are removed on the way out.
 """
@@ -14,8 +15,9 @@ from types import FrameType
 from typing import NoReturn
 
 from structureflow.errors import StructureFlowError
+from structureflow.jobs.extract_job import note_failure
 from structureflow.jobs.raft_task import Progress, carry_out_order
-from structureflow.runtime.task_settings import task_services, task_settings
+from structureflow.runtime.task_settings import order_key, task_services, task_settings
 from structureflow.runtime.wiring import logger, metrics
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -42,6 +44,7 @@ def main() -> int:
         return stop.exit_code
     except StructureFlowError as error:
         print(json.dumps({"error": error.as_dict()}, default=str), file=sys.stderr, flush=True)
+        _tell_order(error)
         return 1
     finally:
         if metrics().metric_set:
@@ -56,6 +59,13 @@ def main() -> int:
         },
     )
     return 0
+
+
+def _tell_order(error: StructureFlowError) -> None:
+    try:
+        note_failure(task_services().storage, order_key(), error)
+    except StructureFlowError as problem:
+        logger().warning("the order cannot be told why", extra={"problem": problem.as_dict()})
 
 
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:
