@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from structureflow.errors import JobStateError, MediaLimitError, ModelWeightsErr
 from structureflow.flow.cache import open_flow_archive
 from structureflow.frames.cache import FrameCache
 from structureflow.jobs.documents import put_document
-from structureflow.jobs.extract_job import ExtractionOrder
+from structureflow.jobs.extract_job import ExtractionOrder, load_order
 from structureflow.jobs.raft_task import Progress, RaftOptions, carry_out_order
 from structureflow.jobs.timeline import default_timeline_id
 from structureflow.models.job import JobRequest
@@ -101,7 +102,7 @@ def test_weights_come_from_the_bucket_too(runner: JobRunner, tmp_path: Path, sma
     key = put_order(runner.storage, tmp_path, frames=2)
     runner.storage.put("weights/raft_small.pth", small.path.read_bytes())
     for weights in ("weights/{model}.pth", f"s3://{BUCKET}/weights/raft_small.pth"):
-        runner.storage.delete([keys.job_record("job"), keys.job_flows("job")])
+        runner.storage.delete([keys.job_record("job"), keys.job_flows("job"), *runner.keys("cache/")])
         record = carry_out_order(key, options(small, weights=weights), runner.services, report=lambda _: None)
         assert record.engine_params["weights_sha256"] == small.sha256
 
@@ -116,6 +117,28 @@ def test_a_committed_run_is_left_as_it_is(runner: JobRunner, tmp_path: Path, sma
     runner.storage.delete([keys.job_flows("job")])
     carry_out_order(key, options(small), runner.services, report=told.append)
     assert runner.storage.exists(keys.job_flows("job")), "a commit that broke off half-way is finished"
+
+
+def test_flows_by_other_weights_than_the_presets_are_found_again_by_those_only(
+    runner: JobRunner, tmp_path: Path, small: RandomWeights
+) -> None:
+    """The orchestrator knows the preset's weights, and must not take these flows for theirs."""
+    key = put_order(runner.storage, tmp_path, frames=3)
+    record = carry_out_order(key, options(small), runner.services, report=lambda _: None)
+    order = load_order(runner.storage, key)
+    assert not runner.storage.exists(order.shared_key)
+    assert record.flow_cache_key is not None
+    assert runner.keys("cache/flows/") == [record.flow_cache_key]
+    again = order.model_copy(update={"run_id": "run-2"})
+    put_document(runner.storage, key, again)
+    told: list[Progress] = []
+    second = carry_out_order(key, options(small), runner.services, report=told.append)
+    assert (second.run_id, second.flow_cache_hit, told) == ("run-2", True, [])
+    other = RandomWeights.make("raft_small", tmp_path, seed=1)
+    put_document(runner.storage, key, order.model_copy(update={"run_id": "run-3"}))
+    third = carry_out_order(key, options(other), runner.services, report=lambda _: None)
+    assert not third.flow_cache_hit
+    assert third.flow_cache_key != record.flow_cache_key
 
 
 def test_what_cannot_be_done_commits_nothing(runner: JobRunner, tmp_path: Path, small: RandomWeights) -> None:
@@ -227,6 +250,21 @@ def test_a_failed_process_says_why_in_one_line(
     code, log, err = Task(bucket, endpoint, "work/gpu/none.json", tmp_path, small).end()
     assert (code, log) == (1, [])
     assert json.loads(err)["error"]["code"] == "JobStateError"
+
+
+def test_a_failed_process_tells_its_order_why(
+    bucket: Storage, endpoint: str, tmp_path: Path, small: RandomWeights
+) -> None:
+    """Also where its own settings are what is wrong: no weights in that folder."""
+    key = put_order(bucket, tmp_path)
+    nothing = replace(small, path=tmp_path / "nowhere" / "raft_small.pth")
+    code, _, err = Task(bucket, endpoint, key, tmp_path, nothing).end()
+    assert code == 1
+    assert json.loads(err)["error"]["code"] == "SettingsError"
+    assert (
+        load_order(bucket, key).failure == "SettingsError: RAFT_WEIGHTS_URI: expected a value in the environment, "
+        "got None"
+    )
 
 
 def test_importing_the_engine_imports_no_pytorch() -> None:

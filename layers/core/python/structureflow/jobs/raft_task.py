@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Final, cast
 
 from structureflow.errors import JobStateError, ModelWeightsError
-from structureflow.flow.engines import DEFAULT_ENGINES
+from structureflow.flow.engines import DEFAULT_ENGINES, EnginePreset
 from structureflow.flow.progress import ReportingEngine
 from structureflow.flow.raft import Device, Precision, RaftEngine
-from structureflow.flow.raft_weights import RaftModel
-from structureflow.jobs.extract_job import ExtractionOrder, committed_record, extract_and_commit, load_order
+from structureflow.flow.raft_weights import RaftModel, weights_name
+from structureflow.jobs.extract_job import commit_cached, committed_record, extract_and_commit, load_order, look_up
 from structureflow.jobs.services import Services
 from structureflow.media.decode import DecodeLimits, VideoReader
 from structureflow.models.results import JobRecord
@@ -71,8 +71,17 @@ def carry_out_order(
     # A record without its archive is a commit that broke off half-way: it is finished below.
     if committed is not None and committed.flows_key and services.storage.exists(committed.flows_key):
         return committed
+    preset = DEFAULT_ENGINES.preset("raft", order.request.quality)
+    model = cast("RaftModel", preset.params["model"])
+    weights = weights_name(_checksum(model, options))
+    if weights != preset.params["weights"]:
+        # The orchestrator looked for flows by the preset's weights only.
+        order, meta = look_up(order.model_copy(update={"weights": weights}), services)
+        if meta is not None:
+            source = services.inputs.find(order.request.structure_video)
+            return commit_cached(order, meta, source, services)
     with services.scratch() as folder:
-        engine = _engine(order, options, services, folder)
+        engine = _engine(preset, model, options, services, folder)
         video = folder / "structure_video"
         begin = time.perf_counter()
         services.inputs.fetch(order.request.structure_video, video)
@@ -91,12 +100,16 @@ def carry_out_order(
         )
 
 
-def _engine(order: ExtractionOrder, options: RaftOptions, services: Services, folder: Path) -> RaftEngine:
-    preset = DEFAULT_ENGINES.preset("raft", order.request.quality)
-    model = cast("RaftModel", preset.params["model"])
+def _checksum(model: RaftModel, options: RaftOptions) -> str:
     if model not in options.weights_sha256:
         known = ", ".join(sorted(options.weights_sha256)) or "none"
         raise ModelWeightsError(f"weights of {model}: no checksum is set; there are: {known}", model=model)
+    return options.weights_sha256[model]
+
+
+def _engine(
+    preset: EnginePreset, model: RaftModel, options: RaftOptions, services: Services, folder: Path
+) -> RaftEngine:
     place = options.weights.replace(MODEL_FIELD, model)
     path = Path(place)
     if not path.is_absolute():

@@ -59,6 +59,15 @@ class TaskSettings:
         )
 
 
+def order_key() -> str:
+    """Return the key of the process's order, whatever else is wrong with its settings.
+
+    Raises:
+        SettingsError: it is missing or empty.
+    """
+    return _required(os.environ, ORDER_VARIABLE)
+
+
 def task_settings() -> TaskSettings:
     """Return the process's settings.
 
