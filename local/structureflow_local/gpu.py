@@ -5,11 +5,13 @@ The task needs PyTorch, which the base install has not: `make setup-raft` makes 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
 from typing import Any, Final
 
+from structureflow.flow.raft_weights import MODELS
 from structureflow_local.client import PreparedJob
 
 REPO: Final = Path(__file__).resolve().parents[2]
@@ -60,6 +62,16 @@ def gpu_part(weights: Path | None) -> dict[str, Any]:
         str((weights or DEFAULT_WEIGHTS).resolve()),
     ]
     return {"parameters": _PARAMETERS, "task_commands": {TASK_DEFINITION: command}}
+
+
+def what_is_missing(weights: Path | None) -> str | None:
+    """Say why RAFT will not run on this machine, in words for its user; None where nothing is known to be missing."""
+    if not _PYTHON.exists() and importlib.util.find_spec("torch") is None:
+        return "PyTorch is not installed here (make setup-raft)"
+    folder = weights or DEFAULT_WEIGHTS
+    if not any((folder / f"{model}.pth").is_file() for model in MODELS):
+        return f"no {' or '.join(f'{model}.pth' for model in MODELS)} in {folder} (docs/gpu.md)"
+    return None
 
 
 def _document(job: PreparedJob) -> dict[str, Any] | None:

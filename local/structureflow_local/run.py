@@ -19,7 +19,7 @@ from structureflow.storage.s3 import S3Settings, S3Storage
 from structureflow_local.client import JobClient, PreparedJob
 from structureflow_local.cloud import LocalCloud
 from structureflow_local.costs import cost_table, measured_cost
-from structureflow_local.gpu import gpu_part, wants_gpu
+from structureflow_local.gpu import gpu_part, wants_gpu, what_is_missing
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "template.yaml"
 BUCKET = "DataBucket"
@@ -53,6 +53,9 @@ def run_job(
         client.submit(job)
         size = sum(path.stat().st_size for path in job.uploads.values())
         progress.say("upload", f"{len(job.uploads)} files, {_bytes(size)}, then {keys.job_request(job.task_id)}")
+        missing = what_is_missing(raft_weights) if gpu else None
+        if missing is not None:
+            progress.say("gpu", f"RAFT cannot run: {missing}")
         status = client.wait(job.task_id, timeout_s=timeout_s, watch=lambda s: progress.watch(storage, job.task_id, s))
         progress.watch(storage, job.task_id, status)
         progress.say("fetch", str(target))

@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 
 from structureflow.models.job import EngineName
+from structureflow_local import gpu
 from structureflow_local.cli import ENGINES, build_parser
 from structureflow_local.client import PreparedJob
 from structureflow_local.gpu import DEFAULT_WEIGHTS, TASK_DEFINITION, gpu_part, wants_gpu, with_engine
@@ -70,6 +71,16 @@ def test_without_the_gpu_part_nothing_of_it_is_there() -> None:
     assert not template.clusters
     assert template.functions["OrchestratorFunction"].environment["GPU_CLUSTER"] == ""
     assert "SettleGpuFunction" not in template.functions
+
+
+def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "_PYTHON", tmp_path / "python")
+    monkeypatch.setattr("importlib.util.find_spec", {}.get)
+    assert "make setup-raft" in str(gpu.what_is_missing(tmp_path))
+    (tmp_path / "python").touch()
+    assert f"no raft_large.pth or raft_small.pth in {tmp_path}" in str(gpu.what_is_missing(tmp_path))
+    (tmp_path / "raft_small.pth").touch()
+    assert gpu.what_is_missing(tmp_path) is None
 
 
 def test_weights_lie_where_the_image_takes_them_from() -> None:
