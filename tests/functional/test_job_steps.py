@@ -179,6 +179,18 @@ BAD_REQUESTS: list[tuple[str, Any, str, str]] = [
     ("a host", {"structure_video": "https://example.com/x.mp4"}, "InputNotAllowedError", "https"),
     ("a scheme", {"structure_video": "file:///etc/passwd"}, "InputNotAllowedError", "s3:// or https://"),
     (
+        "no guide video",
+        {
+            "images": None,
+            "frames": None,
+            "overlap": None,
+            "fade": None,
+            "segments": [{"frames": 9, "guides": [{"at": [0, 4], "video": "videos/text.mp4"}]}],
+        },
+        "NotAVideoError",
+        "guide video videos/text.mp4",
+    ),
+    (
         "overlapping guides",
         {
             "images": None,

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from structureflow.errors import InvalidRequestError
 from structureflow_local.cloud import patches as moto_patches
 from structureflow_local.cloud.activity import Activity
 from structureflow_local.cloud.errors import LocalCloudError, UnknownResourceError
@@ -95,6 +96,8 @@ class LocalCloud:
     ) -> None:
         self.template: Template = load_template(template, parameters)
         self._wanted_state_dir = state_dir
+        if persist is not None and persist.exists() and not persist.is_dir():
+            raise InvalidRequestError(f"{persist}: expected a folder, got a file")
         self._persist = persist
         self._extra_hosts = tuple(extra_hosts)
         self._duplicate_events = duplicate_events
@@ -494,6 +497,9 @@ def _quiet(name: str, log_path: Path) -> Any:
     logger = logging.getLogger(name)
     handler = logging.FileHandler(log_path, delay=True)
     propagate = logger.propagate
+    if not any(isinstance(known, logging.NullHandler) for known in logger.handlers):
+        # Threads of interrupted executions may speak when the file is closed already.
+        logger.addHandler(logging.NullHandler())
     logger.addHandler(handler)
     logger.propagate = False
     try:

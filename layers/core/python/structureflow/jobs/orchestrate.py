@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from structureflow import keys
-from structureflow.errors import GpuUnavailableError, ObjectExistsError, StructureFlowError
+from structureflow.errors import GpuUnavailableError, MediaError, ObjectExistsError, StructureFlowError
 from structureflow.flow.fields import FlowMeta
 from structureflow.guide.images import check_guide_image
 from structureflow.jobs.documents import load_record, put_status, run_id
@@ -148,13 +148,24 @@ class _Orchestration:
 
         def check(reference: str) -> None:
             if reference in videos:
-                self._services.inputs.find(reference)
+                self._check_guide_video(reference)
             else:
                 check_guide_image(self._services.inputs.read(reference), what=reference)
 
         with ThreadPoolExecutor(_IMAGE_CHECKS, thread_name_prefix="guides") as pool:
             for _ in pool.map(check, self._request.references()):
                 pass
+
+    def _check_guide_video(self, reference: str) -> None:
+        """Open a guide video; that it is as long as asked for shows when its frames are decoded."""
+        with self._services.scratch() as folder:
+            path = folder / "guide_video"
+            self._services.inputs.fetch(reference, path)
+            limits = DecodeLimits(max_frames=self._services.max_video_frames, min_frames=1)
+            try:
+                VideoReader(path, limits).close()
+            except MediaError as error:
+                raise error.within(f"guide video {reference}") from error
 
     # --- which engine ---------------------------------------------------------------------------------
 

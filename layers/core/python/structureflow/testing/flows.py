@@ -87,8 +87,9 @@ def texture(height: int, width: int, *, seed: int = 0) -> NDArray[np.uint8]:
     for cells in (6, 16, 48, 120):
         grid = generator.uniform(-1, 1, (cells, cells, 3)).astype(np.float32)
         picture += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
-    low, high = picture.min(), picture.max()
-    return ((picture - low) * (255 / (high - low))).astype(np.uint8)
+    low, high = float(picture.min()), float(picture.max())
+    scaled: NDArray[np.float32] = (picture - low) * np.float32(255 / (high - low))
+    return scaled.astype(np.uint8)
 
 
 def panning_frames(

@@ -237,7 +237,7 @@ def _apply(
 
 
 def _own(layer: Layer, time: float, x: NDArray[np.float64], y: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
-    yield from _apply(np.linalg.inv(layer.camera(time)), x, y)
+    yield from _apply(np.linalg.inv(layer.camera(time)).astype(np.float64), x, y)
 
 
 def _nearest(layers: Sequence[Layer], time: float, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.intp]:
