@@ -111,7 +111,8 @@ def statements() -> list[tuple[str, dict[str, Any]]]:
     found = []
     for name, body in TEMPLATE["Resources"].items():
         for policy in body.get("Properties", {}).get("Policies", []):
-            document = policy["Fn::If"][1] if "Fn::If" in policy else policy.get("PolicyDocument", policy)
+            chosen = policy["Fn::If"][1] if "Fn::If" in policy else policy
+            document = chosen.get("PolicyDocument", chosen)
             found += [(f"{name}.{statement['Sid']}", statement) for statement in document["Statement"]]
     return found
 

@@ -87,7 +87,7 @@ def allows(statements: Iterator[Statement] | tuple[Statement, ...], request: Req
 
 
 def function_statements(template: Mapping[str, Any], logical_id: str) -> tuple[Statement, ...]:
-    """Return the inline policy statements of a function; of ``Fn::If`` the branch that gives more.
+    """Return the inline policy statements of a function or role; of ``Fn::If`` the branch that gives more.
 
     Args:
         template: as `samtranslator.yaml_helper.yaml_parse` reads it, intrinsics in their long form.
@@ -110,10 +110,10 @@ def function_statements(template: Mapping[str, Any], logical_id: str) -> tuple[S
 
 
 def _branch(policy: Mapping[str, Any]) -> Mapping[str, Any]:
-    if "Fn::If" not in policy:
-        return policy
-    _, then, otherwise = policy["Fn::If"]
-    return then if "Statement" in then else otherwise  # type: ignore[no-any-return]
+    if "Fn::If" in policy:
+        _, then, otherwise = policy["Fn::If"]
+        return _branch(otherwise if set(then) == {"Ref"} else then)
+    return policy.get("PolicyDocument", policy)  # type: ignore[no-any-return]
 
 
 def _listed(value: Any) -> list[Any]:
