@@ -98,6 +98,16 @@ def test_stopping_a_task_ends_its_process(cloud: LocalCloud) -> None:
     assert client.list_tasks(cluster=task["clusterArn"])["taskArns"] == []
 
 
+def test_tasks_are_listed_by_who_started_them(cloud: LocalCloud) -> None:
+    mine, other = run(cloud, "mine", SLEEP_S="600"), run(cloud, "other", SLEEP_S="600")
+    client, cluster = cloud.client("ecs"), mine["clusterArn"]
+    assert client.list_tasks(cluster=cluster, startedBy="mine")["taskArns"] == [mine["taskArn"]]
+    assert client.list_tasks(cluster=cluster, startedBy="nobody")["taskArns"] == []
+    for task in (mine, other):
+        client.stop_task(cluster=cluster, task=task["taskArn"])
+    cloud.wait_idle(30)
+
+
 def test_a_client_token_runs_a_task_once(cloud: LocalCloud) -> None:
     first, second = (run(cloud, "token", token="job-1") for _ in range(2))
     assert first["taskArn"] == second["taskArn"]

@@ -150,12 +150,14 @@ class Tasks:
         return _ok({"tasks": found, "failures": failures})
 
     def _list_tasks(self, document: dict[str, Any], cluster: ClusterSpec) -> Reply:
-        status = document.get("desiredStatus", "RUNNING")
+        status, started_by = document.get("desiredStatus", "RUNNING"), document.get("startedBy")
         with self._lock:
             arns = [
                 task.arn
                 for task in self._tasks.values()
-                if task.cluster_arn == cluster.arn and task.desired_status == status
+                if task.cluster_arn == cluster.arn
+                and task.desired_status == status
+                and started_by in (None, task.started_by)
             ]
         return _ok({"taskArns": arns})
 
