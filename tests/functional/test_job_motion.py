@@ -130,6 +130,17 @@ def test_a_guide_video_is_upright_begins_where_asked_and_moves_on_between(
     assert distance(shown[5][10:-10, 20:-28], shown[1][10:-10, 28:-20]) > 10
 
 
+@pytest.mark.parametrize("first", [0, 3, 6])
+def test_a_guide_video_begins_at_the_frame_asked_for(runner: JobRunner, tmp_path: Path, first: int) -> None:
+    real = list(pan_frames(9, HEIGHT, WIDTH, dx=2, dy=0))
+    guides = [{"at": [1, 2], "video": VIDEO, "from": first}]
+    document = {"task_id": "t1", "structure_video": VIDEO, "segments": [{"frames": 4, "guides": guides}]}
+    assert runner.run("t1", document).state == "done"
+    shown = video_of(runner, tmp_path, "guide")
+    for index in (1, 2):
+        assert np.argmin([distance(shown[index], frame) for frame in real]) == first + index - 1
+
+
 def test_a_guide_video_that_ends_early_fails_by_its_name(runner: JobRunner, rotated_clip: Path) -> None:
     runner.storage.put("videos/phone.mov", rotated_clip.read_bytes())
     guides = [{"at": [0, 3], "video": "videos/phone.mov", "from": 1}]

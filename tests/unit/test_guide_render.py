@@ -156,6 +156,16 @@ def test_the_end_anchor_is_carried_back() -> None:
     assert outcome.flows_used == 10
 
 
+@pytest.mark.parametrize("treatment", ["adjust", "clip", "retime"])
+def test_both_anchors_share_by_time_where_both_are_seen(treatment: str) -> None:
+    """Between a dark and a bright picture and without motion, brightness rises evenly."""
+    still = np.zeros((12, 24, 32, 2), np.float32)
+    ends = np.stack([np.full((24, 32, 3), 40, np.uint8), np.full((24, 32, 3), 220, np.uint8)])
+    sink, _ = render(gap(9, 0, 1), ArrayFlows(still, still), ends, anchors="both", treatment=treatment)
+    for index, frame in enumerate(sink.frames):
+        assert np.abs(frame - (40 + 180 * index / 10)).max() <= 1.5
+
+
 def test_one_way_lost_is_found_from_the_other_side() -> None:
     """With both anchors, what leaves the frame or comes from behind the disc is seen by one of them."""
     scene = occlusion_scene(frames=16)
