@@ -94,3 +94,8 @@ $(RAFT_READY): requirements/dev.txt requirements/raft.txt pyproject.toml
 .PHONY: test-raft
 test-raft: $(RAFT_READY) ## the tests of RAFT, on the CPU with random weights
 	$(RAFT_VENV)/bin/pytest tests/raft
+
+.PHONY: has-cpu-torch
+has-cpu-torch: # whether pip offers the pinned PyTorch without its gigabytes of CUDA packages
+	@$(RAFT_PYTHON) -m pip install --dry-run --quiet --no-deps --ignore-installed --report - \
+		-c requirements/raft.txt torch 2>/dev/null | grep -q '+cpu'
