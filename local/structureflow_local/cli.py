@@ -239,14 +239,16 @@ def _prepare(path: Path) -> PreparedJob:
 
 
 def _bucket(args: argparse.Namespace) -> Storage:
+    from structureflow.runtime.settings import addressing_style
     from structureflow.storage.s3 import S3Settings, S3Storage
 
     name = args.bucket or os.environ.get("DATA_BUCKET")
     if not name:
         raise SettingsError("--bucket: expected a bucket name, or DATA_BUCKET in the environment")
-    endpoint = args.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or None
+    endpoint = args.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
-    return S3Storage(name, settings=S3Settings(endpoint_url=endpoint, region=region))
+    style = addressing_style(os.environ)
+    return S3Storage(name, settings=S3Settings(endpoint_url=endpoint, region=region, addressing_style=style))
 
 
 if __name__ == "__main__":

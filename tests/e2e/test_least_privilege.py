@@ -151,7 +151,7 @@ def run_everything(run: Run) -> None:
     # A job, its flows found again by a second one, and the first put again over its own outputs.
     assert run.job("first", **everything) == "done"
     assert run.job("second") == "done"
-    assert run.job("first", motion_strength=0.5) == "done"
+    assert run.job("first", motion_strength=0.5, **everything) == "done"
     # The same event once more: another execution finds the run claimed.
     machine = run.cloud.physical_id("SegmentsStateMachine")
     (event, *_) = [one.input for one in run.cloud.executions("SegmentsStateMachine")][-1:]

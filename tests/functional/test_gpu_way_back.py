@@ -232,7 +232,7 @@ def test_a_late_second_delivery_does_not_reopen_a_finished_job(
 # --- a request put again ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("late", ["stopped", "overdue", "flows"])
+@pytest.mark.parametrize("late", ["stopped", "overdue", "given up", "flows"])
 def test_an_order_of_an_older_run_never_touches_the_newer_one(
     runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any], late: str
 ) -> None:
@@ -243,8 +243,8 @@ def test_an_order_of_an_older_run_never_touches_the_newer_one(
     job = {key: runner.storage.get(key).data for key in runner.keys("jobs/t1/")}
     if late == "stopped":
         stopped(runner, old.run_id)
-    elif late == "overdue":
-        age_order(runner, old.run_id, 1)
+    elif late in ("overdue", "given up"):
+        age_order(runner, old.run_id, 1 if late == "overdue" else 3601)
         look(runner)
         assert gpu.stopped == [old.run_id]
     else:
@@ -337,23 +337,26 @@ def test_a_store_that_breaks_off_for_one_order_settles_the_others(
     runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any], tmp_path: Path
 ) -> None:
     put_pan_clip(runner.storage, "videos/other.mp4", tmp_path, dx=3)
+    videos = {"t1": "videos/pan.mp4", "t2": "videos/other.mp4"}
     runs = {
-        name: start(runner, {**raft, "task_id": name, "structure_video": video}).run_id
-        for name, video in (("t1", "videos/pan.mp4"), ("t2", "videos/other.mp4"))
+        start(runner, {**raft, "task_id": name, "structure_video": video}).run_id: name
+        for name, video in videos.items()
     }
-    for run_id in runs.values():
+    for run_id in runs:
         age_order(runner, run_id, 1)
+    # The one that is looked at first fails.
+    broken_run, whole_run = sorted(runs)
     healthy = runner.services
-    fault = Fault("get_to_file", "videos/pan.mp4", error=TransientStorageError("no answer"))
+    fault = Fault("get_to_file", videos[runs[broken_run]], error=TransientStorageError("no answer"))
     broken = FaultStorage(runner.storage, fault)
     inputs = Inputs(broken, "data", max_bytes=50_000_000)
     runner.services = replace(healthy, storage=broken, inputs=inputs)
     with pytest.raises(TransientStorageError):
         look(runner)
-    assert record_of(runner, "t2").engine == "dis"
-    assert runner.keys(keys.GPU_ORDERS_PREFIX) == [keys.gpu_order(runs["t1"])]
+    assert record_of(runner, runs[whole_run]).engine == "dis"
+    assert runner.keys(keys.GPU_ORDERS_PREFIX) == [keys.gpu_order(broken_run)]
     runner.services = healthy
-    assert look(runner) == (SettledOrder(run_id=runs["t1"], engine="dis"),)
+    assert look(runner) == (SettledOrder(run_id=broken_run, engine="dis"),)
 
 
 def test_a_job_that_was_deleted_is_not_brought_back(runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from structureflow import keys
 from structureflow.flow.cache import FlowArchiveWriter, open_flow_archive, quantise
-from structureflow.frames.overlays import load_overlays
+from structureflow.frames.overlays import list_overlay_frames, load_overlays
 from structureflow.guide.images import fit
 from structureflow.jobs.render_segment import RenderSegmentInput, render_segment
 from structureflow.media.decode import VideoReader
@@ -350,3 +350,20 @@ def test_overlays_show_what_was_done_at_each_frame(runner: JobRunner, tmp_path: 
             assert colour.min() == 255
         assert shown["visibility"][index].shape == (HEIGHT, WIDTH)
         assert shown["visibility"][index][:, WIDTH // 2].min() == (255 if given or filled else 0)
+
+
+def test_a_second_run_leaves_no_overlays_of_the_first(runner: JobRunner) -> None:
+    def document(frames: int, task_id: str = "t1") -> dict[str, Any]:
+        return {
+            "task_id": task_id,
+            "structure_video": VIDEO,
+            "timeline_id": "mine",
+            "overlays": ["guidance"],
+            "segments": [{"frames": frames, "guides": [{"at": 0, "image": "images/a.png"}]}],
+        }
+
+    runner.run("t1", document(12))
+    runner.run("t1.b", document(9, "t1.b"))
+    runner.run("t1", document(6))
+    found = sorted((entry.job_id, entry.sequence) for entry in list_overlay_frames(runner.storage, "mine"))
+    assert found == [*(("t1", index) for index in range(6)), *(("t1.b", index) for index in range(9))]

@@ -51,6 +51,7 @@ def plan_segments(event: PlanSegmentsInput, services: Services) -> SegmentPlan:
         services.count("DuplicateEvents", 1)
         return SegmentPlan(task_id=task_id, run_id=record.run_id, claimed=False, segments=())
     remove_outputs(storage, task_id)
+    remove_overlays(storage, record.timeline_id, task_id)
     count = len(record.request.segments)
     put_status(storage, task_id=task_id, run_id=record.run_id, state="running", stage="segments", segments=count)
     return SegmentPlan(
@@ -94,3 +95,9 @@ def remove_outputs(storage: Storage, task_id: str) -> None:
     storage.delete(info.key for info in storage.list(keys.work_prefix(task_id)))
     storage.delete(info.key for info in storage.list(keys.segments_prefix(task_id)))
     storage.delete([keys.job_manifest(task_id), keys.job_report(task_id)])
+
+
+def remove_overlays(storage: Storage, timeline_id: str, task_id: str) -> None:
+    """Delete the pictures that an earlier run of the job left on its timeline; those of other jobs stay."""
+    prefix = keys.timeline_overlays_prefix(timeline_id, task_id)
+    storage.delete(info.key for info in storage.list(prefix))

@@ -84,7 +84,7 @@ class Settings:
             allowed_buckets=_list(environment, "ALLOWED_BUCKETS"),
             allowed_hosts=_list(environment, "ALLOWED_HOSTS"),
             s3_endpoint_url=environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or None,
-            s3_addressing_style=_addressing_style(environment),
+            s3_addressing_style=addressing_style(environment),
             region=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or None,
             state_machine_arn=environment.get("STATE_MACHINE_ARN") or None,
             memory_mb=_positive(environment, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
@@ -142,7 +142,8 @@ def _list(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in environment.get(name, "").split(",") if part.strip())
 
 
-def _addressing_style(environment: Mapping[str, str]) -> AddressingStyle | None:
+def addressing_style(environment: Mapping[str, str]) -> AddressingStyle | None:
+    """Return ``S3_ADDRESSING_STYLE``, or None where it is not set (`SettingsError` if it is none)."""
     value = environment.get("S3_ADDRESSING_STYLE") or None
     if value is not None and value not in get_args(AddressingStyle):
         raise SettingsError(
