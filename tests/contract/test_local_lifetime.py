@@ -115,6 +115,13 @@ def test_nothing_is_left_behind(end: str, sent: signal.Signals | None, code: int
         assert errors == "", "the console is the caller's"
 
 
+def invoke_again_and_again(cloud: LocalCloud) -> None:
+    """A process that was just being started may answer once more before its end reaches it."""
+    for _ in range(100):
+        cloud.invoke("CleanerFunction", {})
+        time.sleep(0.1)
+
+
 def test_a_spawner_that_is_killed_takes_its_processes_along(tmp_path: Path) -> None:
     with LocalCloud(FIXTURE / "template.yaml", state_dir=tmp_path) as cloud:
         cloud.invoke("EchoFunction", {})
@@ -122,11 +129,8 @@ def test_a_spawner_that_is_killed_takes_its_processes_along(tmp_path: Path) -> N
         (spawner,) = [pid for pid in below if parent(pid) == os.getpid() and "spawner.py" in command(pid)]
         os.kill(spawner, signal.SIGKILL)
         assert wait_gone(sorted(below), tmp_path / "none") == []
-        # A process that was just being started may answer once more before its end reaches it.
         with pytest.raises(FunctionProcessError):
-            for _ in range(100):
-                cloud.invoke("CleanerFunction", {})
-                time.sleep(0.1)
+            invoke_again_and_again(cloud)
 
 
 def test_a_function_that_times_out_takes_along_what_it_started() -> None:
