@@ -22,7 +22,8 @@ $(READY): requirements/dev.txt pyproject.toml
 	@echo "Setting up $(VENV) with $(PYTHON) (about a minute, once)"
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements/dev.txt
+	@# the lock is complete: there is nothing to resolve, which takes an older pip minutes
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $(READY)
 
@@ -84,7 +85,7 @@ $(RAFT_READY): requirements/dev.txt requirements/raft.txt pyproject.toml
 	@echo "Setting up $(RAFT_VENV) with $(RAFT_PYTHON) (some minutes, once)"
 	@rm -rf $(RAFT_VENV)
 	@$(RAFT_PYTHON) -m venv $(RAFT_VENV)
-	@$(RAFT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements/dev.txt
+	@$(RAFT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps -r requirements/dev.txt
 	@# as constraints: a CPU build of the pinned PyTorch is welcome, and needs none of the CUDA packages
 	@$(RAFT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
 		-c requirements/raft.txt torch torchvision
