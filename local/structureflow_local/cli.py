@@ -35,7 +35,9 @@ ENGINES = ("auto", "dis", "farneback", "raft")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     args = build_parser().parse_args(argv)
-    # A polite end, like that of Ctrl-C: the local cloud keeps its caches and ends its processes.
+    # Polite ends: the local cloud keeps its caches and ends its processes. SIGINT too, because a shell that starts
+    # a command in the background has it ignored.
+    signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     console = Console(stderr=False)
     try:

@@ -22,8 +22,10 @@ from structureflow_local.cloud.spawner import descendants
 FIXTURE = Path(__file__).resolve().parent.parent / "fixtures" / "local"
 
 CHILD = """
-    import contextlib, json, os, sys, threading, time
+    import contextlib, json, os, signal, sys, threading, time
     from pathlib import Path
+    # A shell that runs the tests in the background has interrupts ignored, and so would this process.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     from structureflow_local.cloud import FunctionProcessError, LocalCloud
     from structureflow_local.cloud.spawner import descendants
 
@@ -64,7 +66,7 @@ def command(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text()
 
 
-def wait_gone(pids: list[int], folder: Path, timeout_s: float = 10) -> list[int]:
+def wait_gone(pids: list[int], folder: Path, timeout_s: float = 30) -> list[int]:
     """Wait until no process and no folder is left; return the processes that are."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
