@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from structureflow import keys
-from structureflow.flow.cache import FlowArchiveWriter, open_flow_archive, quantise
 from structureflow.frames.overlays import list_overlay_frames, load_overlays
 from structureflow.guide.images import fit
 from structureflow.jobs.render_segment import RenderSegmentInput, render_segment
 from structureflow.media.decode import VideoReader
 from structureflow.models.results import JobRecord, SegmentResult
 from structureflow.storage.base import ByteRange, Storage, StoredObject, Suffix
+from structureflow.testing.flows import put_noisy_flows
 from structureflow.testing.jobs import JobRunner, png, put_pan_clip
 from structureflow.testing.storage import WrapperStorage
 from structureflow.testing.videos import decode_rgb, pan_frames, texture, write_clip
@@ -255,30 +255,6 @@ class CountedBytes(WrapperStorage):
         return stored
 
 
-def put_noisy_flows(storage: Storage, key: str, path: Path, *, count: int) -> int:
-    """Put an archive that hardly compresses, the two directions of one size; return its size."""
-    random = np.random.default_rng(5)
-    with FlowArchiveWriter(path, height=HEIGHT, width=WIDTH) as writer:
-        for _ in range(count):
-            flow = random.uniform(-1, 1, (HEIGHT, WIDTH, 2)).astype(np.float32)
-            writer.feed(quantise(flow), quantise(-flow))
-        writer.finish(
-            original_height=HEIGHT,
-            original_width=WIDTH,
-            original_fps=25.0,
-            engine="dis",
-            engine_params={},
-            timestamps_s=np.arange(count + 1) / 25,
-            scene_cuts=(),
-            display_max_px=4.0,
-            source_video=VIDEO,
-            source_identity="s3:0:0",
-        )
-    storage.delete([key])
-    storage.put_file(key, path)
-    return open_flow_archive(storage, key).info.size_bytes
-
-
 @pytest.mark.parametrize("treatment", ["adjust", "clip", "retime"])
 def test_a_segment_of_a_timeline_reads_its_part_alone(
     runner: JobRunner, request_document: dict[str, Any], tmp_path: Path, treatment: str
@@ -295,7 +271,7 @@ def test_a_segment_of_a_timeline_reads_its_part_alone(
     runner.put_request("t1", document)
     runner.orchestrate("t1")
     key = keys.job_flows("t1")
-    size_bytes = put_noisy_flows(runner.storage, key, tmp_path / "noisy.npz", count=40)
+    size_bytes = put_noisy_flows(runner.storage, key, tmp_path / "noisy.npz", count=40, height=HEIGHT, width=WIDTH)
     counted = CountedBytes(runner.storage, key)
     services = JobRunner(counted, tmp_path).services
     for index in range(segments):

@@ -9,16 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from structureflow import keys
 from structureflow.errors import ObjectExistsError, StorageError, TransientStorageError
-from structureflow.flow.cache import FlowArchiveWriter, open_flow_archive, quantise
 from structureflow.frames.cache import FrameCache
 from structureflow.jobs.render_segment import RenderSegmentInput, render_segment
 from structureflow.models.results import JobRecord, Manifest, SegmentResult
 from structureflow.storage.base import ObjectInfo, Storage
+from structureflow.testing.flows import put_noisy_flows
 from structureflow.testing.jobs import JobRunner, put_pan_clip
 from structureflow.testing.storage import CountingStorage, Fault, FaultStorage, WrapperStorage
 from structureflow.testing.videos import pan_frames, write_clip
@@ -155,7 +154,11 @@ def test_a_segment_asks_once_for_the_tail_and_once_per_direction(
     put_pan_clip(runner.storage, VIDEO, tmp_path, frames=41)
     runner.put_request("t1", {**request_document, **change})
     assert runner.orchestrate("t1").state == "running"
-    put_noisy_flows(runner.storage, keys.job_flows("t1"), tmp_path / "noisy.npz", count=40)
+    noisy = tmp_path / "noisy.npz"
+    size_bytes = put_noisy_flows(
+        runner.storage, keys.job_flows("t1"), noisy, count=40, height=96, width=160, longest_px=4
+    )
+    assert size_bytes > 2_000_000, "hardly any of it may lie in the last bytes that are read first"
     counting = CountingStorage(runner.storage)
 
     render_segment(RenderSegmentInput(task_id="t1", index=0), JobRunner(counting, tmp_path).services)
@@ -164,30 +167,6 @@ def test_a_segment_asks_once_for_the_tail_and_once_per_direction(
     assert asked == ["get"] * (1 + directions)
     render = keys.work_file("t1", 0, "render.json")
     assert SegmentResult.model_validate_json(runner.storage.get(render).data).flow_source == "cache"
-
-
-def put_noisy_flows(storage: Storage, key: str, path: Path, *, count: int, height: int = 96, width: int = 160) -> None:
-    """Put an archive whose flows compress badly, so that hardly any lies in the last bytes that are read first."""
-    random = np.random.default_rng(5)
-    with FlowArchiveWriter(path, height=height, width=width) as writer:
-        for _ in range(count):
-            flow = random.uniform(-4, 4, (height, width, 2)).astype(np.float32)
-            writer.feed(quantise(flow), quantise(-flow))
-        writer.finish(
-            original_height=height,
-            original_width=width,
-            original_fps=25.0,
-            engine="dis",
-            engine_params={},
-            timestamps_s=np.arange(count + 1) / 25,
-            scene_cuts=(),
-            display_max_px=4.0,
-            source_video=VIDEO,
-            source_identity="s3:0:0",
-        )
-    storage.delete([key])
-    storage.put_file(key, path)
-    assert open_flow_archive(storage, key).info.size_bytes > 2_000_000
 
 
 # --- no cache, and never silently ------------------------------------------------------------------------

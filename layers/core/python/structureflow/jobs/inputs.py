@@ -92,24 +92,23 @@ class Inputs:
             InputNotFoundError: it does not exist.
             MediaLimitError: it is larger than allowed, or empty.
         """
-        location = self._locate(reference)
-        info = self._guard(reference, lambda: location.store.head(location.key))
-        return self._checked(reference, location, info)
+        return self._look_up(reference)[1]
 
     def read(self, reference: str) -> bytes:
         """Read a small input (an image) whole; errors as `find`."""
-        location = self._locate(reference)
-        info = self._guard(reference, lambda: location.store.head(location.key))
-        self._checked(reference, location, info)
+        location, _ = self._look_up(reference)
         return self._guard(reference, lambda: location.store.get(location.key)).data
 
     def fetch(self, reference: str, path: Path) -> InputInfo:
         """Download an input into the file `path`; errors as `find`, and then no file is left."""
-        location = self._locate(reference)
-        found = self._guard(reference, lambda: location.store.head(location.key))
-        self._checked(reference, location, found)
+        location, _ = self._look_up(reference)
         info = self._guard(reference, lambda: location.store.get_to_file(location.key, path, max_bytes=self._max_bytes))
         return self._checked(reference, location, info)
+
+    def _look_up(self, reference: str) -> tuple[_Location, InputInfo]:
+        location = self._locate(reference)
+        info = self._guard(reference, lambda: location.store.head(location.key))
+        return location, self._checked(reference, location, info)
 
     def _locate(self, reference: str) -> _Location:
         scheme, separator, rest = reference.partition("://")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from structureflow.errors import ObjectChangedError, ObjectNotFoundError, RangeNotSatisfiableError
-from structureflow.flow.cache import FlowArchiveWriter
-from structureflow.storage.base import ByteRange, ObjectInfo, StoredObject, Suffix
+from structureflow.flow.cache import FlowArchiveWriter, quantise
+from structureflow.storage.base import ByteRange, ObjectInfo, Storage, StoredObject, Suffix
 
 
 class BytesReader:
@@ -136,3 +136,35 @@ def flow_sequences(draw: st.DrawFn, *, max_flows: int = 7, max_side_px: int = 24
     if kind == "huge":
         return generator.uniform(-5000, 5000, shape).astype(np.float32)
     return np.where(generator.random(shape) < 0.02, generator.normal(0, 30, shape), 0).astype(np.float32)
+
+
+def put_noisy_flows(
+    storage: Storage, key: str, path: Path, *, count: int, height: int, width: int, longest_px: float = 1.0
+) -> int:
+    """Put a seeded archive that hardly compresses, so that little of it lies in the tail; return its size in bytes.
+
+    Args:
+        storage, key: where it goes, in place of what is there.
+        path: a file for it on the way.
+        count, height, width: of its flows, in both directions, the two of one size.
+        longest_px: bound of each vector's components.
+    """
+    random = np.random.default_rng(5)
+    with FlowArchiveWriter(path, height=height, width=width) as writer:
+        for _ in range(count):
+            flow = random.uniform(-longest_px, longest_px, (height, width, 2)).astype(np.float32)
+            writer.feed(quantise(flow), quantise(-flow))
+        writer.finish(
+            original_height=height,
+            original_width=width,
+            original_fps=25.0,
+            engine="dis",
+            engine_params={},
+            timestamps_s=np.arange(count + 1) / 25,
+            scene_cuts=(),
+            display_max_px=4.0,
+            source_video="videos/pan.mp4",
+            source_identity="s3:0:0",
+        )
+    storage.delete([key])
+    return storage.put_file(key, path).size_bytes
