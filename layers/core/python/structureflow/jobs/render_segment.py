@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict
 
 from structureflow import keys
 from structureflow.errors import StructureFlowError
-from structureflow.guide.render import RenderOutcome, RenderSettings, flow_window, unguided_count
+from structureflow.guide.render import RenderOutcome, RenderSettings
 from structureflow.guide.render import render_segment as render
+from structureflow.guide.spans import flow_window, unguided_count
 from structureflow.jobs.documents import load_record, put_document
 from structureflow.jobs.flow_sources import SegmentFlows
 from structureflow.jobs.guides import FittedGuides
