@@ -31,7 +31,7 @@ from structureflow.errors import GuidanceError
 from structureflow.flow.fields import Field32, FlowSource, Treatment
 from structureflow.guide.gap import GapFrame, GapMotion, PlannedFlows
 from structureflow.guide.masks import GENERATE, KEEP, MaskValue, grey_frame
-from structureflow.guide.path import PathPlan
+from structureflow.guide.plan import PathPlan
 from structureflow.guide.spans import unguided_count, unguided_ranges
 from structureflow.guide.tracker import GuidanceTracker
 from structureflow.guide.warp import Anchor, Geometry, Warper, expand_mask, mix
@@ -267,6 +267,7 @@ class _SegmentRenderer:
                 target_count=unguided_count(segment),
                 treatment=settings.treatment,
                 scene_cuts=flows.meta.scene_cuts,
+                timestamps_s=flows.meta.timestamps_s,
             )
             self._geometry = Geometry.of(flows.meta, settings.height, settings.width)
             self._anchors = _Anchors(settings.height, settings.width)
