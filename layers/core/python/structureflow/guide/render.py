@@ -32,8 +32,8 @@ from structureflow.guide.drawing import Anchors as HeldAnchors
 from structureflow.guide.drawing import Sheet, Slot
 from structureflow.guide.gap import GapMotion, PlannedFlows
 from structureflow.guide.masks import GENERATE, KEEP, MaskValue
-from structureflow.guide.path import PathPlan
 from structureflow.guide.pictures import RGB, PictureFormat
+from structureflow.guide.plan import PathPlan
 from structureflow.guide.ports import GuideSource, MotionSink, Picture, SegmentSink
 from structureflow.guide.spans import unguided_count, unguided_ranges
 from structureflow.guide.tracker import GuidanceTracker
@@ -159,6 +159,7 @@ class _SegmentRenderer:
                 target_count=unguided_count(segment),
                 treatment=settings.treatment,
                 scene_cuts=flows.meta.scene_cuts,
+                timestamps_s=flows.meta.timestamps_s,
             )
             self._sheet = Sheet(settings.form, flows.meta, settings.height, settings.width)
             self._anchors = HeldAnchors(self._sheet)

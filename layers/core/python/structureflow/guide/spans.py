@@ -4,28 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from structureflow.errors import GuidanceError
 from structureflow.flow.fields import Treatment
+from structureflow.flow.times import ON_NODE, node_at_time, uneven_times
 from structureflow.guide.tracker import GuidanceTracker
 from structureflow.models.job import FlowSpan, Segment
 
 
 def flow_window(
-    segments: Sequence[Segment], index: int, span: FlowSpan, total_flows: int, treatment: Treatment = "adjust"
+    segments: Sequence[Segment],
+    index: int,
+    span: FlowSpan,
+    total_flows: int,
+    treatment: Treatment = "adjust",
+    timestamps_s: NDArray[np.float64] | None = None,
 ) -> tuple[int, int]:
     """Return the flows that a segment plays, start inclusive, stop exclusive.
 
     Under ``per_segment`` each plays all. Under ``timeline`` the segments play consecutive parts. Only unguided
     frames play flows, so the parts are in proportion to the *unguided* frames: every frame of the timeline then
-    covers the same stretch of the video, and the last segment ends where the video ends. ``clip`` plays one flow
-    per frame instead, each segment going on where the one before stopped, while there are any.
+    covers the same stretch of the video, and the last segment ends where the video ends. ``retime`` measures these
+    stretches in time, ``adjust`` in flows. ``clip`` plays one flow per frame instead, each segment going on where
+    the one before stopped, while there are any.
 
     Args:
         segments: all segments of the job.
         index: of the segment asked for, from 0.
         span: see above.
         total_flows: of the structure video.
-        treatment: `clip`, or one of the others.
+        treatment: see above.
+        timestamps_s: of the video's frames, as in `FlowMeta`; None or of no use (`times.uneven_times`): by index.
 
     Raises:
         GuidanceError: no such segment, or a negative count.
@@ -43,8 +54,15 @@ def flow_window(
         return start, start
     if treatment == "clip":
         return min(before, total_flows), min(before + own, total_flows)
-    start = min(before * total_flows // total, total_flows - 1)
-    return start, max((before + own) * total_flows // total, start + 1)
+    times_s = uneven_times(timestamps_s, total_flows) if timestamps_s is not None and treatment == "retime" else None
+    if times_s is None:
+        first, final = before * total_flows // total, (before + own) * total_flows // total
+    else:
+        first, final = (
+            int(node_at_time(times_s, count / total * times_s[-1]) + ON_NODE) for count in (before, before + own)
+        )
+    start = min(first, total_flows - 1)
+    return start, max(final, start + 1)
 
 
 def unguided_count(segment: Segment) -> int:

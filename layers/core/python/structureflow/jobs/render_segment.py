@@ -68,7 +68,14 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
     with services.scratch() as folder:
         flows = SegmentFlows(record, services, folder)
         total_flows = flows.meta.total_flows
-        start, stop = flow_window(request.segments, event.index, request.flow_span, total_flows, request.treatment)
+        start, stop = flow_window(
+            request.segments,
+            event.index,
+            request.flow_span,
+            total_flows,
+            request.treatment,
+            flows.meta.timestamps_s,
+        )
         # Under `clip` a frame plays one flow; the step into an end anchor looks at one more.
         played = min(stop, start + unguided_count(segment)) if request.treatment == "clip" else stop
         flows.expect(start, min(played + 1, total_flows))
