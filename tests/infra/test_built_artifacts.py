@@ -83,7 +83,8 @@ def test_functions_hold_their_code_and_nothing_else(build: Callable[[str], Path]
 
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(not RUNS_HERE, reason="needs the deployed interpreter, CPython 3.13 on x86_64 Linux")
-@pytest.mark.parametrize("name", FUNCTIONS)
+# RenderSegment needs OpenCV and PyAV together, which no zip function holds: it is for the media image
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != "RenderSegmentFunction"])
 def test_handlers_import_from_the_built_artifacts_alone(build: Callable[[str], Path], name: str) -> None:
     """Isolated, without site-packages: what a handler imports is built, or it fails; nothing needs AWS to import."""
     folder = build("x86_64")
