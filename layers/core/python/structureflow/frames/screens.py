@@ -24,6 +24,7 @@ from structureflow.frames.jpeg_header import jpeg_size
 from structureflow.frames.manifest import FrameRecord, read_manifest
 from structureflow.frames.pages import FrameB64, FramePage, FrameUrl, FrameUrlPage
 from structureflow.frames.thumbnail import thumbnail_jpeg
+from structureflow.limits import MAX_DIGITS
 from structureflow.storage.base import Storage
 
 THUMBNAIL_QUALITY: Final = 75
@@ -173,7 +174,7 @@ def _shown(record: FrameRecord, data: bytes, width: int, height: int) -> FrameB6
 def _page_start(page: str | None, total: int) -> int:
     if page is None:
         return 0
-    if not page.isascii() or not page.isdigit() or not 0 < int(page) < total:
+    if len(page) > MAX_DIGITS or not page.isascii() or not page.isdigit() or not 0 < int(page) < total:
         raise FrameCacheError(f"page: expected the next_page of an earlier page, got {page!r:.60}")
     return int(page)
 
