@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from structureflow.errors import ObjectChangedError, ObjectNotFoundError, RangeNotSatisfiableError
-from structureflow.flow.cache import FlowArchiveWriter, quantise
+from structureflow.flow.archive import FlowArchiveWriter, quantise
 from structureflow.storage.base import ByteRange, ObjectInfo, Storage, StoredObject, Suffix
 
 
