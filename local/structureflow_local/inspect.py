@@ -157,7 +157,9 @@ def _facts(archive: FlowArchive, reference: str) -> Table:
     directions = 2 if meta.has_backward else 1
     raw_bytes = meta.total_flows * frame_bytes * directions
     facts = {
-        "format": f"version {meta.format_version}, read by ranges" if archive.seekable else "plain .npz, read from its start",
+        "format": f"version {meta.format_version}, read by ranges"
+        if archive.seekable
+        else "plain .npz, read from its start",
         "size": f"{_size(archive.info.size_bytes)}, {raw_bytes / max(1, archive.info.size_bytes):.1f} times packed",
         "flows": f"{meta.total_flows} ({'forward and backward' if meta.has_backward else 'forward only'})",
         "grid": f"{meta.width}x{meta.height} of a video of {meta.original_width}x{meta.original_height}",
@@ -235,7 +237,8 @@ def _verify(archive: FlowArchive, console: Console) -> None:
 
 def _reader(reference: str, endpoint_url: str | None) -> tuple[RangeReader, str]:
     if reference.startswith("s3://"):
-        from structureflow.storage.s3 import S3Settings, S3Storage
+        from structureflow.storage.s3 import S3Storage
+        from structureflow.storage.s3_settings import S3Settings
 
         bucket, _, key = reference.removeprefix("s3://").partition("/")
         if not bucket or not key:
