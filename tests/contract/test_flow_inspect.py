@@ -62,7 +62,7 @@ def test_a_plain_archive_says_what_is_unknown(tmp_path: Path) -> None:
     path = tmp_path / "plain.npz"
     np.savez(path, flows=FLOWS[:3])
     text = _printed(str(path))
-    assert "plain .npz, read from its start" in text
+    assert "plain .npz, read in full" in text
     assert "3 (forward only)" in text
     assert "unknown step" in text
 
