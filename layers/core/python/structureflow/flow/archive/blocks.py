@@ -19,6 +19,7 @@ _ISAL_ERROR = cast("type[Exception]", igzip_lib.IsalError)
 _COMPRESSION_LEVEL: Final = 1
 _SIGN_AND_NUMBER: Final = np.uint32(0x8FFFE000).view(np.int32)
 _EXPONENT_SHIFT: Final = np.float32(2.0**112)
+_HALF_MAX_DISPLACEMENT: Final = int(np.float16(MAX_DISPLACEMENT_PX).view(np.uint16))
 
 
 def quantise(flow: NDArray[Any]) -> Field32:
@@ -88,16 +89,24 @@ def unpack(vectors: NDArray[Any], out: Field32, key: str) -> None:
     Raises:
         FlowCacheFormatError: a vector is not finite.
     """
-    if vectors.dtype.itemsize > 8:
-        with np.errstate(all="ignore"):
-            vectors = vectors.astype(np.float64)
-    if not np.isfinite(vectors).all():
-        raise FlowCacheFormatError(f"{key}: a flow is not finite", key=key)
     if vectors.dtype == "<f2":
+        # float16 without its sign bit sorts as an integer, infinity and NaN last
+        longest = int((vectors.view(np.uint16) & 0x7FFF).max())
+        finite, far = longest < 0x7C00, longest > _HALF_MAX_DISPLACEMENT
         widen(vectors, out)
-    elif vectors.min() < -MAX_DISPLACEMENT_PX or vectors.max() > MAX_DISPLACEMENT_PX:
-        np.clip(vectors, -MAX_DISPLACEMENT_PX, MAX_DISPLACEMENT_PX, out=out, casting="same_kind")
+        vectors = out
     else:
+        with np.errstate(all="ignore"):
+            vectors = vectors.astype(np.float64) if vectors.dtype.itemsize > 8 else vectors
+            # min and max carry NaN through, and need no array of their own
+            low, high = float(vectors.min()), float(vectors.max())
+        finite = math.isfinite(low) and math.isfinite(high)
+        far = max(-low, high) > MAX_DISPLACEMENT_PX
+    if not finite:
+        raise FlowCacheFormatError(f"{key}: a flow is not finite", key=key)
+    if far:
+        np.clip(vectors, -MAX_DISPLACEMENT_PX, MAX_DISPLACEMENT_PX, out=out, casting="same_kind")
+    elif vectors is not out:
         np.copyto(out, vectors, casting="same_kind")
 
 
