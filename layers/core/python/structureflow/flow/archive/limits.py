@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from structureflow.limits import MAX_FLOWS
+
 #: The first request asks for this much of the end: the seek table of some 5,000 flows in both directions.
 TAIL_BYTES: Final = 192 * 1024
 #: `FlowArchive.expect` asks for so many compressed bytes at once, and holds up to two such windows per direction.
@@ -43,7 +45,7 @@ class FlowLimits:
         max_params_text: most characters of the engine's parameters as JSON.
     """
 
-    max_flows: int = 20_000
+    max_flows: int = MAX_FLOWS
     max_side_px: int = 4096
     max_grid_px: int = 4096 * 2304
     max_read_bytes: int = 2 * 1024**3
