@@ -13,6 +13,7 @@ LIBRARY = REPO / "layers" / "core" / "python" / "structureflow"
 
 #: Lower number = closer to the root. A package may import those with a lower number, and itself.
 LEVELS = {
+    "references": 0,
     "errors": 0,
     "keys": 1,
     "models": 2,

@@ -10,16 +10,21 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self
 
+from structureflow.references import without_queries
+
 
 class StructureFlowError(Exception):
-    """Root of all errors of this package; `detail` holds machine-readable facts about the failure."""
+    """Root of all errors of this package; `detail` holds machine-readable facts about the failure.
+
+    URLs in message and detail lose their queries: errors stand in records and logs.
+    """
 
     transient: ClassVar[bool] = False
 
     def __init__(self, message: str, **detail: Any) -> None:
-        super().__init__(message)
-        self.message = message
-        self.detail = detail
+        self.message = without_queries(message)
+        self.detail = {name: without_queries(fact) if isinstance(fact, str) else fact for name, fact in detail.items()}
+        super().__init__(self.message)
 
     @property
     def code(self) -> str:
@@ -72,6 +77,10 @@ class InputNotFoundError(StructureFlowError, FileNotFoundError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class InputChangedError(StructureFlowError, ValueError):
+    """A video or image was overwritten after the job looked it up; put the request again."""
 
 
 # --- media -------------------------------------------------------------------------------------------

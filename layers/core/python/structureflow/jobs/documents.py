@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from structureflow import keys
 from structureflow.errors import JobStateError, ObjectNotFoundError, StructureFlowError, SupersededRunError
+from structureflow.models.job import JobRequest
 from structureflow.models.results import ErrorInfo, JobRecord, JobState, JobStatus, Model, now
 from structureflow.storage.base import ObjectInfo, Storage, StoredObject
 
@@ -52,15 +53,34 @@ def check_current(storage: Storage, task_id: str, expected_run_id: str) -> None:
     Raises:
         SupersededRunError: it was put again, or deleted.
     """
+    _current_request(storage, task_id, expected_run_id)
+
+
+def _current_request(storage: Storage, task_id: str, expected_run_id: str) -> StoredObject:
     key = keys.job_request(task_id)
     try:
-        current = run_id(storage.get(key))
+        found = storage.get(key)
     except ObjectNotFoundError as error:
         raise SupersededRunError(f"job {task_id}: run {expected_run_id} ends, for {key} was deleted") from error
+    current = run_id(found)
     if current != expected_run_id:
         raise SupersededRunError(
             f"job {task_id}: run {expected_run_id} ends, for the job was started again as run {current}"
         )
+    return found
+
+
+def whole_request(storage: Storage, task_id: str, run: str, recorded: JobRequest) -> JobRequest:
+    """Return the request of a run with whole references; records keep them without the queries of URLs.
+
+    Only a request with such URLs is read again.
+
+    Raises:
+        SupersededRunError: it was put again, or deleted.
+    """
+    if not recorded.is_redacted:
+        return recorded
+    return JobRequest.parse_json(_current_request(storage, task_id, run).data, expected_task_id=task_id)
 
 
 def load_record(storage: Storage, task_id: str, *, expected_run_id: str | None = None) -> JobRecord:

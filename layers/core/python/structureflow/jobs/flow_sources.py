@@ -26,6 +26,7 @@ from structureflow.flow.cache import ArrayFlows, FlowArchive, open_flow_archive
 from structureflow.flow.extract import ExtractionPlan, extract_from_frames, plan_extraction
 from structureflow.flow.fields import Direction, FlowMeta, FlowSource
 from structureflow.frames.cache import FrameCache
+from structureflow.jobs.documents import whole_request
 from structureflow.jobs.services import Services
 from structureflow.media.decode import DecodeLimits, VideoInfo, VideoReader
 from structureflow.models.results import Fallback, FlowSourceName, JobRecord
@@ -153,7 +154,9 @@ class SegmentFlows:
     def _fetch_video(self) -> Path:
         path = self._folder / "structure_video"
         if not path.exists():
-            self._services.inputs.fetch(self._record.source.reference, path)
+            record, services = self._record, self._services
+            request = whole_request(services.storage, record.task_id, record.run_id, record.request)
+            services.inputs.known(request.structure_video, record.source).fetch(path)
         return path
 
     def _computed(self, load: LoadFrames) -> FlowSource:

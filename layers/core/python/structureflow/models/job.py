@@ -19,6 +19,7 @@ from pydantic import (
 
 from structureflow.errors import InvalidIdError, InvalidRequestError
 from structureflow.keys import check_id
+from structureflow.references import Reference, without_queries
 
 Treatment = Literal["adjust", "clip", "retime"]
 EngineName = Literal["auto", "dis", "farneback", "raft"]
@@ -32,7 +33,6 @@ MAX_SEGMENTS = 400
 MAX_SEGMENT_FRAMES = 2_000
 MAX_SIDE_PX = 4096
 MIN_SIDE_PX = 32
-MAX_REFERENCE_CHARS = 2_048
 
 
 def _id_checker(what: str) -> Any:
@@ -61,9 +61,6 @@ def _check_resolution(value: tuple[int, int]) -> tuple[int, int]:
             raise ValueError(f"{name}: expected an even number from {MIN_SIDE_PX} to {MAX_SIDE_PX}, got {side}")
     return value
 
-
-Reference = Annotated[str, Field(min_length=1, max_length=MAX_REFERENCE_CHARS)]
-"""A key in the job's bucket, an ``s3://`` URI in an allowed bucket, or an ``https://`` URL on an allowed host."""
 
 Resolution = Annotated[tuple[int, int], BeforeValidator(_resolution), AfterValidator(_check_resolution)]
 """(width, height) in pixels, both even."""
@@ -112,7 +109,7 @@ class Guide(_Model):
             raise ValueError(f"at: {given[0]} needs a range [first, last], got {self.at}")
         return self
 
-    def references(self) -> tuple[str, ...]:
+    def references(self) -> tuple[Reference, ...]:
         """Every file that the guide shows."""
         return self.fade or tuple(ref for ref in (self.image, self.video) if ref is not None)
 
@@ -136,6 +133,10 @@ class Segment(_Model):
                 raise ValueError(f"guides at {before.at} and {after.at} overlap")
         object.__setattr__(self, "guides", ordered)
         return self
+
+    def references(self) -> tuple[Reference, ...]:
+        """Every guide file of the segment once, in order of first use."""
+        return tuple(dict.fromkeys(ref for guide in self.guides for ref in guide.references()))
 
 
 class JobRequest(_Model):
@@ -193,11 +194,14 @@ class JobRequest(_Model):
         expanded["segments"] = _Shorthand.model_validate(shorthand).segments()
         return expanded
 
-    def references(self) -> tuple[str, ...]:
+    def references(self) -> tuple[Reference, ...]:
         """Every guide file of the job once, in order of first use."""
-        return tuple(
-            dict.fromkeys(ref for segment in self.segments for guide in segment.guides for ref in guide.references())
-        )
+        return tuple(dict.fromkeys(ref for segment in self.segments for ref in segment.references()))
+
+    @property
+    def is_redacted(self) -> bool:
+        """Whether it was read from a record, which shows references without the queries of URLs."""
+        return any(reference.is_redacted for reference in (self.structure_video, *self.references()))
 
     @classmethod
     def parse_json(cls, data: bytes, *, expected_task_id: str) -> JobRequest:
@@ -233,7 +237,7 @@ class JobRequest(_Model):
             raise InvalidRequestError("; ".join(problems[:20]), problems=problems[:20]) from error
 
     def to_document(self) -> dict[str, Any]:
-        """Return the canonical JSON form; `parse` of it gives an equal request."""
+        """Return the canonical JSON form; `parse` of it gives an equal request, but for the queries of URLs."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
@@ -282,4 +286,5 @@ def _describe(problem: Any) -> str:
     got = problem.get("input")
     if problem["type"] in ("missing", "value_error"):
         return f"{path}: {message}"
-    return f"{path}: {message}, got {got!r:.120}"
+    # Before it is cut: half a URL's query would not be known as one.
+    return f"{path}: {message}, got {without_queries(repr(got)):.120}"

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from structureflow.storage.base import ByteRange, ObjectInfo, Storage, StoredObject, Suffix
+from structureflow.storage.base import ByteRange, Checksum, ObjectInfo, Storage, StoredObject, Suffix
 
 #: Keys of one request of `list` and `delete`, as in S3.
 PAGE_KEYS: Final = 1000
@@ -81,6 +81,10 @@ class WrapperStorage(Storage):
         """See `Storage.head`."""
         with self._request("head", key):
             return self.inner.head(key)
+
+    def checksums(self, info: ObjectInfo) -> Sequence[Checksum]:
+        """See `Storage.checksums`; counted as part of the reading."""
+        return self.inner.checksums(info)
 
     def exists(self, key: str) -> bool:
         """See `Storage.exists`."""
