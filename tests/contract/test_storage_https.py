@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import http.server
 import ipaddress
 import socket
@@ -13,9 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from structureflow.errors import (
     InputNotAllowedError,
@@ -26,8 +22,8 @@ from structureflow.errors import (
 )
 from structureflow.storage.http import Address, HttpsSource
 from structureflow.testing.storage_contract import seeded_bytes
+from structureflow.testing.tls import HOST, certificate
 
-HOST = "media.example.com"
 DATA = seeded_bytes(300_000, seed=7)
 
 
@@ -63,30 +59,6 @@ class Server:
             "read_timeout_s": 5.0,
         }
         return HttpsSource([f"{HOST}:{self.port}"], **(arguments | options))  # type: ignore[arg-type]
-
-
-def _certificate(folder: Path) -> Path:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, HOST)])
-    start = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(start + dt.timedelta(days=3))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(HOST)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / "server.pem"
-    path.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        + certificate.public_bytes(serialization.Encoding.PEM)
-    )
-    return path
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -183,7 +155,7 @@ class _QuietServer(http.server.ThreadingHTTPServer):
 
 @pytest.fixture
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    pem = _certificate(tmp_path_factory.mktemp("tls"))
+    pem = certificate(tmp_path_factory.mktemp("tls"))
     server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server_context.load_cert_chain(pem)
     asked: list[tuple[str, str, str]] = []

@@ -219,7 +219,8 @@ class PinnedConnection(http.client.HTTPSConnection):
         try:
             # A handshake ends with the timeout as a whole.
             plain.settimeout(self._deadline.remaining_s(self._silence_s))
-            return self._tls.wrap_socket(plain, server_hostname=self.host)
+            # Where nothing announces a length, a connection that just drops must not look like the end.
+            return self._tls.wrap_socket(plain, server_hostname=self.host, suppress_ragged_eofs=False)
         except BaseException:
             plain.close()
             raise

@@ -314,8 +314,12 @@ def _matches(allowed: str, host: str, port: int) -> bool:
 
 
 def _length(reply: http.client.HTTPResponse) -> int | None:
-    value = reply.headers.get("Content-Length", "")
-    return int(value) if value.isascii() and value.isdigit() and len(value) <= 18 else None
+    value = reply.headers.get("Content-Length")
+    if value is None or reply.chunked:
+        return None
+    if not (value.isascii() and value.isdigit() and len(value) <= 18):
+        raise StorageError(f"expected a Content-Length in bytes, got {value!r:.60}")
+    return int(value)
 
 
 def _info(target: _Target, reply: http.client.HTTPResponse, size: int) -> ObjectInfo:
