@@ -67,7 +67,7 @@ class Deadline:
         self._seconds = seconds
         self._clock = clock
         self._end = clock() + seconds
-        self._what = what
+        self.what = what
 
     def remaining_s(self, most_s: float | None = None) -> float:
         """Return the seconds left, at most `most_s`.
@@ -77,7 +77,7 @@ class Deadline:
         """
         left = self._end - self._clock()
         if left <= 0:
-            raise TransientStorageError(f"{self._what}: not finished after {self._seconds:g} s", key=self._what)
+            raise TransientStorageError(f"{self.what}: not finished after {self._seconds:g} s", key=self.what)
         return left if most_s is None else min(left, most_s)
 
 
@@ -124,9 +124,10 @@ class _TimedReader(io.RawIOBase):
         self._socket.settimeout(self._deadline.remaining_s(self._silence_s))
         try:
             count = self._socket.recv_into(buffer)
-        except TimeoutError:
+        except OSError as error:
             self._deadline.remaining_s()
-            raise
+            # Typed here: whoever writes a file meanwhile would take it for a failure of the disk.
+            raise TransientStorageError(f"{self._deadline.what}: no whole answer: {error}") from error
         self._left -= count
         if self._left < 0:
             raise StorageError("the server sends more than its answer may have")
