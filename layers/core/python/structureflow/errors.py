@@ -10,20 +10,38 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self
 
+from structureflow.limits import MAX_MESSAGE_CHARS, MAX_PROBLEMS
 from structureflow.references import without_queries
+
+
+def shortened(text: str, most_chars: int = MAX_MESSAGE_CHARS) -> str:
+    """Return `text`, or its beginning and how much was left out: a message never echoes what a caller sent."""
+    if len(text) <= most_chars:
+        return text
+    return f"{text[:most_chars]} … ({len(text) - most_chars} characters more)"
+
+
+def _shown_detail(value: Any) -> Any:
+    if isinstance(value, str):
+        return shortened(without_queries(value))
+    if isinstance(value, list | tuple):
+        return [_shown_detail(one) for one in value[:MAX_PROBLEMS]]
+    return value
 
 
 class StructureFlowError(Exception):
     """Root of all errors of this package; `detail` holds machine-readable facts about the failure.
 
-    URLs in message and detail lose their queries: errors stand in records and logs.
+    Message and detail are cut to `structureflow.limits.MAX_MESSAGE_CHARS`, whatever they were made of.
+    URLs in them lose their queries, which may be signatures: errors stand in records and logs.
     """
 
     transient: ClassVar[bool] = False
 
     def __init__(self, message: str, **detail: Any) -> None:
-        self.message = without_queries(message)
-        self.detail = {name: without_queries(fact) if isinstance(fact, str) else fact for name, fact in detail.items()}
+        # Before it is cut: half a URL would not be known as one.
+        self.message = shortened(without_queries(message))
+        self.detail = {name: _shown_detail(value) for name, value in detail.items()}
         super().__init__(self.message)
 
     @property

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from structureflow.limits import MAX_REFERENCE_CHARS
+
 if TYPE_CHECKING:
     from pydantic_core import CoreSchema
 
-MAX_REFERENCE_CHARS: Final = 2_048
 #: Stands where a query was.
 _REDACTED: Final = "?redacted"
 

@@ -66,6 +66,7 @@ from structureflow.flow.archive_writer import (
 from structureflow.flow.fields import Direction, FlowMeta
 from structureflow.flow.npy import NpyHeader, broken, parse_npy_header
 from structureflow.flow.zipdir import ZipMember
+from structureflow.limits import MAX_FLOWS
 from structureflow.storage.base import ByteRange, ObjectInfo, StoredObject, Suffix
 
 __all__ = [
@@ -111,7 +112,7 @@ class FlowLimits:
         max_stream_bytes: most bytes inflated from a plain archive, which has to be read from its start.
     """
 
-    max_flows: int = 20_000
+    max_flows: int = MAX_FLOWS
     max_side_px: int = 4096
     max_read_bytes: int = 2 * 1024**3
     max_tail_bytes: int = 4 * 1024**2

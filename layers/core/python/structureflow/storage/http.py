@@ -29,7 +29,8 @@ from structureflow.errors import (
     StorageError,
     TransientStorageError,
 )
-from structureflow.references import MAX_REFERENCE_CHARS, without_queries
+from structureflow.limits import MAX_REFERENCE_CHARS
+from structureflow.references import without_queries
 from structureflow.storage._files import CHUNK_BYTES, check_if_match, check_size, etag_checksums, writing
 from structureflow.storage._https_wire import (
     Address,
