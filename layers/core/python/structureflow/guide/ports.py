@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from structureflow.flow.fields import Field32
 from structureflow.guide.masks import MaskValue
+from structureflow.references import Reference
 
 Picture = NDArray[np.uint8]
 """Pixels in the format of the rendering (`structureflow.guide.pictures`)."""
@@ -25,11 +26,11 @@ class GuideSource(Protocol):
     next is asked for.
     """
 
-    def image(self, reference: str) -> Picture:
+    def image(self, reference: Reference) -> Picture:
         """Return a guide image; the renderer never changes it."""
         ...
 
-    def video(self, reference: str, first: int, count: int) -> Iterator[Picture]:
+    def video(self, reference: Reference, first: int, count: int) -> Iterator[Picture]:
         """Yield `count` frames of a guide video from frame `first`."""
         ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from structureflow.errors import GuidanceError, MediaError
-from structureflow.guide.images import fit, load_guide_image
+from structureflow.guide.images import MAX_IMAGE_BYTES, fit, load_guide_image
+from structureflow.jobs.inputs import Source
 from structureflow.jobs.services import Services
 from structureflow.media.decode import DecodeLimits, VideoReader
 from structureflow.media.planes import Planes, frozen, rgb_to_planes
 from structureflow.models.job import Segment
+from structureflow.references import Reference
 
 #: Fitted images kept in memory; those that are asked for again later wait in files.
 _KEPT_IMAGES = 4
@@ -30,17 +32,28 @@ class FittedGuides:
 
     Args:
         segment: whose guides are asked for, in order.
+        sources: the guides of the job, as the orchestrator found them.
         folder: where guide videos, and images that come again, are kept; the caller removes it.
         height, width: every frame's size in pixels.
     """
 
-    def __init__(self, segment: Segment, services: Services, folder: Path, *, height: int, width: int) -> None:
+    def __init__(
+        self,
+        segment: Segment,
+        services: Services,
+        sources: Mapping[Reference, Source],
+        folder: Path,
+        *,
+        height: int,
+        width: int,
+    ) -> None:
         self._services = services
+        self._sources = sources
         self._folder = folder
         self._height = height
         self._width = width
-        self._images: dict[str, Planes] = {}
-        self._videos: dict[str, _OpenVideo] = {}
+        self._images: dict[Reference, Planes] = {}
+        self._videos: dict[Reference, _OpenVideo] = {}
         self._uses = Counter(reference for guide in segment.guides for reference in guide.fade or (guide.image,))
 
     def __enter__(self) -> Self:
@@ -52,7 +65,7 @@ class FittedGuides:
         while self._videos:
             self._videos.popitem()[1].close()
 
-    def image(self, reference: str) -> Planes:
+    def image(self, reference: Reference) -> Planes:
         """Return a guide image, cover-fitted; read-only."""
         self._uses[reference] -= 1
         if reference not in self._images:
@@ -62,25 +75,25 @@ class FittedGuides:
             self._images[reference] = self._load(reference) if stored is None else stored
         return self._images[reference]
 
-    def _load(self, reference: str) -> Planes:
-        data = self._services.inputs.read(reference)
-        picture = load_guide_image(data, height=self._height, width=self._width, what=reference)
+    def _load(self, reference: Reference) -> Planes:
+        data, _ = self._sources[reference].read(max_bytes=MAX_IMAGE_BYTES)
+        picture = load_guide_image(data, height=self._height, width=self._width, what=str(reference))
         return frozen(rgb_to_planes(picture))
 
-    def _put_away(self, reference: str) -> None:
+    def _put_away(self, reference: Reference) -> None:
         picture = self._images.pop(reference)
         path = self._image_file(reference)
         if self._uses[reference] > 0 and not path.exists():
             np.save(path, picture)
 
-    def _stored(self, reference: str) -> Planes | None:
+    def _stored(self, reference: Reference) -> Planes | None:
         path = self._image_file(reference)
         return frozen(np.load(path)) if path.exists() else None
 
-    def _image_file(self, reference: str) -> Path:
+    def _image_file(self, reference: Reference) -> Path:
         return self._folder / f"{_digest(reference)}.npy"
 
-    def video(self, reference: str, first: int, count: int) -> Iterator[Planes]:
+    def video(self, reference: Reference, first: int, count: int) -> Iterator[Planes]:
         """Iterate over `count` frames of a guide video from frame `first`, cover-fitted; each valid until the next.
 
         Where an earlier guide stopped at or before `first`, decoding goes on from there.
@@ -102,9 +115,9 @@ class FittedGuides:
                 planes = rgb_to_planes(fit(frame, self._height, self._width), planes)
                 yield planes
         except MediaError as error:
-            raise error.within(reference) from error
+            raise error.within(str(reference)) from error
 
-    def _open(self, reference: str, first: int) -> _OpenVideo:
+    def _open(self, reference: Reference, first: int) -> _OpenVideo:
         opened = self._videos.pop(reference, None)
         if opened is None or opened.position > first:
             if opened is not None:
@@ -116,11 +129,11 @@ class FittedGuides:
         self._videos[reference] = opened
         return opened
 
-    def _fetched(self, reference: str) -> Path:
+    def _fetched(self, reference: Reference) -> Path:
         path = self._folder / _digest(reference) / "guide_video"
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
-            self._services.inputs.fetch(reference, path)
+            self._sources[reference].fetch(path)
         return path
 
 
@@ -148,5 +161,5 @@ class _OpenVideo:
         self._reader.close()
 
 
-def _digest(reference: str) -> str:
-    return hashlib.sha256(reference.encode()).hexdigest()[:16]
+def _digest(reference: Reference) -> str:
+    return hashlib.sha256(reference.reveal().encode()).hexdigest()[:16]

@@ -12,7 +12,7 @@ from structureflow.guide.pictures import PLANES
 from structureflow.guide.render import RenderOutcome, RenderSettings
 from structureflow.guide.render import render_segment as render
 from structureflow.guide.spans import flow_window, unguided_count
-from structureflow.jobs.documents import load_record, put_document
+from structureflow.jobs.documents import load_record, put_document, whole_request
 from structureflow.jobs.flow_sources import SegmentFlows
 from structureflow.jobs.guides import FittedGuides
 from structureflow.jobs.segment_files import SegmentFiles
@@ -61,9 +61,14 @@ def render_segment(event: RenderSegmentInput, services: Services) -> RenderedSeg
 
 def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
     record = load_record(services.storage, event.task_id, expected_run_id=event.run_id)
-    request = record.request
+    request = whole_request(services.storage, record.task_id, record.run_id, record.request)
     segment = request.segments[event.index]
     width, height = record.resolution
+    sources = {
+        reference: services.inputs.known(reference, pin)
+        for reference, pin in zip(request.references(), record.guides, strict=True)
+        if reference in segment.references()
+    }
     begin = time.perf_counter()
     with services.scratch() as folder:
         flows = SegmentFlows(record, services, folder)
@@ -91,7 +96,7 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
             form=PLANES,
         )
         with (
-            FittedGuides(segment, services, folder, height=height, width=width) as guides,
+            FittedGuides(segment, services, sources, folder, height=height, width=width) as guides,
             SegmentFiles(record, event.index, flows, (start, stop), services, folder) as files,
         ):
             outcome = render(segment, files.flows, guides, settings, files)
