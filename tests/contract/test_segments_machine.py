@@ -109,8 +109,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 
 def hurried(node: dict[str, Any]) -> dict[str, Any]:
-    """A Retry that does not wait longer from try to try; all else as it is."""
-    return node | {"BackoffRate": 1} if "IntervalSeconds" in node else node
+    """A Retry that waits a second, and not longer from try to try; all else as it is."""
+    return node | {"BackoffRate": 1, "IntervalSeconds": 1} if "IntervalSeconds" in node else node
 
 
 @pytest.mark.parametrize("step", STEPS)

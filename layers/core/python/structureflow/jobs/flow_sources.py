@@ -107,11 +107,22 @@ class SegmentFlows:
         if record.flows_key is None:
             return self._next_source(ObjectNotFoundError("the job was started without a flow archive"))
         try:
-            return open_flow_archive(self._services.storage, record.flows_key, workers=self._services.workers)
+            archive = self._open(record.flows_key)
+            if self._is_ours(archive.meta) or record.flow_cache_key is None:
+                return archive
+            # A run that was superseded wrote its flows at the last moment; where all jobs find them are this run's.
+            return self._open(record.flow_cache_key)
         except TransientError:
             raise
         except _UNUSABLE as error:
             return self._next_source(error)
+
+    def _open(self, key: str) -> FlowArchive:
+        return open_flow_archive(self._services.storage, key, workers=self._services.workers)
+
+    def _is_ours(self, meta: FlowMeta) -> bool:
+        record = self._record
+        return (meta.source_identity, meta.engine) == (record.source.identity, record.engine)
 
     def _next_source(self, error: Exception) -> FlowSource:
         """Go one step down; from the last one, raise."""
