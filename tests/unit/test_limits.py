@@ -9,7 +9,7 @@ import pytest
 
 from structureflow import limits
 from structureflow.errors import InvalidRequestError, MediaError, StructureFlowError, shortened
-from structureflow.flow.cache import FlowLimits
+from structureflow.flow.archive import FlowLimits
 from structureflow.jobs.plan_segments import PlanSegmentsInput
 from structureflow.models.results import ErrorInfo
 from structureflow.runtime.events import check_event, parse_event
