@@ -94,9 +94,7 @@ def test_environment_is_read_in_runtime_only(path: Path) -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"}
     ]
-    allowed = {"media/decode.py"}
-    if str(path.relative_to(LIBRARY)) not in allowed:
-        assert not reads
+    assert not reads
 
 
 def test_no_module_is_called_utils() -> None:
