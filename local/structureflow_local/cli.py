@@ -242,7 +242,8 @@ def _prepare(path: Path) -> PreparedJob:
 
 def _bucket(args: argparse.Namespace) -> Storage:
     from structureflow.runtime.settings import addressing_style
-    from structureflow.storage.s3 import S3Settings, S3Storage
+    from structureflow.storage.s3 import S3Storage
+    from structureflow.storage.s3_settings import S3Settings
 
     name = args.bucket or os.environ.get("DATA_BUCKET")
     if not name:

@@ -231,7 +231,8 @@ def _verify(archive: FlowArchive, console: Console) -> None:
 
 def _reader(reference: str, endpoint_url: str | None) -> tuple[RangeReader, str]:
     if reference.startswith("s3://"):
-        from structureflow.storage.s3 import S3Settings, S3Storage
+        from structureflow.storage.s3 import S3Storage
+        from structureflow.storage.s3_settings import S3Settings
 
         bucket, _, key = reference.removeprefix("s3://").partition("/")
         if not bucket or not key:

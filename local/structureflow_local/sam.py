@@ -29,7 +29,8 @@ from structureflow import keys
 from structureflow.errors import StructureFlowError
 from structureflow.models.results import JobStatus, Manifest
 from structureflow.storage.base import Storage
-from structureflow.storage.s3 import S3Settings, S3Storage
+from structureflow.storage.s3 import S3Storage
+from structureflow.storage.s3_settings import S3Settings
 
 REPO: Final = Path(__file__).resolve().parents[2]
 #: Where `sam build` puts x86_64 artefacts, and where `sam deploy` looks for them.

@@ -343,3 +343,41 @@ def test_a_second_run_leaves_no_overlays_of_the_first(runner: JobRunner) -> None
     runner.run("t1", document(6))
     found = sorted((entry.job_id, entry.sequence) for entry in list_overlay_frames(runner.storage, "mine"))
     assert found == [*(("t1", index) for index in range(6)), *(("t1.b", index) for index in range(9))]
+
+
+# --- time ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["cache", "frames", "video"])
+def test_a_video_of_variable_rate_keeps_its_speed_under_retime(runner: JobRunner, tmp_path: Path, source: str) -> None:
+    """One pan, filmed at 24 frames per second for half a second and then at 6: 2 px per frame, then 8."""
+    shifts = [*range(0, 25, 2), 32, 40, 48]
+    times = [shift / 48 for shift in shifts]
+    canvas = texture(HEIGHT, WIDTH + 48, seed=0)
+    filmed = (np.ascontiguousarray(canvas[:, 48 - shift : 48 - shift + WIDTH]) for shift in shifts)
+    write_clip(tmp_path / "slowing.mp4", filmed, timestamps_s=times)
+    runner.storage.put("videos/slowing.mp4", (tmp_path / "slowing.mp4").read_bytes())
+    document = {
+        "task_id": "t1",
+        "structure_video": "videos/slowing.mp4",
+        "treatment": "retime",
+        "segments": [{"frames": 13, "guides": [{"at": 0, "image": "images/a.png"}]}],
+    }
+    runner.put_request("t1", document)
+    runner.orchestrate("t1")
+    if source != "cache":
+        runner.storage.delete([keys.job_flows("t1")])
+    if source == "video":
+        runner.storage.delete(runner.keys("cache/timelines/"))
+    assert runner.segments("t1").state == "done"
+    assert result_of(runner).flow_source == source
+
+    guide = video_of(runner, tmp_path, "guide")
+    for index, frame in enumerate(guide):
+        shift = 4 * index
+        # what stood at x is at x + shift; 48 px come in from the left
+        differences = {
+            moved: distance(frame[8:-8, 56:-8], guide[0][8:-8, 56 - moved : WIDTH - 8 - moved])
+            for moved in range(max(shift - 3, 0), shift + 4)
+        }
+        assert min(differences, key=lambda moved: differences[moved]) == shift, index

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from structureflow.flow.fields import Direction, visible_where
 from structureflow.guide.gap import GapMotion, PlannedFlows
 from structureflow.guide.masks import MaskValue
-from structureflow.guide.path import Carry, PathPlan, Trace, widen
+from structureflow.guide.path import Carry, Trace, widen
+from structureflow.guide.plan import PathPlan
 from structureflow.guide.render import RenderSettings, render_segment
 from structureflow.guide.warp import Anchor, Geometry, Warper, mix, supersample
 from structureflow.models.job import Anchors, Segment

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from structureflow.errors import FlowError, GuidanceError
 from structureflow.flow.fields import Treatment
 from structureflow.guide.gap import PlannedFlows, end_share, soft_visibility
-from structureflow.guide.path import Carry, Leg, PathPlan, Trace, bounded_chunk
-from structureflow.guide.render import flow_window, unguided_count
+from structureflow.guide.path import Carry, Trace, bounded_chunk
+from structureflow.guide.plan import Leg, PathPlan
+from structureflow.guide.spans import flow_window, unguided_count
 from structureflow.models.job import Segment
 from structureflow.testing.scenes import ArrayFlows, pan_scene
 

@@ -8,6 +8,7 @@ frame ``t`` is in frame ``t + 1``; *backward* flow ``t`` says where each pixel o
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from structureflow.errors import FlowError
+from structureflow.flow.times import retimed_nodes, uneven_times
 
 Direction = Literal["forward", "backward"]
 Treatment = Literal["adjust", "clip", "retime"]
@@ -316,21 +318,24 @@ def adjust_flow_field_count(
     target_count: int,
     treatment: Treatment,
     direction: Direction = "forward",
+    timestamps_s: NDArray[Any] | None = None,
 ) -> list[Field32]:
     """Make `target_count` motion steps of a sequence of flows.
 
-    * ``adjust``: step k is the flow at source position ``k (S-1) / (T-1)``, linearly interpolated between its
+    * ``adjust``, by index: step k is the flow at source position ``k (S-1) / (T-1)``, linearly interpolated between its
       two neighbours. Each step is as long as a step of the source, so the *total travel changes by T/S*: half as
       many steps go half as far. This is the original behaviour; prefer ``retime`` to keep the travel.
-    * ``clip``: the first T flows, and only S if there are fewer; nothing is repeated.
-    * ``retime``: the path is resampled: T steps travel what S steps travelled, at any ratio. Step k goes along
-      the joined flows from time ``k S/T`` to ``(k+1) S/T``; inside of a flow, motion is straight and even.
+    * ``clip``, by index: the first T flows, and only S if there are fewer; nothing is repeated.
+    * ``retime``, by time: the path is resampled: T steps travel what S steps travelled, at any ratio. Step k goes
+      along the joined flows from ``k/T`` of the duration to ``(k+1)/T``; inside of a flow, motion is straight and
+      even. A video of variable rate keeps its speed. Without times, or at a constant rate: ``k S/T`` flows.
 
     Args:
         flows: S flow fields ``(H, W, 2)`` of any float type, of one size, consecutive; a list, or ``(S, H, W, 2)``.
         target_count: T, 0 or more.
         treatment: see above.
         direction: of the flows; only ``retime`` depends on it.
+        timestamps_s: ``(S + 1,)`` time of each frame, for ``retime``; of no use (`times.uneven_times`): by index.
 
     Returns:
         T (``clip``: at most T) fields ``(H, W, 2)`` float32 of the same direction.
@@ -356,10 +361,9 @@ def adjust_flow_field_count(
         raise FlowError(f"{treatment}: expected at least 1 flow to make {target_count} steps of, got 0")
     if treatment == "adjust":
         return [_interpolate(checked, adjusted_position(k, count, target_count)) for k in range(target_count)]
-    return [
-        _travel(checked, k * count / target_count, (k + 1) * count / target_count, direction)
-        for k in range(target_count)
-    ]
+    times_s = None if timestamps_s is None else uneven_times(timestamps_s, count)
+    nodes = retimed_nodes(count, target_count, times_s)
+    return [_travel(checked, start, stop, direction) for start, stop in itertools.pairwise(nodes)]
 
 
 def adjusted_position(step: int, count: int, target_count: int) -> float:

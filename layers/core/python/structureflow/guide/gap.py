@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from structureflow.errors import GuidanceError
 from structureflow.flow.fields import Direction, Field32, FlowSource
-from structureflow.guide.path import CHUNK_BYTES, Carry, FlowChunks, LegReader, PathPlan, Trace
+from structureflow.guide.path import CHUNK_BYTES, Carry, FlowChunks, LegReader, Trace
+from structureflow.guide.plan import PathPlan
 
 #: What an anchor that does not show a pixel still weighs, so that a pixel which none shows is shared by time.
 _LEAST_VISIBLE: Final = 0.3

@@ -31,10 +31,11 @@ from structureflow.errors import GuidanceError
 from structureflow.flow.fields import Field32, FlowSource, Treatment
 from structureflow.guide.gap import GapFrame, GapMotion, PlannedFlows
 from structureflow.guide.masks import GENERATE, KEEP, MaskValue, grey_frame
-from structureflow.guide.path import PathPlan
+from structureflow.guide.plan import PathPlan
+from structureflow.guide.spans import unguided_count, unguided_ranges
 from structureflow.guide.tracker import GuidanceTracker
 from structureflow.guide.warp import Anchor, Geometry, Warper, expand_mask, mix
-from structureflow.models.job import Anchors, FlowSpan, Guide, Segment
+from structureflow.models.job import Anchors, Guide, Segment
 
 Frame = NDArray[np.uint8]
 
@@ -50,7 +51,7 @@ class RenderSettings:
         treatment: how the flows of the window become one step per unguided frame.
         anchors: `start`, or `both` to carry the next guided frame back as well.
         motion_strength: every step of the path is this many times as long; 0 (anchors stand still) to 10.
-        flow_start, flow_stop: the window of flows to play, start inclusive, stop exclusive (`flow_window`).
+        flow_start, flow_stop: the window of flows to play, start inclusive, stop exclusive (`spans.flow_window`).
         workers: threads, 1 or more; the result does not depend on it.
     """
 
@@ -156,56 +157,6 @@ class MotionSink(SegmentSink, Protocol):
                 an anchor does not show (or left unguided); soft between. Valid during the call only.
         """
         ...
-
-
-def flow_window(
-    segments: Sequence[Segment], index: int, span: FlowSpan, total_flows: int, treatment: Treatment = "adjust"
-) -> tuple[int, int]:
-    """Return the flows that a segment plays, start inclusive, stop exclusive.
-
-    Under ``per_segment`` each plays all. Under ``timeline`` the segments play consecutive parts. Only unguided
-    frames play flows, so the parts are in proportion to the *unguided* frames: every frame of the timeline then
-    covers the same stretch of the video, and the last segment ends where the video ends. ``clip`` plays one flow
-    per frame instead, each segment going on where the one before stopped, while there are any.
-
-    Args:
-        segments: all segments of the job.
-        index: of the segment asked for, from 0.
-        span: see above.
-        total_flows: of the structure video.
-        treatment: `clip`, or one of the others.
-
-    Raises:
-        GuidanceError: no such segment, or a negative count.
-    """
-    if not 0 <= index < len(segments):
-        raise GuidanceError(f"segment: expected 0 to {len(segments) - 1}, got {index}")
-    if total_flows < 0:
-        raise GuidanceError(f"total_flows: expected 0 or more, got {total_flows}")
-    if span == "per_segment":
-        return 0, total_flows
-    counts = [unguided_count(segment) for segment in segments]
-    before, own, total = sum(counts[:index]), counts[index], sum(counts)
-    if not own or not total_flows:
-        start = min(total_flows, before if treatment == "clip" else before * total_flows // max(total, 1))
-        return start, start
-    if treatment == "clip":
-        return min(before, total_flows), min(before + own, total_flows)
-    start = min(before * total_flows // total, total_flows - 1)
-    return start, max((before + own) * total_flows // total, start + 1)
-
-
-def unguided_count(segment: Segment) -> int:
-    """Return how many frames of a segment no guide covers."""
-    return segment.frames - sum(guide.last - guide.first + 1 for guide in segment.guides)
-
-
-def unguided_ranges(segment: Segment) -> list[tuple[int, int]]:
-    """Return the longest runs of frames that no guide covers as (first, last), both inclusive, in order."""
-    planned = GuidanceTracker(segment.frames)
-    for guide in segment.guides:
-        planned.mark_guided(guide.first, guide.last)
-    return planned.get_unguidanced_ranges()
 
 
 def render_segment(
@@ -316,6 +267,7 @@ class _SegmentRenderer:
                 target_count=unguided_count(segment),
                 treatment=settings.treatment,
                 scene_cuts=flows.meta.scene_cuts,
+                timestamps_s=flows.meta.timestamps_s,
             )
             self._geometry = Geometry.of(flows.meta, settings.height, settings.width)
             self._anchors = _Anchors(settings.height, settings.width)

@@ -29,6 +29,7 @@ from structureflow.flow.cache import open_flow_archive
 from structureflow.flow.engines import FlowEngine
 from structureflow.flow.extract import ExtractionResult, extract_to_archive, plan_extraction
 from structureflow.flow.fields import FlowMeta
+from structureflow.flow.times import uneven_times
 from structureflow.jobs.documents import check_current, get_document, load_record, put_document, put_status
 from structureflow.jobs.inputs import InputInfo
 from structureflow.jobs.services import Services
@@ -267,6 +268,7 @@ class _Extraction:
     ) -> JobRecord:
         order, request = self._order, self._order.request
         even = (meta.original_width // 2 * 2, meta.original_height // 2 * 2)
+        times_s = uneven_times(meta.timestamps_s, meta.total_flows)
         return JobRecord(
             task_id=order.task_id,
             run_id=order.run_id,
@@ -279,6 +281,7 @@ class _Extraction:
                 fps=meta.original_fps,
                 width_px=meta.original_width,
                 height_px=meta.original_height,
+                timestamps_s=() if times_s is None else tuple(times_s.tolist()),
             ),
             timeline_id=order.timeline_id,
             resolution=request.resolution or even,

@@ -173,6 +173,7 @@ class SegmentFlows:
             has_backward=True,
             engine=plan.engine,
             engine_params=plan.params,
+            timestamps_s=np.array(source.timestamps_s, np.float64),
             scene_cuts=record.scene_cuts,
             display_max_px=record.display_max_px,
             source_video=source.reference,

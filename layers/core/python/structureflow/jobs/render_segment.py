@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict
 
 from structureflow import keys
 from structureflow.errors import StructureFlowError
-from structureflow.guide.render import RenderOutcome, RenderSettings, flow_window, unguided_count
+from structureflow.guide.render import RenderOutcome, RenderSettings
 from structureflow.guide.render import render_segment as render
+from structureflow.guide.spans import flow_window, unguided_count
 from structureflow.jobs.documents import load_record, put_document
 from structureflow.jobs.flow_sources import SegmentFlows
 from structureflow.jobs.guides import FittedGuides
@@ -64,7 +65,14 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
     with services.scratch() as folder:
         flows = SegmentFlows(record, services, folder)
         total_flows = flows.meta.total_flows
-        start, stop = flow_window(request.segments, event.index, request.flow_span, total_flows, request.treatment)
+        start, stop = flow_window(
+            request.segments,
+            event.index,
+            request.flow_span,
+            total_flows,
+            request.treatment,
+            flows.meta.timestamps_s,
+        )
         # Under `clip` a frame plays one flow; the step into an end anchor looks at one more.
         played = min(stop, start + unguided_count(segment)) if request.treatment == "clip" else stop
         flows.expect(start, min(played + 1, total_flows))

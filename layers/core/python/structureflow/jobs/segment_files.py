@@ -18,7 +18,7 @@ from structureflow.flow.colors import display_range, flow_to_rgb
 from structureflow.flow.fields import Direction, FlowMeta, FlowSource
 from structureflow.frames.cache import FrameCache
 from structureflow.frames.overlays import Overlay, save_overlays
-from structureflow.guide.render import unguided_ranges
+from structureflow.guide.spans import unguided_ranges
 from structureflow.jobs.services import Services
 from structureflow.media.handover import HandoverWriter
 from structureflow.models.job import ExtraOutput, OverlayStage, Segment, Treatment

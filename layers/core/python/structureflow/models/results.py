@@ -40,7 +40,10 @@ class ErrorInfo(Model):
 
 
 class SourceInfo(Model):
-    """The structure video as it was found. `identity` changes whenever the bytes may have changed."""
+    """The structure video as it was found. `identity` changes whenever the bytes may have changed.
+
+    `timestamps_s` is the time of each frame where the rate varies; empty where times say no more than `fps`.
+    """
 
     reference: str
     identity: str
@@ -49,6 +52,7 @@ class SourceInfo(Model):
     fps: float
     width_px: int
     height_px: int
+    timestamps_s: tuple[float, ...] = ()
 
 
 class Fallback(Model):

@@ -20,7 +20,8 @@ from structureflow.runtime.events import event_subject
 from structureflow.runtime.meter import Meter
 from structureflow.runtime.settings import Settings
 from structureflow.storage.base import Storage
-from structureflow.storage.s3 import S3Settings, S3Storage
+from structureflow.storage.s3 import S3Storage
+from structureflow.storage.s3_settings import S3Settings
 
 Handler = Callable[[dict[str, Any], Any], Any]
 _Handler = TypeVar("_Handler", bound=Handler)

@@ -45,6 +45,16 @@ def check_if_match(info: ObjectInfo, etag: str | None) -> None:
         raise ObjectChangedError(f"{info.key}: expected ETag {etag}, got {info.etag}", key=info.key)
 
 
+def check_conditions(*, if_absent: bool, if_match: str | None) -> None:
+    """Check that a write has at most one condition.
+
+    Raises:
+        ValueError: it must create and replace.
+    """
+    if if_absent and if_match is not None:
+        raise ValueError("expected if_absent or if_match, got both")
+
+
 def check_size(key: str, size_bytes: int, max_bytes: int | None) -> None:
     """Check the size of a download before it starts.
 

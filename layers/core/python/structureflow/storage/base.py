@@ -137,11 +137,14 @@ class Storage(abc.ABC):
         """
 
     @abc.abstractmethod
-    def get_to_file(self, key: str, path: Path, *, max_bytes: int | None = None) -> ObjectInfo:
+    def get_to_file(
+        self, key: str, path: Path, *, max_bytes: int | None = None, if_match: str | None = None
+    ) -> ObjectInfo:
         """Download an object into the file `path` with bounded memory; no partial file stays behind.
 
         Raises:
             ObjectNotFoundError: no such object.
+            ObjectChangedError: `if_match` is given and the object's ETag is another one.
             StorageError: the object is larger than `max_bytes`.
         """
 
@@ -153,18 +156,30 @@ class Storage(abc.ABC):
         *,
         content_type: str | None = None,
         if_absent: bool = False,
+        if_match: str | None = None,
     ) -> ObjectInfo:
         """Write an object in one piece; readers see the old object or the new one, never a mixture.
 
-        With `if_absent`, create only: a lost reply whose write did arrive counts as success, so an object
-        with the very same bytes does too. To claim something, write bytes that no other claimant writes.
+        With `if_absent`, create only; with `if_match`, overwrite only the object that has this ETag (compare
+        and swap). In both cases a lost reply whose write did arrive counts as success, so an object with the
+        very same bytes does too. To claim something, write bytes that no other claimant writes.
 
         Raises:
             ObjectExistsError: `if_absent` and an object with other bytes is there.
+            ObjectChangedError: `if_match` and an object with another ETag and other bytes is there, or none.
+            ValueError: both conditions are given.
         """
 
     @abc.abstractmethod
-    def put_file(self, key: str, path: Path, *, content_type: str | None = None, if_absent: bool = False) -> ObjectInfo:
+    def put_file(
+        self,
+        key: str,
+        path: Path,
+        *,
+        content_type: str | None = None,
+        if_absent: bool = False,
+        if_match: str | None = None,
+    ) -> ObjectInfo:
         """Write an object from the file `path` with bounded memory; otherwise as `put`."""
 
     @abc.abstractmethod
@@ -195,11 +210,15 @@ class Storage(abc.ABC):
         """
 
     @abc.abstractmethod
-    def copy(self, source_key: str, target_key: str) -> ObjectInfo:
+    def copy(self, source_key: str, target_key: str, *, if_match: str | None = None) -> ObjectInfo:
         """Copy an object inside the store without moving its bytes through this process.
+
+        `if_match` is about the source. A store that does not obey it is looked at before and after: if the
+        source changes in between, the copy has been made of the newer object, and the error says so.
 
         Raises:
             ObjectNotFoundError: no such source.
+            ObjectChangedError: `if_match` is given and the source's ETag is another one.
         """
 
     @abc.abstractmethod

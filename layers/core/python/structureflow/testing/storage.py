@@ -44,10 +44,12 @@ class WrapperStorage(Storage):
         with self._request("get", key):
             return self.inner.get(key, byte_range=byte_range, if_match=if_match)
 
-    def get_to_file(self, key: str, path: Path, *, max_bytes: int | None = None) -> ObjectInfo:
+    def get_to_file(
+        self, key: str, path: Path, *, max_bytes: int | None = None, if_match: str | None = None
+    ) -> ObjectInfo:
         """See `Storage.get_to_file`."""
         with self._request("get_to_file", key):
-            return self.inner.get_to_file(key, path, max_bytes=max_bytes)
+            return self.inner.get_to_file(key, path, max_bytes=max_bytes, if_match=if_match)
 
     def put(
         self,
@@ -56,15 +58,24 @@ class WrapperStorage(Storage):
         *,
         content_type: str | None = None,
         if_absent: bool = False,
+        if_match: str | None = None,
     ) -> ObjectInfo:
         """See `Storage.put`."""
         with self._request("put", key):
-            return self.inner.put(key, data, content_type=content_type, if_absent=if_absent)
+            return self.inner.put(key, data, content_type=content_type, if_absent=if_absent, if_match=if_match)
 
-    def put_file(self, key: str, path: Path, *, content_type: str | None = None, if_absent: bool = False) -> ObjectInfo:
+    def put_file(
+        self,
+        key: str,
+        path: Path,
+        *,
+        content_type: str | None = None,
+        if_absent: bool = False,
+        if_match: str | None = None,
+    ) -> ObjectInfo:
         """See `Storage.put_file`."""
         with self._request("put_file", key):
-            return self.inner.put_file(key, path, content_type=content_type, if_absent=if_absent)
+            return self.inner.put_file(key, path, content_type=content_type, if_absent=if_absent, if_match=if_match)
 
     def head(self, key: str) -> ObjectInfo:
         """See `Storage.head`."""
@@ -95,10 +106,10 @@ class WrapperStorage(Storage):
                 count += self.inner.delete(page)
         return count
 
-    def copy(self, source_key: str, target_key: str) -> ObjectInfo:
+    def copy(self, source_key: str, target_key: str, *, if_match: str | None = None) -> ObjectInfo:
         """See `Storage.copy`."""
         with self._request("copy", source_key):
-            return self.inner.copy(source_key, target_key)
+            return self.inner.copy(source_key, target_key, if_match=if_match)
 
     def presigned_url(self, key: str, *, expires_s: int = 3600) -> str:
         """See `Storage.presigned_url`; no request is made."""

@@ -1,0 +1,159 @@
+"""Which flows a segment plays when.
+
+Time along the structure video's motion is counted in *nodes*: node m lies between the *legs* m - 1 and m, and
+leg m is the motion from node m to m + 1. Under ``retime`` the legs are the flows of the video themselves and
+the frames of the segment stand between nodes, where the video is at their time; under ``adjust`` and ``clip``
+each frame is one leg on.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from structureflow.errors import GuidanceError
+from structureflow.flow.fields import Treatment, adjusted_position
+from structureflow.flow.times import ON_NODE, retimed_nodes, uneven_times
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """The motion between two nodes: flow `index`, mixed with flow `index + 1` by `weight` (0 to below 1)."""
+
+    index: int
+    weight: float = 0.0
+
+
+class PathPlan:
+    """Which source flows the unguided frames of one segment play, and which of the steps cross a scene cut.
+
+    Step k (from 0) leads from position k to position k + 1. `steps` steps are there for the unguided frames;
+    one more may be looked at, where the video goes on, for the way into the last end anchor.
+    """
+
+    def __init__(
+        self,
+        *,
+        start: int,
+        stop: int,
+        total_flows: int,
+        target_count: int,
+        treatment: Treatment,
+        scene_cuts: tuple[int, ...] = (),
+        timestamps_s: NDArray[np.float64] | None = None,
+    ) -> None:
+        """Plan `target_count` steps over flows `start` (inclusive) to `stop` (exclusive) of `total_flows`.
+
+        `timestamps_s`, the time of every frame of the video, places the steps of ``retime`` where the rate of the
+        video varies; see `times.uneven_times`.
+
+        Raises:
+            GuidanceError: the window is not inside of the video, or the count is negative.
+        """
+        if not 0 <= start <= stop <= total_flows:
+            raise GuidanceError(
+                f"flow window: expected 0 <= start <= stop <= {total_flows}, got start {start}, stop {stop}"
+            )
+        if target_count < 0:
+            raise GuidanceError(f"target_count: expected 0 or more, got {target_count}")
+        self._start = start
+        self._count = stop - start
+        self._target = target_count
+        self._treatment = treatment
+        self._more = stop < total_flows
+        self._cuts = frozenset(cut - start for cut in scene_cuts if start <= cut <= stop)
+        self.steps = min(target_count, self._count) if treatment == "clip" else target_count if self._count else 0
+        if treatment == "clip":
+            self._more = start + self.steps < total_flows
+        self._nodes: list[float] = []
+        if treatment == "retime" and self.steps:
+            self._nodes = self._retimed(None if timestamps_s is None else uneven_times(timestamps_s, total_flows))
+
+    @property
+    def flows_used(self) -> int:
+        """How many different flows of the video move pixels in the `steps` steps."""
+        if self._treatment != "adjust":
+            return self._count if self._treatment == "retime" and self.steps else self.steps
+        used = set()
+        for step in range(self.steps):
+            leg = self.leg(step)
+            used.add(leg.index)
+            if leg.weight:
+                used.add(leg.index + 1)
+        return len(used)
+
+    @property
+    def last_position(self) -> int:
+        """The last position that a path may go to: `steps`, or one more where the video goes on."""
+        return self.steps + 1 if self.steps and self._more else self.steps
+
+    def node_at(self, position: int) -> float:
+        """Return the node (with fraction) of a position, 0 to `last_position`."""
+        if not 0 <= position <= self.last_position:
+            raise GuidanceError(f"position: expected 0 to {self.last_position}, got {position}")
+        if self._treatment != "retime":
+            return float(position)
+        node = self._nodes[position]
+        index = int(node)
+        if node == index or position > self.steps:
+            return node
+        if index in self._cuts:
+            # between the last frame before a cut and the first one after it there is nothing: take the nearer
+            return float(index) if node - index < 0.5 else float(index + 1)
+        return node
+
+    def _retimed(self, times_s: NDArray[np.float64] | None) -> list[float]:
+        """Return the nodes of all positions, the one beyond the window included."""
+        start, count, steps = self._start, self._count, self.steps
+        window = None if times_s is None else times_s[start : start + count + 1] - times_s[start]
+        nodes = retimed_nodes(count, steps, window)
+        if self._more:
+            # beyond the window the video goes on at its pace, but not by more than one flow
+            pace = count / steps
+            if times_s is not None:
+                stop = start + count
+                pace = float((times_s[stop] - times_s[start]) / steps / (times_s[stop + 1] - times_s[stop]))
+            nodes.append(count + min(1.0, pace))
+        return nodes
+
+    def leg(self, number: int) -> Leg:
+        """Return what leg `number` is made of; indices count from the start of the video."""
+        if self._treatment != "adjust" or number >= self.steps:
+            # past the end of an adjusted window: its last position is its last flow, so the next one follows
+            past = number - self.steps + self._count if self._treatment == "adjust" else number
+            return Leg(self._start + past)
+        position = adjusted_position(number, self._count, self._target)
+        index = min(int(position + ON_NODE), self._count - 1)
+        weight = position - index
+        if weight < ON_NODE:
+            return Leg(self._start + index)
+        if index in self._cuts:
+            return Leg(self._start + index + 1)
+        if index + 1 in self._cuts:
+            return Leg(self._start + index)
+        return Leg(self._start + index, weight)
+
+    def crosses_cut(self, step: int) -> bool:
+        """Say whether the way from position `step` to `step + 1` leads across a scene cut."""
+        if not self._cuts:
+            return False
+        if self._treatment == "adjust" and step < self.steps:
+            position = adjusted_position(step, self._count, self._target)
+            before = adjusted_position(step - 1, self._count, self._target) if step else -math.inf
+            if any(before + ON_NODE < cut <= position + ON_NODE for cut in self._cuts):
+                return True
+            # between two cuts on end there is a single frame, and no motion to take
+            index = int(position + ON_NODE)
+            return position - index > ON_NODE and {index, index + 1} <= self._cuts
+        if self._treatment == "adjust":
+            return self._count + step - self.steps in self._cuts
+        start, stop = self.node_at(step), self.node_at(step + 1)
+        return any(start < cut + 1 and stop > cut for cut in self._cuts)
+
+    def legs_between(self, first_position: int, last_position: int) -> tuple[int, int]:
+        """Return the legs that lie between two positions, start inclusive, stop exclusive."""
+        start, stop = self.node_at(first_position), self.node_at(last_position)
+        return int(start), max(math.ceil(stop), int(start))
