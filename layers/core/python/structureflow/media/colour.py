@@ -54,7 +54,7 @@ class RgbConverter:
             av.error.FFmpegError: the frame's pixels can't be converted.
         """
         if _has_alpha(frame.format.name):
-            return _on_grey(self._convert(frame, "rgba"))
+            return on_grey(self._convert(frame, "rgba"))
         if needs_mapping(frame.color_trc, frame.color_primaries):
             frame = self._mapped(frame)
         return self._convert(frame, "rgb24")
@@ -108,8 +108,8 @@ def _is_rgb(name: str) -> bool:
     return VideoFormat(name).is_rgb
 
 
-def _on_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Lay ``(H, W, 4) uint8 RGBA`` on mid-grey."""
+def on_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Lay ``(H, W, 4) uint8 RGBA``, straight alpha, on mid-grey (128): ``(H, W, 3) uint8 RGB``, fresh memory."""
     alpha = image[..., 3:]
     if alpha.min() == 255:
         return np.ascontiguousarray(image[..., :3])
