@@ -8,23 +8,25 @@ the clean end of its video stream; what a container promises is told, but nothin
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 from av.error import FFmpegError
+from av.packet import Packet
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from structureflow.errors import CorruptMediaError, VideoTooShortError
 from structureflow.media.colour import RgbConverter
 from structureflow.media.deinterlace import Deinterlacer
-from structureflow.media.file_end import missing_bytes
 from structureflow.media.limits import DecodeLimits
 from structureflow.media.probe import VideoInfo, VideoStreamFile
-from structureflow.media.timing import FrameClock
+from structureflow.media.structure import broken_structure
+from structureflow.media.timing import FALLBACK_FPS, FrameClock, LossWatch
 
 __all__ = ["DecodeLimits", "DecodedFrame", "VideoInfo", "VideoReader", "read_video_range"]
 
@@ -69,8 +71,9 @@ class VideoReader:
         self._threads = threads
         self._convert = RgbConverter(self._file.geometry.height, self._file.geometry.width, threads)
         self._clock = FrameClock(self._file.time_base if self._file.has_clock else None, self._file.info.fps)
+        self._losses = LossWatch(1 / (self._file.info.fps or FALLBACK_FPS))
         self._frames = self._decode()
-        self._packets = 0
+        self._read = 0
         self._next = 0
         self._time_s = -math.inf
 
@@ -145,29 +148,53 @@ class VideoReader:
             yield from fields.finish()
 
     def _decoded(self) -> Iterator[VideoFrame]:
+        for packet in self._packets():
+            try:
+                frames = self._file.decoder.decode(packet if packet.size else None)
+            except FFmpegError as error:
+                yield from self._flushed()
+                raise self._corrupt(error.strerror or type(error).__name__) from error
+            yield from self._whole(frames)
+
+    def _packets(self) -> Iterator[Packet[VideoStream]]:
+        """Yield the stream's packets; the last one is empty and flushes the decoder."""
         packets = self._file.packets()
         while True:
             try:
                 packet = next(packets, None)
-                if packet is None:
-                    return
-                if packet.is_corrupt and not self._file.tolerates_cut_packets:
-                    raise self._corrupt("the file breaks off in the middle of a frame")
-                self._packets += bool(packet.size)
-                frames = self._file.decoder.decode(packet if packet.size else None)
             except FFmpegError as error:
                 raise self._corrupt(error.strerror or type(error).__name__) from error
-            for frame in frames:
-                if frame.is_corrupt:
-                    raise self._corrupt("a part of the picture is missing")
-                yield frame
+            if packet is None:
+                return
+            if packet.is_corrupt and not self._file.flags_seams:
+                raise self._corrupt("the file breaks off in the middle of a frame")
+            if packet.is_corrupt:
+                self._losses.suspect()
+            self._read += bool(packet.size)
+            yield packet
+
+    def _whole(self, frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
+        for frame in frames:
+            if frame.is_corrupt:
+                raise self._corrupt("a part of the picture is missing")
+            if self._losses.is_hole(frame):
+                raise self._corrupt("frames before it are missing")
+            yield frame
+
+    def _flushed(self) -> Iterator[VideoFrame]:
+        """Yield what the decoder has finished before the packet that it failed at."""
+        try:
+            frames = self._file.decoder.decode(None)
+        except FFmpegError:  # of the same damage, which the caller reports
+            return
+        yield from self._whole(frames)
 
     def _check_end(self) -> None:
-        if not self._next and self._packets:
-            raise self._corrupt(f"none of its {self._packets} packets holds a picture")
-        missing = missing_bytes(self._path)
-        if missing:
-            raise self._corrupt(f"the file breaks off there; at least {missing} bytes are missing")
+        if not self._next and self._read:
+            raise self._corrupt(f"none of its {self._read} packets holds a picture")
+        broken = broken_structure(self._path)
+        if broken is not None:
+            raise self._corrupt(broken)
         if self._next < self._limits.min_frames:
             raise VideoTooShortError(
                 f"{self._path.name}: expected at least {self._limits.min_frames} frames, got {self._next}",

@@ -33,6 +33,11 @@ _FORMATS: Final = (
 _NO_FILM: Final = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 #: Codecs of pictures; beside a real video codec they are covers that the container does not flag as such.
 _PICTURE_CODECS: Final = frozenset({"mjpeg", "png", "bmp", "webp", "tiff", "gif"})
+#: Decoders that conceal what is missing in a picture, and flag it. Of the others FFmpeg would hand out whatever was in
+#: the buffer before; there an error must be an error. (Here it would also end at oddities that harm no picture.)
+_FLAG_DAMAGE: Final = frozenset(
+    {"h264", "hevc", "vvc", "vc1", "wmv3", "mpeg1video", "mpeg2video", "mpeg4", "h263", "flv", "wmv1", "wmv2"}
+)
 #: FFmpeg's own VP8 and VP9 leave transparency out; libvpx decodes it.
 _WITH_ALPHA: Final = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _MAX_FPS: Final = 1000.0
@@ -147,11 +152,8 @@ class VideoStreamFile:
         return self._container.demux(self._stream)
 
     @property
-    def tolerates_cut_packets(self) -> bool:
-        """Whether packets that are flagged as damaged may be whole.
-
-        In a transport stream every seam between recordings flags one; there the decoder decides.
-        """
+    def flags_seams(self) -> bool:
+        """Whether a packet that is flagged as damaged may be whole: transport streams flag one at every seam."""
         return self._container.format.name == "mpegts"
 
     def close(self) -> None:
@@ -227,8 +229,7 @@ def _set_up(decoder: VideoCodecContext, limits: DecodeLimits, threads: int) -> N
     most = max(1, _THREAD_BYTES // picture_bytes)
     decoder.thread_count = min(threads, most) if threads else (0 if most >= 16 else most)
     decoder.thread_type = "AUTO"
-    # A picture of which a part is missing must be an error: FFmpeg hands out whatever was in the buffer before.
-    explode = "+explode" if decoder.name in _PICTURE_CODECS else ""
+    explode = "" if decoder.name in _FLAG_DAMAGE else "+explode"
     decoder.options = {"max_pixels": str(limits.max_pixels), "err_detect": f"crccheck{explode}"}
 
 

@@ -6,9 +6,13 @@ from fractions import Fraction
 
 from av.video.frame import VideoFrame
 
-_FALLBACK_FPS = 25.0
+FALLBACK_FPS = 25.0
 #: A step back of at least that much is a seam between recordings, not a glitch.
 _SEAM_S = 0.5
+#: A step forward of that much is one too; FFmpeg's command line takes the same bound for a discontinuity.
+_JUMP_S = 10.0
+#: How long after a suspect packet frames are looked at: longer than decoders hold them back.
+_WATCHED_S = 2.0
 
 
 class FrameClock:
@@ -24,7 +28,7 @@ class FrameClock:
 
     def __init__(self, time_base: Fraction | None, fps: float) -> None:
         self._time_base = time_base
-        self._step_s = 1 / (fps or _FALLBACK_FPS)
+        self._step_s = 1 / (fps or FALLBACK_FPS)
         self._origin_s: float | None = None
         self._last_s = 0.0
 
@@ -50,3 +54,33 @@ class FrameClock:
         base = frame.time_base
         seconds = Fraction(base.numerator, base.denominator) if base and base.denominator else self._time_base
         return float(ticks * seconds)
+
+
+class LossWatch:
+    """Finds frames that a transport stream lost.
+
+    Its demuxer flags a packet wherever the packet counter jumps: where something is missing, but also at every seam
+    between recordings that were put together. After a flag, a hole in the frames' times tells a loss from a seam.
+
+    Args:
+        step_s: the time of one frame.
+    """
+
+    def __init__(self, step_s: float) -> None:
+        self._step_s = step_s
+        self._watched_s = 0.0
+        self._last_s: float | None = None
+
+    def suspect(self) -> None:
+        """Say that a flagged packet was read."""
+        self._watched_s = _WATCHED_S
+
+    def is_hole(self, frame: VideoFrame) -> bool:
+        """Tell whether frames are missing before this one."""
+        shown_s = None if frame.pts is None or not frame.time_base else float(frame.pts * frame.time_base)
+        last_s, self._last_s = self._last_s, shown_s
+        if not self._watched_s or shown_s is None or last_s is None:
+            return False
+        step_s = shown_s - last_s
+        self._watched_s = max(0.0, self._watched_s - abs(step_s))
+        return 1.5 * self._step_s < step_s < _JUMP_S

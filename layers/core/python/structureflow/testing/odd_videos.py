@@ -12,7 +12,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from structureflow.testing.videos import Image, pan_frames
+from structureflow.testing.videos import Image
 
 #: ITU-T H.273 numbers of BT.709: (matrix, transfer, primaries).
 BT709: Final = (1, 1, 1)
@@ -105,20 +105,18 @@ def _write_tone(out: Any, stream: Any, seconds: float) -> None:
     out.mux(stream.encode(None))
 
 
-def woven_fields(count: int, height: int, width: int, *, dx: int, dy: int = 0, top_first: bool = True) -> list[Image]:
-    """Return true interlaced pictures of a camera pan: the rows of a field are taken half a frame after the other's.
+def woven_fields(moments: Sequence[Image], *, top_first: bool = True) -> list[Image]:
+    """Return true interlaced pictures: of two moments each, one in the even rows, the later one in the others.
 
-    The content moves by (`dx`, `dy`) pixels per *field*.
+    Args:
+        moments: an even number of pictures, at the rate of fields.
+        top_first: whether the even rows, which begin at the top, are the earlier ones.
     """
-    moments = list(pan_frames(2 * count, height, width, dx=dx, dy=dy))
     pictures = []
-    for index in range(count):
-        early, late = moments[2 * index], moments[2 * index + 1]
+    for early, late in zip(moments[::2], moments[1::2], strict=True):
         picture = early.copy()
-        if top_first:
-            picture[1::2] = late[1::2]
-        else:
-            picture[0::2] = late[0::2]
+        rows = slice(1, None, 2) if top_first else slice(0, None, 2)
+        picture[rows] = late[rows]
         pictures.append(picture)
     return pictures
 
