@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.harness import Context, Row
-from structureflow.flow.cache import open_flow_file
+from structureflow.flow.archive import open_flow_file
 from structureflow.flow.engines import build_engine
 from structureflow.flow.extract import extract_to_archive, plan_extraction, prepare_frame
 from structureflow.flow.fields import Field32, FlowSource, compose_flows, invert_flow, resize_flow

@@ -13,7 +13,7 @@ import pytest
 
 from structureflow import keys
 from structureflow.errors import GpuUnavailableError, ModelWeightsError, SupersededRunError, TransientStorageError
-from structureflow.flow.cache import open_flow_archive
+from structureflow.flow.archive import open_flow_archive
 from structureflow.flow.engines import EngineName, Finish, Frame, Result
 from structureflow.jobs.documents import put_document
 from structureflow.jobs.extract_job import extract_and_commit, load_order, note_failure

@@ -17,7 +17,7 @@ import pytest
 
 from structureflow import keys
 from structureflow.errors import JobStateError, MediaLimitError, ModelWeightsError
-from structureflow.flow.cache import open_flow_archive
+from structureflow.flow.archive import open_flow_archive
 from structureflow.frames.cache import FrameCache
 from structureflow.jobs.documents import put_document
 from structureflow.jobs.extract_job import ExtractionOrder, load_order

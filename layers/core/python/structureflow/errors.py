@@ -10,16 +10,36 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self
 
+from structureflow.limits import MAX_MESSAGE_CHARS, MAX_PROBLEMS
+
+
+def shortened(text: str, most_chars: int = MAX_MESSAGE_CHARS) -> str:
+    """Return `text`, or its beginning and how much was left out: a message never echoes what a caller sent."""
+    if len(text) <= most_chars:
+        return text
+    return f"{text[:most_chars]} … ({len(text) - most_chars} characters more)"
+
+
+def _shortened_detail(value: Any) -> Any:
+    if isinstance(value, str):
+        return shortened(value)
+    if isinstance(value, list | tuple):
+        return [_shortened_detail(one) for one in value[:MAX_PROBLEMS]]
+    return value
+
 
 class StructureFlowError(Exception):
-    """Root of all errors of this package; `detail` holds machine-readable facts about the failure."""
+    """Root of all errors of this package; `detail` holds machine-readable facts about the failure.
+
+    Message and detail are cut to `structureflow.limits.MAX_MESSAGE_CHARS`, whatever they were made of.
+    """
 
     transient: ClassVar[bool] = False
 
     def __init__(self, message: str, **detail: Any) -> None:
-        super().__init__(message)
-        self.message = message
-        self.detail = detail
+        self.message = shortened(message)
+        self.detail = {name: _shortened_detail(value) for name, value in detail.items()}
+        super().__init__(self.message)
 
     @property
     def code(self) -> str:

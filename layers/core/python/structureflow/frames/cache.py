@@ -61,6 +61,7 @@ from structureflow.frames.writer import (
     describe_frame,
     fetch_frame,
 )
+from structureflow.limits import MAX_DIGITS
 from structureflow.storage.base import Storage, StoredObject
 
 __all__ = ["CacheCheck", "Chunk", "Frame", "FrameCache", "FrameCacheWriter", "FrameManifest", "FrameRecord"]
@@ -573,7 +574,7 @@ def _frame_b64(frame: Frame, quality: int, width_px: int | None) -> FrameB64:
 def _page_start(page: str | None, total: int) -> int:
     if page is None:
         return 0
-    if not page.isascii() or not page.isdigit() or not 0 < int(page) < total:
+    if len(page) > MAX_DIGITS or not page.isascii() or not page.isdigit() or not 0 < int(page) < total:
         raise FrameCacheError(f"page: expected the next_page of an earlier page, got {page!r:.60}")
     return int(page)
 

@@ -9,8 +9,11 @@ from pydantic import BaseModel, ValidationError
 
 from structureflow import keys
 from structureflow.errors import JobStateError, ObjectNotFoundError, StructureFlowError, SupersededRunError
+from structureflow.limits import MAX_DOCUMENT_BYTES
+from structureflow.models.bounds import first_problem, validate_json
 from structureflow.models.results import ErrorInfo, JobRecord, JobState, JobStatus, Model, now
-from structureflow.storage.base import ObjectInfo, Storage, StoredObject
+from structureflow.storage.base import ObjectInfo, Storage
+from structureflow.storage.bounded import read_bounded
 
 _JSON = "application/json"
 _Document = TypeVar("_Document", bound=BaseModel)
@@ -28,22 +31,26 @@ def get_document(storage: Storage, key: str, model: type[_Document], *, made_by:
         JobStateError: it is not there, or is not what that step writes.
     """
     try:
-        data = storage.get(key).data
+        stored = read_bounded(storage, key, MAX_DOCUMENT_BYTES)
     except ObjectNotFoundError as error:
         raise JobStateError(f"{key}: expected from {made_by}, but it is not there") from error
+    if stored.info.size_bytes > MAX_DOCUMENT_BYTES:
+        raise JobStateError(
+            f"{key}: expected at most {MAX_DOCUMENT_BYTES} bytes of {made_by}, got {stored.info.size_bytes}"
+        )
     try:
-        return model.model_validate_json(data)
+        return validate_json(model, stored.data)
     except ValidationError as error:
-        raise JobStateError(f"{key}: not a document of {made_by}: {error}") from error
+        raise JobStateError(f"{key}: not a document of {made_by}: {first_problem(error)}") from error
 
 
-def run_id(request: StoredObject) -> str:
+def run_id(request: ObjectInfo) -> str:
     """Return the id of the run that this copy of a ``request.json`` asks for.
 
     Two deliveries of the same event give the same run; putting the request again, even unchanged, a new one.
     """
-    moment = request.info.last_modified.isoformat() if request.info.last_modified else ""
-    return hashlib.sha256(f"{request.info.key}|{request.info.etag}|{moment}".encode()).hexdigest()[:16]
+    moment = request.last_modified.isoformat() if request.last_modified else ""
+    return hashlib.sha256(f"{request.key}|{request.etag}|{moment}".encode()).hexdigest()[:16]
 
 
 def check_current(storage: Storage, task_id: str, expected_run_id: str) -> None:
@@ -54,7 +61,7 @@ def check_current(storage: Storage, task_id: str, expected_run_id: str) -> None:
     """
     key = keys.job_request(task_id)
     try:
-        current = run_id(storage.get(key))
+        current = run_id(storage.head(key))
     except ObjectNotFoundError as error:
         raise SupersededRunError(f"job {task_id}: run {expected_run_id} ends, for {key} was deleted") from error
     if current != expected_run_id:

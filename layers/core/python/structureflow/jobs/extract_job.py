@@ -25,7 +25,7 @@ from structureflow.errors import (
     StructureFlowError,
 )
 from structureflow.flow.address import flow_address
-from structureflow.flow.cache import open_flow_archive
+from structureflow.flow.archive import open_flow_archive
 from structureflow.flow.engines import FlowEngine
 from structureflow.flow.extract import ExtractionResult, extract_to_archive, plan_extraction
 from structureflow.flow.fields import FlowMeta

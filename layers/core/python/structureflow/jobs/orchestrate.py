@@ -21,10 +21,13 @@ from structureflow.jobs.gpu_route import order_gpu
 from structureflow.jobs.inputs import InputInfo
 from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import default_timeline_id, keep_frames
+from structureflow.limits import MAX_REQUEST_BYTES
 from structureflow.media.decode import DecodeLimits, VideoReader
+from structureflow.models.bounds import check_request_bytes
 from structureflow.models.job import JobRequest
 from structureflow.models.results import JobRecord, JobState, now
 from structureflow.storage.base import Storage
+from structureflow.storage.bounded import read_bounded
 
 _IMAGE_CHECKS = 8
 
@@ -66,14 +69,15 @@ def orchestrate(event: OrchestrateInput, services: Services) -> OrchestrateResul
         TransientError: the store broke off; nothing is committed.
     """
     task_id = keys.parse_job_request(event.key)
-    document = services.storage.get(event.key)
-    run = run_id(document)
+    document = read_bounded(services.storage, event.key, MAX_REQUEST_BYTES)
+    run = run_id(document.info)
     try:
         known = _begin(services.storage, task_id, run)
         if known is not None:
             services.count("DuplicateEvents", 1)
             return _started(known)
         services.count("JobsStarted", 1)
+        check_request_bytes(document.info.size_bytes)
         request = JobRequest.parse_json(document.data, expected_task_id=task_id)
         return _Orchestration(event.bucket, request, run, services).run()
     except StructureFlowError as error:

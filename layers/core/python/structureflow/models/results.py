@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from structureflow.errors import shortened
 from structureflow.models.cost import StepUsage
 from structureflow.models.job import ExtraOutput, JobRequest
 
@@ -31,10 +32,10 @@ class Model(BaseModel):
 
 
 class ErrorInfo(Model):
-    """A typed error as it stands in ``status.json``."""
+    """A typed error as it stands in ``status.json``; its texts are cut as those of an error are."""
 
-    code: str
-    message: str
+    code: Annotated[str, AfterValidator(shortened)]
+    message: Annotated[str, AfterValidator(shortened)]
     stage: str
     detail: dict[str, Any] = {}
 
