@@ -14,7 +14,8 @@ from PIL import Image
 
 from structureflow.errors import GuidanceError, MediaLimitError, NotAnImageError
 from structureflow.guide.images import check_guide_image, cover_box, fit, load_guide_image
-from structureflow.media.still import MAX_IMAGE_PIXELS, open_image
+from structureflow.limits import MAX_IMAGE_PIXELS
+from structureflow.media.still import open_image
 from structureflow.testing.scenes import pan_scene
 
 ORIENTATION = 0x0112

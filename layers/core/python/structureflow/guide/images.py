@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from structureflow.errors import GuidanceError
-from structureflow.media.still import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, open_image
+from structureflow.limits import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
+from structureflow.media.still import open_image
 
 
 def load_guide_image(

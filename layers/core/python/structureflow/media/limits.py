@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from structureflow.errors import MediaLimitError
-
-#: The largest side that JPEG, H.264 level 6.2 and the flow archive are used with here.
-MAX_SIDE_PX: Final = 8192
+from structureflow.limits import MAX_VIDEO_S, MAX_VIDEO_SIDE_PX, MIN_VIDEO_SIDE_PX
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +21,9 @@ class DecodeLimits:
 
     max_frames: int = 5000
     min_frames: int = 2
-    max_side_px: int = MAX_SIDE_PX
-    min_side_px: int = 32
-    max_duration_s: float = 900.0
+    max_side_px: int = MAX_VIDEO_SIDE_PX
+    min_side_px: int = MIN_VIDEO_SIDE_PX
+    max_duration_s: float = MAX_VIDEO_S
 
     @property
     def max_pixels(self) -> int:

@@ -16,16 +16,20 @@ from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from pillow_heif import register_heif_opener
 
 from structureflow.errors import MediaLimitError, NotAnImageError
+from structureflow.limits import (
+    MAX_FILE_BYTES_IN_FLIGHT,
+    MAX_IMAGE_BYTES,
+    MAX_IMAGE_PIXELS,
+    MAX_PIXEL_BYTES_IN_FLIGHT,
+)
 from structureflow.media.colour import on_grey
 from structureflow.media.memory import MemoryBudget
 from structureflow.media.orientation import Orientation
 
-MAX_IMAGE_BYTES: Final = 128 * 2**20
-MAX_IMAGE_PIXELS: Final = 50_000_000
-#: What all images that are decoded in this process at the same time may take.
-PIXELS_IN_FLIGHT: Final = MemoryBudget(768 * 2**20)
-#: What all image files that are held in memory to be decoded may take.
-FILES_IN_FLIGHT: Final = MemoryBudget(256 * 2**20)
+#: Shared by all who decode images in this process.
+PIXELS_IN_FLIGHT: Final = MemoryBudget(MAX_PIXEL_BYTES_IN_FLIGHT)
+#: Shared by all who read image files whole; asked for before `PIXELS_IN_FLIGHT`.
+FILES_IN_FLIGHT: Final = MemoryBudget(MAX_FILE_BYTES_IN_FLIGHT)
 
 _FORMATS: Final = ("PNG", "JPEG", "WEBP", "AVIF", "HEIF", "BMP", "GIF", "TIFF")
 #: Measured peak of the most demanding decoders, WebP's and progressive JPEG's, with the result beside them.
