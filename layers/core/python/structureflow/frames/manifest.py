@@ -276,3 +276,17 @@ def compare_listing(storage: Storage, manifest: FrameManifest) -> CacheCheck:
             changed.append(frames.sequence[position])
     missing = tuple(frames.sequence[position] for position, there in enumerate(seen) if not there)
     return CacheCheck(manifest.total, missing, tuple(sorted(changed)), extra)
+
+
+def clear_timeline(storage: Storage, timeline_id: str, *, overlays: bool = False) -> int:
+    """Remove a timeline's manifest and frames, and its overlays if asked; return how many objects.
+
+    The manifest goes first, so a run that dies half-way leaves no cache rather than a broken one.
+    """
+    manifest_key = keys.timeline_manifest(timeline_id)
+    prefixes = [keys.timeline_frames_prefix(timeline_id)]
+    if overlays:
+        prefixes.append(keys.timeline_overlays_prefix(timeline_id))
+    removed = int(storage.exists(manifest_key))
+    storage.delete([manifest_key])
+    return removed + sum(storage.delete(info.key for info in storage.list(prefix)) for prefix in prefixes)

@@ -22,9 +22,10 @@ from structureflow.errors import (
     TransientError,
     shortened,
 )
-from structureflow.frames.cache import THUMBNAIL_QUALITY, FrameCache
+from structureflow.frames.manifest import clear_timeline as remove_timeline
 from structureflow.frames.overlays import list_overlay_frames
 from structureflow.frames.pages import FramePage, FrameUrlPage
+from structureflow.frames.screens import THUMBNAIL_QUALITY, frame_page, frame_url_page
 from structureflow.jobs.documents import get_document
 from structureflow.jobs.services import Services
 from structureflow.limits import MAX_FIELD_NAME_CHARS, MAX_FIELDS, MAX_PAGE, MAX_PROBLEMS, MAX_SEQUENCES
@@ -215,20 +216,27 @@ def timeline_frames(timeline_id: str, query: ThumbnailsQuery, services: Services
     Raises:
         FrameCacheError: no such timeline or frame, a bad page, a corrupt frame.
     """
-    return FrameCache(services.storage).load_cached_frames_b64(
+    return frame_page(
+        services.storage,
         timeline_id,
         query.numbers,
         page=query.page,
         limit=query.limit,
         width_px=query.width_px,
         quality=query.quality,
+        workers=services.workers,
     )
 
 
 def timeline_frame_urls(timeline_id: str, query: UrlsQuery, services: Services) -> FrameUrlPage:
     """Return a page of URLs that read frames without credentials; errors as `timeline_frames`."""
-    return FrameCache(services.storage).load_frame_urls(
-        timeline_id, query.numbers, page=query.page, limit=query.limit, expires_s=query.expires_s
+    return frame_url_page(
+        services.storage,
+        timeline_id,
+        query.numbers,
+        page=query.page,
+        limit=query.limit,
+        expires_s=query.expires_s,
     )
 
 
@@ -256,7 +264,7 @@ def timeline_overlays(timeline_id: str, query: OverlaysQuery, services: Services
 
 def clear_timeline(timeline_id: str, query: ClearQuery, services: Services) -> ClearedTimeline:
     """Remove a timeline's cached frames, and its overlays if asked."""
-    removed = FrameCache(services.storage).clear_cache(timeline_id, overlays=query.overlays)
+    removed = remove_timeline(services.storage, timeline_id, overlays=query.overlays)
     return ClearedTimeline(timeline_id=timeline_id, removed=removed)
 
 
