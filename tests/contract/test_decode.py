@@ -82,7 +82,6 @@ def test_a_damaged_clip_is_an_error_that_says_where(corrupted_clip: Path) -> Non
         assert reader.info.frames == 50
         with pytest.raises(CorruptMediaError, match=r"damaged at frame \d+ \(after \d") as caught:
             list(reader)
-    assert caught.value.detail["promised"] == 50
     assert 1 < caught.value.detail["decoded"] < 45
 
 

@@ -62,7 +62,7 @@ KINDS: list[tuple[str, Callable[[Path], Path], tuple[int, int]]] = [
     ("late.ts", lambda path: write_video(path, pan(), sound_s=3, starts_at_s=2), (160, 96)),
     ("live.webm", lambda path: write_video(path, pan(), codec="libvpx", container={"live": "1"}), (160, 96)),
     ("av1.mp4", lambda path: write_video(path, pan(), codec="libsvtav1", options={"preset": "10"}), (160, 96)),
-    ("anim.webp", lambda path: write_video(path, pan(), codec="libwebp_anim", pix_fmt="bgra"), (160, 96)),
+    ("anim.apng", lambda path: write_video(path, pan(), codec="apng", pix_fmt="rgb24"), (160, 96)),
     ("odd.mkv", lambda path: write_video(path, pan(COUNT, 97, 161), codec="ffv1"), (161, 97)),
 ]
 ODD = [

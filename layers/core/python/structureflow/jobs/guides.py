@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from structureflow.errors import GuidanceError, MediaError
-from structureflow.guide.images import MAX_IMAGE_BYTES, fit, load_guide_image
+from structureflow.guide.images import fit, load_guide_image
 from structureflow.jobs.inputs import Source
 from structureflow.jobs.services import Services
+from structureflow.limits import MAX_IMAGE_BYTES
 from structureflow.media.decode import DecodeLimits, VideoReader
+from structureflow.media.still import FILES_IN_FLIGHT
 from structureflow.references import Reference
 
 #: Fitted images kept at once; a held image or a cross-fade asks for the same one again and again.
@@ -44,10 +46,11 @@ class FittedGuides:
         if reference not in self._images:
             while len(self._images) >= _KEPT_IMAGES:
                 self._images.pop(next(iter(self._images)))
-            data, _ = self._sources[reference].read(max_bytes=MAX_IMAGE_BYTES)
-            self._images[reference] = load_guide_image(
-                data, height=self._height, width=self._width, what=str(reference)
-            )
+            source = self._sources[reference]
+            with FILES_IN_FLIGHT.hold(min(source.size_bytes, MAX_IMAGE_BYTES)):
+                data, _ = source.read(max_bytes=MAX_IMAGE_BYTES)
+                image = load_guide_image(data, height=self._height, width=self._width, what=str(reference))
+            self._images[reference] = image
         return self._images[reference]
 
     def video(self, reference: Reference, first: int, count: int) -> Iterator[NDArray[np.uint8]]:

@@ -7,6 +7,7 @@ the clean end of its video stream; what a container promises is told, but nothin
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ class VideoReader:
         NotAVideoError: it is no video file, or has no video stream but covers.
         UnsupportedCodecError: there is no decoder for the stream's codec.
         MediaLimitError: a side is too large or too small, or there are more frames or seconds than `limits` allow.
+        CorruptMediaError, VideoTooShortError: the first frame cannot be decoded, or there is none.
     """
 
     def __init__(self, path: Path, limits: DecodeLimits | None = None, *, threads: int = 0) -> None:
@@ -69,18 +71,31 @@ class VideoReader:
         self._limits = limits or DecodeLimits()
         self._file = VideoStreamFile(self._path, self._limits, threads)
         self._threads = threads
-        self._convert = RgbConverter(self._file.geometry.height, self._file.geometry.width, threads)
-        self._clock = FrameClock(self._file.time_base if self._file.has_clock else None, self._file.info.fps)
-        self._losses = LossWatch(1 / (self._file.info.fps or FALLBACK_FPS))
-        self._frames = self._decode()
+        self._clock = FrameClock(self._file.time_base if self._file.has_clock else None, self._file.fps)
+        self._losses = LossWatch(1 / (self._file.fps or FALLBACK_FPS))
         self._read = 0
         self._next = 0
         self._time_s = -math.inf
+        try:
+            decoded = self._decoded()
+            first = next(decoded, None)
+            if first is None:
+                self._check_end()
+                raise VideoTooShortError(f"{self._path.name}: expected a video, it has no frame", decoded=0)
+            self._geometry = self._file.geometry(first)
+            height, width = self._geometry.displayed
+            self._limits.check_size(self._path.name, width, height, "displayed")
+        except BaseException:
+            self._file.close()
+            raise
+        self._info = self._file.info(self._geometry)
+        self._convert = RgbConverter(self._geometry.height, self._geometry.width, threads)
+        self._frames = self._decode(itertools.chain([first], decoded))
 
     @property
     def info(self) -> VideoInfo:
         """What the stream promises, sizes as displayed."""
-        return self._file.info
+        return self._info
 
     def __enter__(self) -> VideoReader:
         return self
@@ -114,16 +129,16 @@ class VideoReader:
         return count
 
     def _displayed(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        geometry = self._file.geometry
+        geometry = self._geometry
         try:
             image = self._convert(frame)
         except FFmpegError as error:
             raise self._corrupt(f"its {frame.format.name} pixels cannot be converted: {error.strerror}") from error
         return np.ascontiguousarray(geometry.orientation.apply(geometry.cropping.apply(image)))
 
-    def _decode(self) -> Generator[VideoFrame]:
+    def _decode(self, decoded: Iterable[VideoFrame]) -> Generator[VideoFrame]:
         """Yield the stream's frames, deinterlaced, counted and timed; check its end."""
-        for frame in self._progressive():
+        for frame in self._progressive(decoded):
             self._limits.check_frames(self._path.name, self._next + 1)
             self._time_s = self._clock(frame)
             self._limits.check_time(self._path.name, self._time_s)
@@ -131,10 +146,10 @@ class VideoReader:
             yield frame
         self._check_end()
 
-    def _progressive(self) -> Iterator[VideoFrame]:
+    def _progressive(self, decoded: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
         """Yield the decoder's frames; from the first interlaced one on, through a deinterlacer."""
         fields: Deinterlacer | None = None
-        for frame in self._decoded():
+        for frame in decoded:
             if fields is not None and not fields.fits(frame):
                 yield from fields.finish()
                 fields = None
@@ -206,7 +221,6 @@ class VideoReader:
         return CorruptMediaError(
             f"{self._path.name}: damaged at frame {self._next}{after}: {reason}",
             decoded=self._next,
-            promised=self._file.info.frames,
         )
 
 

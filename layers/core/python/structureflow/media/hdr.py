@@ -7,6 +7,7 @@ its inputs are the non-linear RGB of the stream, in which steps are even to the 
 from __future__ import annotations
 
 import tempfile
+from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
@@ -80,7 +81,7 @@ class ColourMap:
         with tempfile.TemporaryDirectory(prefix="structureflow-colour-") as folder:
             path = Path(folder) / "table.cube"
             path.write_text(_cube(self._table), encoding="ascii")
-            source = graph.add_buffer(template=frame)
+            source = graph.add_buffer(template=frame, time_base=Fraction(1, 1000))
             table = graph.add("lut3d", file=str(path), interp="tetrahedral")
             graph.link_nodes(source, table, graph.add("buffersink")).configure()
         return graph

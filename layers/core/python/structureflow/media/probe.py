@@ -7,7 +7,7 @@ import math
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -17,8 +17,10 @@ from av.codec.context import CodecContext
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
+from av.sidedata.sidedata import Type as SideData
 from av.stream import Discard, Disposition
 from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from structureflow.errors import InputNotFoundError, NotAVideoError, UnsupportedCodecError
@@ -98,7 +100,8 @@ class VideoStreamFile:
         threads: decoder threads; 0 lets the decoder choose.
 
     Attributes:
-        info, geometry: what the stream says of itself.
+        decoder: of the stream.
+        fps: the mean rate, 0.0 where no usable one is named.
 
     Raises:
         InputNotFoundError: no such file.
@@ -119,11 +122,10 @@ class VideoStreamFile:
             if not width or not height:
                 raise NotAVideoError(f"{path.name}: expected a video, got a stream of {width}x{height} pixels")
             limits.check_size(path.name, width, height, "stored")
-            self.geometry = _geometry(self._stream, height, width)
-            shown_height, shown_width = self.geometry.displayed
-            limits.check_size(path.name, shown_width, shown_height, "displayed")
-            self.info = _promise(self._container, self._stream, shown_height, shown_width)
-            self.info = _verified(self.info, path, limits, self._stream.index)
+            self.fps, frames, duration_s = _promise(self._container, self._stream)
+            self._frames, self._duration_s = _verified(
+                self.fps, frames, duration_s, path=path, limits=limits, index=self._stream.index
+            )
             _set_up(self.decoder, limits, threads)
         except BaseException:
             self._container.close()
@@ -150,6 +152,15 @@ class VideoStreamFile:
             if other.index != self._stream.index:
                 other.discard = Discard.all
         return self._container.demux(self._stream)
+
+    def geometry(self, first: VideoFrame) -> Geometry:
+        """Return how pictures are displayed; what the first one carries counts before what the container says."""
+        return _geometry(self._stream, first, self.decoder.height or first.height, self.decoder.width or first.width)
+
+    def info(self, geometry: Geometry) -> VideoInfo:
+        """Return what the stream says of itself, at the size at which it is displayed."""
+        height, width = geometry.displayed
+        return VideoInfo(self._frames, self.fps, width, height, self._duration_s)
 
     @property
     def flags_seams(self) -> bool:
@@ -204,7 +215,6 @@ def _decoder(container: InputContainer, stream: VideoStream, path: Path) -> Vide
         return context
     both: Any = CodecContext.create(_WITH_ALPHA[context.name], "r")
     both.width, both.height, both.extradata = context.width, context.height, context.extradata
-    both.pkt_timebase = stream.time_base
     return both  # type: ignore[no-any-return]
 
 
@@ -233,23 +243,26 @@ def _set_up(decoder: VideoCodecContext, limits: DecodeLimits, threads: int) -> N
     decoder.options = {"max_pixels": str(limits.max_pixels), "err_detect": f"crccheck{explode}"}
 
 
-def _geometry(stream: VideoStream, height: int, width: int) -> Geometry:
-    side_data = stream.codec_context.coded_side_data
+def _geometry(stream: VideoStream, first: VideoFrame, height: int, width: int) -> Geometry:
+    # PyAV before 19, which Python 3.11 has, does not tell what the container says; the frame has the matrix too.
+    said: dict[str, bytes] = dict(getattr(stream.codec_context, "coded_side_data", {}))
+    matrix = first.side_data.get(SideData.DISPLAYMATRIX)
     ratio = stream.sample_aspect_ratio
     tall, wide = square_size(height, width, float(ratio) if ratio and ratio.denominator else 0.0)
-    cropping = Cropping.from_side_data(side_data.get("frame_cropping", b""), height, width)
-    orientation = Orientation.from_matrix(side_data.get("display_matrix", b""))
+    cropping = Cropping.from_side_data(said.get("frame_cropping", b""), height, width)
+    orientation = Orientation.from_matrix(bytes(matrix) if matrix is not None else said.get("display_matrix", b""))
     return Geometry(tall, wide, cropping.scaled(tall / height, wide / width), orientation)
 
 
-def _promise(container: InputContainer, stream: VideoStream, height: int, width: int) -> VideoInfo:
+def _promise(container: InputContainer, stream: VideoStream) -> tuple[float, int, float]:
+    """Return (rate, frames, seconds) as they are promised, each 0 where it is not."""
     fps = next((rate for rate in map(_rate, (stream.average_rate, stream.guessed_rate)) if rate), 0.0)
     duration_s = _duration_s(container, stream)
     frames = stream.frames
     by_time = round(duration_s * fps)
     if not frames or 0 < by_time < frames:  # an edit list hides some of the frames that are stored
         frames = by_time
-    return VideoInfo(frames, fps, width, height, duration_s or (frames / fps if fps else 0.0))
+    return fps, frames, duration_s or (frames / fps if fps else 0.0)
 
 
 def _rate(value: Any) -> float:
@@ -271,21 +284,27 @@ def _duration_s(container: InputContainer, stream: VideoStream) -> float:
     return 0.0
 
 
-def _verified(info: VideoInfo, path: Path, limits: DecodeLimits, index: int) -> VideoInfo:
+def _verified(
+    fps: float, frames: int, duration_s: float, *, path: Path, limits: DecodeLimits, index: int
+) -> tuple[int, float]:
     """Count what a stream really holds, without decoding it, where it promises nothing, or more than is allowed.
+
+    Returns:
+        (frames, seconds), promised or counted.
 
     Raises:
         MediaLimitError: it really is more than is allowed.
     """
-    if 0 < info.frames <= limits.max_frames and info.duration_s <= limits.max_duration_s:
-        return info
+    if 0 < frames <= limits.max_frames and duration_s <= limits.max_duration_s:
+        return frames, duration_s
     with _open(path, limits) as container:
         stream: Any = container.streams[index]
         # A packet may hold one field, half a frame.
         fields = 2 if stream.codec_context.field_order > 1 else 1
         packets, span_s = _tally(container.demux(stream), limits, path.name, fields)
-    frames = packets if fields == 1 else min(packets, round(span_s * info.fps) + 1)
-    return replace(info, frames=frames, duration_s=span_s + 1 / info.fps if info.fps else span_s)
+    if fields == 2:
+        packets = min(packets, round(span_s * fps) + 1)
+    return packets, span_s + 1 / fps if fps else span_s
 
 
 def _tally(packets: Iterator[Packet[VideoStream]], limits: DecodeLimits, name: str, fields: int) -> tuple[int, float]:
