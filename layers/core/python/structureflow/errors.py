@@ -251,7 +251,3 @@ class SupersededRunError(JobStateError):
 
 class IncompleteJobError(JobStateError):
     """A planned output object is missing when the job is assembled."""
-
-
-class HandoverError(JobStateError):
-    """The frames that one step hands to the next are missing, truncated, corrupt or not as announced."""
