@@ -106,8 +106,9 @@ class FrameCacheMachine(RuleBasedStateMachine):
 
     rates = Rates()
 
-    @initialize(seed=st.integers(0, 2**32))
-    def start(self, seed: int) -> None:
+    @initialize(seed=st.integers(0, 2**32), videos=st.tuples(*[st.integers(0, VIDEOS - 1)] * len(TIMELINES)))
+    def start(self, seed: int, videos: tuple[int, ...]) -> None:
+        """Begin with whole caches, so that there is something to read, to race and to lose."""
         self.clock = Clock()
         self.store = Guarded(MemoryStorage(now=self.clock.now))
         wait = Waiting(self.clock.sleep, self.clock.now)
@@ -118,6 +119,10 @@ class FrameCacheMachine(RuleBasedStateMachine):
         self.overlays: dict[str, dict[tuple[str, str, int], int]] = {timeline_id: {} for timeline_id in TIMELINES}
         self.writers: list[Open] = []
         note(f"seed of the faults: {seed}")
+        for timeline_id, video in zip(TIMELINES, videos, strict=True):
+            frames = ((sequence, picture(video, sequence), sequence / 25, "source") for sequence in range(LONGEST))
+            self._write(self.clean, timeline_id, video, 90, frames)
+            self.now_is(timeline_id, cached(video, LONGEST, 90))
 
     # --- helpers --------------------------------------------------------------------------------------
 
@@ -152,14 +157,15 @@ class FrameCacheMachine(RuleBasedStateMachine):
     )
     def write(self, timeline_id: str, video: int, count: int, quality: int) -> None:
         frames = ((sequence, picture(video, sequence), sequence / 25, "source") for sequence in range(count))
-        _, error = self.attempt(lambda: self._write(timeline_id, video, quality, frames))
+        _, error = self.attempt(lambda: self._write(self.cache, timeline_id, video, quality, frames))
         if error is None:
             self.now_is(timeline_id, cached(video, count, quality))
         else:
             self.may_be(timeline_id, cached(video, count, quality))
 
-    def _write(self, timeline_id: str, video: int, quality: int, frames: Iterable[Any]) -> None:
-        with self.cache.writer(timeline_id, quality=quality, source_identity=f"video {video}") as writer:
+    @staticmethod
+    def _write(cache: FrameCache, timeline_id: str, video: int, quality: int, frames: Iterable[Any]) -> None:
+        with cache.writer(timeline_id, quality=quality, source_identity=f"video {video}") as writer:
             for sequence, image, timestamp, chunk_id in frames:
                 writer.add(sequence, image, timestamp=timestamp, chunk_id=chunk_id)
             writer.commit()
@@ -390,7 +396,7 @@ class FrameCacheMachine(RuleBasedStateMachine):
                 assert compare_listing(self.store.inner, self.clean.manifest(timeline_id)).whole, str(self.faults)
                 found = {record.sequence: data for record, data in self.clean.iter_cached_jpegs(timeline_id)}
                 assert self.fits(timeline_id, found, whole=True), str(self.faults)
-            self._write(timeline_id, 1, 90, ((0, picture(1, 0), 0.0, "source"),))
+            self._write(self.clean, timeline_id, 1, 90, ((0, picture(1, 0), 0.0, "source"),))
             (only,) = self.clean.iter_cached_jpegs(timeline_id)
             assert only[1] == jpeg(1, 0, 90)
 
@@ -402,6 +408,6 @@ class FaultyFrameCacheMachine(FrameCacheMachine):
 
 
 TestPeace = FrameCacheMachine.TestCase
-TestPeace.settings = settings(max_examples=seeds(300), stateful_step_count=12)
+TestPeace.settings = settings(max_examples=seeds(300), stateful_step_count=16)
 TestFaults = FaultyFrameCacheMachine.TestCase
-TestFaults.settings = settings(max_examples=seeds(700), stateful_step_count=12)
+TestFaults.settings = settings(max_examples=seeds(700), stateful_step_count=16)
