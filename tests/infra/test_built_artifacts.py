@@ -130,6 +130,17 @@ def test_the_built_template_deploys_the_architecture_that_was_built(
     assert yaml_parse((folder / "template.yaml").read_text())["Parameters"]["Architecture"]["Default"] == architecture
 
 
+@runs_here
+def test_layers_and_packages_come_compiled(build: Callable[[str], Path], packages: Callable[[str], Path]) -> None:
+    """Files of a function cannot be written: what is not compiled is compiled by every cold start."""
+    layers = [build("x86_64") / name / "python" for name in ("CoreLayer", "LightLayer")]
+    for folder in (*layers, packages("x86_64")):
+        sources = [path for path in folder.rglob("*.py") if path.stat().st_size]
+        compiled = {path.name.removesuffix(".cpython-313.pyc") for path in folder.rglob("*.cpython-313.pyc")}
+        assert len(sources) > 50
+        assert {path.stem for path in sources} <= compiled
+
+
 @both
 def test_functions_hold_their_code_and_nothing_else(build: Callable[[str], Path], architecture: str) -> None:
     folder = build(architecture)
