@@ -87,6 +87,7 @@ def test_every_function_runs_in_its_container(template: Path) -> None:
     assert payloads["OrchestratorFunction"]["state"] == "running"
     assert payloads["PlanSegmentsFunction"]["segments"] == [0]
     assert payloads["RenderSegmentFunction"]["flow_source"] == "cache"
+    assert payloads["RenderSegmentFunction"]["fallbacks"] == 0
     assert payloads["AssembleJobFunction"]["segments"] == 1
     assert payloads["FailJobFunction"]["error"]["code"] == "NotAnImageError"
     assert any(f"decode to {sam.FRAMES} frames" in line for line in lines)

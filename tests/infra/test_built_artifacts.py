@@ -233,6 +233,7 @@ def test_every_handler_does_its_part_of_a_job_from_the_built_artifacts_alone(
     payloads = {one.function: one.payload for one in invoked}
     assert set(payloads) == set(FUNCTIONS)
     assert payloads["AssembleJobFunction"]["segments"] == 1
+    assert payloads["RenderSegmentFunction"]["fallbacks"] == 0
     assert any(f"decode to {sam.FRAMES} frames" in line for line in lines)
     page = json.loads(payloads["ApiFunction"]["body"])
     assert [frame["width_px"] for frame in page["frames"]] == [64] * 4, "thumbnails, so that Pillow was needed"
