@@ -37,7 +37,7 @@ ZIPS = {
 #: Lambda allows 262,144,000 bytes (AWS Lambda Developer Guide, quotas); these are for a quick start instead.
 MAX_ZIP_BYTES = 50_000_000
 #: Packages of the media image, which is to stay below 1 GB with its base.
-MAX_MEDIA_BYTES = 400_000_000
+MAX_MEDIA_BYTES = 430_000_000
 #: `e_machine` of ELF files (System V ABI).
 MACHINES = {"x86_64": 62, "arm64": 183}
 RUNS_HERE = sys.version_info[:2] == (3, 13) and (sys.platform, platform.machine()) == ("linux", "x86_64")
@@ -281,3 +281,10 @@ def test_tests_layers_and_containers_have_the_packages_of_the_image(lock: str) -
     shared = set(media) & set(other)
     assert {name: other[name] for name in shared} == {name: media[name] for name in shared}
     assert shared == set(media) if lock.startswith("requirements") else shared == set(other)
+
+
+def test_images_need_an_engine_and_the_error_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sam, "engine_answers", lambda: False)
+    with pytest.raises(sam.SamError, match="the media image needs a Docker engine"):
+        sam.build(tmp_path / "build", "x86_64")
+    assert not (tmp_path / "build").exists()
