@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from structureflow.errors import FlowError
-from structureflow.flow.colors import flow_normaliser, flow_to_rgb
+from structureflow.flow.colors import display_range, flow_normaliser, flow_to_rgb
+from structureflow.flow.fields import FlowMeta
 
 
 def test_zero_flow_is_white() -> None:
@@ -55,3 +58,19 @@ def test_a_still_clip_stays_white() -> None:
     noise = np.full((8, 8, 2), 1 / 16, np.float32)
     assert flow_normaliser([noise]) == 1.0
     assert flow_to_rgb(noise, flow_normaliser([noise])).min() > 220
+
+
+def test_the_range_of_a_clip_is_what_its_archive_records_or_a_fortieth_of_its_width() -> None:
+    meta = FlowMeta(
+        total_flows=1,
+        height=120,
+        width=200,
+        original_height=240,
+        original_width=400,
+        original_fps=25.0,
+        has_backward=False,
+        engine="dis",
+    )
+    assert display_range(replace(meta, display_max_px=3.5)) == 3.5
+    assert display_range(meta) == 5.0
+    assert display_range(replace(meta, width=20)) == 1.0
