@@ -260,3 +260,32 @@ def test_bytes_that_change_under_the_same_etag_are_noticed(monkeypatch: pytest.M
 
     with pytest.raises(FlowCacheCorruptError):
         read_all()
+
+
+def test_a_member_that_ends_early_on_a_later_read_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("structureflow.flow.archive.stream.MARK_BYTES", 50_000)
+    archive = open_flow_archive(BytesReader({"a": _noise(20)}), "a")
+    archive.read("forward", 0, 20)
+    monkeypatch.setattr("structureflow.flow.archive.stream.MemberStream._inflated", lambda *_: iter(()))
+    with pytest.raises(FlowCacheCorruptError, match="ended otherwise"):
+        archive.read("forward", 3, 5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["<f2", ">f2", "<f4", ">f8", np.longdouble])
+def test_plain_flows_that_are_not_finite_are_refused(dtype: Any, bad: float) -> None:
+    flows = np.zeros((2, 4, 6, 2), dtype)
+    flows[1, 3, 5, 1] = bad
+    archive = open_flow_archive(BytesReader({"a": _npz(flows=flows)}), "a")
+    assert not archive.read("forward", 0, 1).any()
+    with pytest.raises(FlowCacheFormatError, match="not finite"):
+        archive.read("forward", 1, 2)
+
+
+def test_half_precision_beyond_any_frame_is_cut() -> None:
+    flows = np.zeros((1, 4, 6, 2), np.float16)
+    flows[0, 0] = 60_000, -20_000
+    flows[0, 1] = 16_384, -16_368
+    read = open_flow_archive(BytesReader({"a": _npz(flows=flows)}), "a").read("forward", 0, 1)
+    assert read[0, 0, 0].tolist() == [16_384, -16_384]
+    assert read[0, 1, 0].tolist() == [16_384, -16_368]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from structureflow.errors import FlowError
-from structureflow.flow.colors import display_range, flow_normaliser, flow_to_rgb
+from structureflow.flow.colors import clip_normaliser, display_range, flow_normaliser, flow_to_rgb, typical_length
 from structureflow.flow.fields import FlowMeta
 
 
@@ -74,3 +74,14 @@ def test_the_range_of_a_clip_is_what_its_archive_records_or_a_fortieth_of_its_wi
     assert display_range(replace(meta, display_max_px=3.5)) == 3.5
     assert display_range(meta) == 5.0
     assert display_range(replace(meta, width=20)) == 1.0
+
+
+def test_normalisers_leave_out_the_wildest_vectors_and_the_most_violent_flows() -> None:
+    lengths = np.arange(100, dtype=np.float32)
+    field = np.stack([lengths, np.zeros_like(lengths)], axis=-1).reshape(10, 10, 2)
+    assert flow_normaliser([field]) == pytest.approx(np.percentile(lengths, 99))
+    assert typical_length(field) == pytest.approx(np.percentile(lengths, 99))
+    assert clip_normaliser(range(1, 101)) == pytest.approx(np.percentile(range(1, 101), 95))
+    assert clip_normaliser([0.1, 0.2]) == 1.0
+    with pytest.raises(FlowError, match="at least one"):
+        clip_normaliser([])
