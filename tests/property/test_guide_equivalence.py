@@ -17,6 +17,7 @@ from structureflow.guide.plan import PathPlan
 from structureflow.guide.render import RenderSettings, render_segment
 from structureflow.guide.warp import Anchor, Geometry, Warper, mix, supersample
 from structureflow.models.job import Anchors, Segment
+from structureflow.references import Reference
 from structureflow.testing.flows import smooth_flows
 from structureflow.testing.plain_motion import (
     carry_plainly,
@@ -151,10 +152,10 @@ class _Frames:
     def __init__(self, height: int, width: int) -> None:
         self._size = (height, width)
 
-    def image(self, reference: str) -> NDArray[np.uint8]:
-        return picture(*self._size, int(reference))
+    def image(self, reference: Reference) -> NDArray[np.uint8]:
+        return picture(*self._size, int(str(reference)))
 
-    def video(self, reference: str, first: int, count: int) -> None:
+    def video(self, reference: Reference, first: int, count: int) -> None:
         raise AssertionError(f"{reference} {first} {count}")
 
 

@@ -15,6 +15,7 @@ from structureflow.guide.masks import KEEP, MaskValue
 from structureflow.guide.render import RenderSettings, render_segment
 from structureflow.guide.tracker import GuidanceTracker
 from structureflow.models.job import Anchors, Guide, Segment
+from structureflow.references import Reference
 
 Frame = NDArray[np.uint8]
 
@@ -88,10 +89,10 @@ class _Given:
     def __init__(self, frames: Sequence[Frame]) -> None:
         self._frames = frames
 
-    def image(self, reference: str) -> Frame:
+    def image(self, reference: Reference) -> Frame:
         raise GuidanceError(f"image {reference}: expected frames only")
 
-    def video(self, reference: str, first: int, count: int) -> Iterator[Frame]:  # noqa: ARG002 - there is one
+    def video(self, reference: Reference, first: int, count: int) -> Iterator[Frame]:  # noqa: ARG002 - there is one
         return iter(self._frames[first : first + count])
 
 

@@ -27,6 +27,7 @@ from structureflow.flow.extract import ExtractionPlan, extract_from_frames, plan
 from structureflow.flow.fields import Direction, Field32, FlowMeta, FlowSource
 from structureflow.flow.sources import ArrayFlows
 from structureflow.frames.cache import FrameCache
+from structureflow.jobs.documents import whole_request
 from structureflow.jobs.services import Services
 from structureflow.media.decode import DecodeLimits, VideoInfo, VideoReader
 from structureflow.models.results import Fallback, FlowSourceName, JobRecord
@@ -154,7 +155,9 @@ class SegmentFlows:
     def _fetch_video(self) -> Path:
         path = self._folder / "structure_video"
         if not path.exists():
-            self._services.inputs.fetch(self._record.source.reference, path)
+            record, services = self._record, self._services
+            request = whole_request(services.storage, record.task_id, record.run_id, record.request)
+            services.inputs.known(request.structure_video, record.source).fetch(path)
         return path
 
     def _computed(self, load: LoadFrames) -> FlowSource:

@@ -28,13 +28,13 @@ from structureflow.limits import (
     MAX_OUTPUT_FPS,
     MAX_OUTPUT_SIDE_PX,
     MAX_PROBLEMS,
-    MAX_REFERENCE_CHARS,
     MAX_SEGMENT_FRAMES,
     MAX_SEGMENTS,
     MIN_OUTPUT_FPS,
     MIN_OUTPUT_SIDE_PX,
 )
 from structureflow.models.bounds import check_shape, load_request
+from structureflow.references import Reference, without_queries
 
 Treatment = Literal["adjust", "clip", "retime"]
 EngineName = Literal["auto", "dis", "farneback", "raft"]
@@ -95,9 +95,6 @@ def _check_resolution(value: tuple[int, int]) -> tuple[int, int]:
     return value
 
 
-Reference = Annotated[str, Field(min_length=1, max_length=MAX_REFERENCE_CHARS)]
-"""A key in the job's bucket, an ``s3://`` URI in an allowed bucket, or an ``https://`` URL on an allowed host."""
-
 Resolution = Annotated[tuple[int, int], BeforeValidator(_resolution), AfterValidator(_check_resolution)]
 """(width, height) in pixels, both even."""
 
@@ -145,7 +142,7 @@ class Guide(_Model):
             raise ValueError(f"at: {given[0]} needs a range [first, last], got {self.at}")
         return self
 
-    def references(self) -> tuple[str, ...]:
+    def references(self) -> tuple[Reference, ...]:
         """Every file that the guide shows."""
         return self.fade or tuple(ref for ref in (self.image, self.video) if ref is not None)
 
@@ -170,6 +167,10 @@ class Segment(_Model):
                 raise ValueError(f"guides at {before.at} and {after.at} overlap")
         object.__setattr__(self, "guides", ordered)
         return self
+
+    def references(self) -> tuple[Reference, ...]:
+        """Every guide file of the segment once, in order of first use."""
+        return tuple(dict.fromkeys(ref for guide in self.guides for ref in guide.references()))
 
 
 class JobRequest(_Model):
@@ -236,11 +237,14 @@ class JobRequest(_Model):
             raise ValueError("; ".join(_problems(error))) from None
         return expanded
 
-    def references(self) -> tuple[str, ...]:
+    def references(self) -> tuple[Reference, ...]:
         """Every guide file of the job once, in order of first use."""
-        return tuple(
-            dict.fromkeys(ref for segment in self.segments for guide in segment.guides for ref in guide.references())
-        )
+        return tuple(dict.fromkeys(ref for segment in self.segments for ref in segment.references()))
+
+    @property
+    def is_redacted(self) -> bool:
+        """Whether it was read from a record, which shows references without the queries of URLs."""
+        return any(reference.is_redacted for reference in (self.structure_video, *self.references()))
 
     @classmethod
     def parse_json(cls, data: bytes, *, expected_task_id: str) -> JobRequest:
@@ -277,7 +281,7 @@ class JobRequest(_Model):
             raise InvalidRequestError("; ".join(problems), problems=problems) from None
 
     def to_document(self) -> dict[str, Any]:
-        """Return the canonical JSON form; `parse` of it gives an equal request."""
+        """Return the canonical JSON form; `parse` of it gives an equal request, but for the queries of URLs."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
@@ -336,4 +340,5 @@ def _describe(problem: Any) -> str:
     got = problem.get("input")
     if problem["type"] in ("missing", "value_error"):
         return f"{path}: {message}"
-    return f"{path}: {message}, got {got!r:.120}"
+    # Before it is cut: half a URL's query would not be known as one.
+    return f"{path}: {message}, got {without_queries(repr(got)):.120}"

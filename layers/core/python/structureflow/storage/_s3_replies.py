@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import base64
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from structureflow.errors import StorageError
-from structureflow.storage._files import slice_range
+from structureflow.storage._files import etag_checksums, slice_range
 from structureflow.storage._s3_errors import BrokenBodyError
-from structureflow.storage.base import ByteRange, ObjectInfo, StoredObject, Suffix
+from structureflow.storage.base import ByteRange, Checksum, ObjectInfo, StoredObject, Suffix
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
+
+
+_MULTIPART: Final = re.compile(r"[0-9a-f]{32}-([1-9][0-9]{0,4})")
+_CHECKSUM_FIELDS: Final[tuple[tuple[str, Literal["sha256", "sha1", "crc32"]], ...]] = (
+    ("ChecksumSHA256", "sha256"),
+    ("ChecksumSHA1", "sha1"),
+    ("ChecksumCRC32", "crc32"),
+)
 
 
 def stored(key: str, reply: GetObjectOutputTypeDef, data: bytes, byte_range: ByteRange | Suffix | None) -> StoredObject:
@@ -42,9 +52,38 @@ def whole_info(key: str, reply: Mapping[str, Any]) -> ObjectInfo:
     Raises:
         StorageError: it lacks length, ETag or time.
     """
-    return ObjectInfo(
-        key, required(key, reply, "ContentLength"), etag(key, reply), required(key, reply, "LastModified")
-    )
+    size_bytes = required(key, reply, "ContentLength")
+    tag = etag(key, reply)
+    checksums = (*_checksums(key, reply), *_etag_checksums(reply, tag))
+    return ObjectInfo(key, size_bytes, tag, required(key, reply, "LastModified"), checksums)
+
+
+def _checksums(key: str, reply: Mapping[str, Any]) -> Iterator[Checksum]:
+    """Yield the checksums of the whole object that this process can compute.
+
+    Of a multipart upload there may be a checksum of the parts' checksums: ``COMPOSITE``, and a dash in the value.
+    """
+    if reply.get("ChecksumType") == "COMPOSITE":
+        return
+    for field, algorithm in _CHECKSUM_FIELDS:
+        value = reply.get(field)
+        if isinstance(value, str) and "-" not in value:
+            try:
+                yield Checksum(algorithm, base64.b64decode(value, validate=True).hex())
+            except ValueError as error:
+                raise StorageError(f"{key}: expected {field} in base64, got {value!r:.80}", key=key) from error
+
+
+def _etag_checksums(reply: Mapping[str, Any], tag: str) -> tuple[Checksum, ...]:
+    """Return the MD5 that an ETag is, except under encryption with a key of KMS or the customer's."""
+    encrypted = str(reply.get("ServerSideEncryption") or "").startswith("aws:") or reply.get("SSECustomerAlgorithm")
+    return () if encrypted else etag_checksums(tag)
+
+
+def part_count(tag: str) -> int:
+    """Return the number of parts that the ETag of a multipart upload tells; 0 for any other ETag."""
+    found = _MULTIPART.fullmatch(tag)
+    return int(found[1]) if found else 0
 
 
 def listed_info(prefix: str, entry: Mapping[str, Any]) -> ObjectInfo:

@@ -7,11 +7,11 @@ adapters add nothing to them. All methods may be called from several threads at 
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from structureflow.errors import InvalidKeyError
 
@@ -93,13 +93,31 @@ class Suffix:
 
 
 @dataclass(frozen=True, slots=True)
+class Checksum:
+    """What a store says of an object's bytes, in lower-case hex digits.
+
+    An ETag may be the MD5 of the bytes, or (``md5-parts``, `part_bytes` long each) of a multipart upload; that it
+    is not the one of the bytes proves nothing (`from_etag`).
+    """
+
+    algorithm: Literal["md5", "sha1", "sha256", "crc32", "md5-parts"]
+    value: str
+    from_etag: bool = False
+    part_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """What a store knows of an object without its bytes. `etag` has no quotes and is opaque."""
+    """What a store knows of an object without its bytes. `etag` has no quotes and is opaque.
+
+    `checksums` came with the reply; `Storage.checksums` may know more.
+    """
 
     key: str
     size_bytes: int
     etag: str
     last_modified: datetime | None = None
+    checksums: tuple[Checksum, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +207,13 @@ class Storage(abc.ABC):
         Raises:
             ObjectNotFoundError: no such object.
         """
+
+    def checksums(self, info: ObjectInfo) -> Sequence[Checksum]:
+        """Return what the store says of the bytes of an object whose `info` was read; empty if it says nothing.
+
+        A store may do a further request for it.
+        """
+        return info.checksums
 
     @abc.abstractmethod
     def exists(self, key: str) -> bool:

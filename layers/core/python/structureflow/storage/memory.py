@@ -11,7 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from structureflow.errors import ObjectChangedError, ObjectExistsError, ObjectNotFoundError, StorageError
-from structureflow.storage._files import check_conditions, check_if_match, check_size, slice_range, writing
+from structureflow.storage._files import (
+    check_conditions,
+    check_if_match,
+    check_size,
+    etag_checksums,
+    slice_range,
+    writing,
+)
 from structureflow.storage.base import (
     ByteRange,
     ObjectInfo,
@@ -77,7 +84,7 @@ class MemoryStorage(Storage):
         check_conditions(if_absent=if_absent, if_match=if_match)
         copied = bytes(data)
         etag = hashlib.md5(copied, usedforsecurity=False).hexdigest()
-        entry = _Entry(copied, ObjectInfo(key, len(copied), etag, datetime.now(UTC)))
+        entry = _Entry(copied, ObjectInfo(key, len(copied), etag, datetime.now(UTC), etag_checksums(etag)))
         with self._lock:
             present = self._entries.get(key)
             if if_absent and present is not None:

@@ -20,10 +20,11 @@ from structureflow.errors import (
 )
 from structureflow.storage._files import CHUNK_BYTES, check_conditions, check_if_match, check_size, writing
 from structureflow.storage._s3_errors import TRANSIENT_CODES, BrokenBodyError, call
-from structureflow.storage._s3_replies import check_received, etag, listed_info, stored, whole_info
+from structureflow.storage._s3_replies import check_received, etag, listed_info, part_count, stored, whole_info
 from structureflow.storage._s3_writes import Body, BytesBody, ConditionalWrites, FileBody
 from structureflow.storage.base import (
     ByteRange,
+    Checksum,
     ObjectInfo,
     Storage,
     StoredObject,
@@ -144,6 +145,29 @@ class S3Storage(Storage):
         check_key(key)
         reply = self._call(key, lambda: self.client.head_object(Bucket=self._bucket, Key=key))
         return whole_info(key, reply)
+
+    def checksums(self, info: ObjectInfo) -> Sequence[Checksum]:
+        """Return what S3 says of an object's bytes; of a multipart upload it asks for the size of the parts."""
+        parts = part_count(info.etag)
+        if info.checksums or not parts:
+            return info.checksums
+        try:
+            reply = self._call(
+                info.key,
+                lambda: self.client.head_object(
+                    Bucket=self._bucket, Key=info.key, PartNumber=1, IfMatch=f'"{info.etag}"'
+                ),
+            )
+        except (TransientStorageError, ObjectChangedError, ObjectNotFoundError):
+            raise
+        except StorageError as error:
+            _log.info("%s/%s: the store tells no size of parts: %s", self.uri, info.key, error)
+            return ()
+        part_bytes = reply["ContentLength"]
+        # A store that does not know parts tells the size of the whole.
+        if part_bytes < 1 or -(-info.size_bytes // part_bytes) != parts:
+            return ()
+        return (Checksum("md5-parts", info.etag, from_etag=True, part_bytes=part_bytes),)
 
     def exists(self, key: str) -> bool:
         """Tell whether an object is there. A missing bucket has no objects either."""
