@@ -90,6 +90,10 @@ class InputNotAllowedError(InvalidRequestError, PermissionError):
     """An input lies in a bucket, host or address that the settings do not allow."""
 
 
+class ForeignOriginError(InvalidRequestError, PermissionError):
+    """A page of another site asks, in the browser of somebody who did not."""
+
+
 class InputNotFoundError(StructureFlowError, FileNotFoundError):
     """A video or image that the request names does not exist."""
 
@@ -247,7 +251,3 @@ class SupersededRunError(JobStateError):
 
 class IncompleteJobError(JobStateError):
     """A planned output object is missing when the job is assembled."""
-
-
-class HandoverError(JobStateError):
-    """The frames that one step hands to the next are missing, truncated, corrupt or not as announced."""
