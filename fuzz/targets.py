@@ -97,8 +97,10 @@ def fuzz_request(data: bytes) -> None:
     except InvalidRequestError as error:
         json.dumps(error.as_dict(), ensure_ascii=True)
         return
-    again = json.dumps(request.to_document()).encode()
-    assert JobRequest.parse_json(again, expected_task_id=_TASK) == request
+    # the queries of URLs stay out of documents, so the request itself need not be the same
+    document = request.to_document()
+    again = JobRequest.parse_json(json.dumps(document).encode(), expected_task_id=_TASK)
+    assert again.to_document() == document
 
 
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {"archive": fuzz_archive, "request": fuzz_request}

@@ -107,7 +107,7 @@ def test_a_target_tells_of_flows_that_are_wrong(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_target_tells_of_a_request_that_is_not_taken_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     def other(self: JobRequest) -> dict[str, Any]:
-        return self.model_dump(mode="json") | {"fps": 17.25}
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True) | {"fps": self.fps + 1}
 
     monkeypatch.setattr(JobRequest, "to_document", other)
     with pytest.raises(AssertionError):
