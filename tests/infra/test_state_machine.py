@@ -9,18 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from samtranslator.yaml_helper import yaml_parse
 
 REPO = Path(__file__).resolve().parents[2]
 DEFINITION = (REPO / "statemachines" / "segments.asl.json").read_text()
-TRANSIENT = {
-    "TransientStorageError",
-    "Lambda.ClientExecutionTimeoutException",
-    "Lambda.ServiceException",
-    "Lambda.AWSLambdaException",
-    "Lambda.SdkClientException",
-    "Lambda.TooManyRequestsException",
-}
 
 
 def machines() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -73,29 +64,9 @@ def test_every_state_leads_to_an_end(graph: str, name: str, state: dict[str, Any
 
 
 @pytest.mark.parametrize(("graph", "name", "state"), [s for s in states() if s[2]["Type"] == "Task"])
-def test_tasks_have_a_timeout_and_retry_transient_names_only(graph: str, name: str, state: dict[str, Any]) -> None:
+def test_tasks_have_a_timeout(graph: str, name: str, state: dict[str, Any]) -> None:
+    """What they try again is in `test_retries`."""
     assert state["TimeoutSeconds"] > 0
-    assert state["Retry"], f"{name} is never retried"
-    assert {error for retry in state["Retry"] for error in retry["ErrorEquals"]} == {*TRANSIENT, "JobBusyError"}
-    for retry in state["Retry"]:
-        if retry["ErrorEquals"] == ["JobBusyError"]:
-            continue
-        assert retry["JitterStrategy"] == "FULL"
-        assert retry["MaxDelaySeconds"] >= retry["IntervalSeconds"]
-        assert 1 <= retry["MaxAttempts"] <= 10
-
-
-@pytest.mark.parametrize("name", ["AssembleJob", "FailJob"])
-def test_who_publishes_waits_longer_than_a_dead_publisher_keeps_its_turn(name: str) -> None:
-    from structureflow.jobs.publish import TURN
-
-    states_ = json.loads(DEFINITION)["States"]
-    retry = states_[name]["Retry"][0]
-    assert retry["ErrorEquals"] == ["JobBusyError"]
-    assert (retry["BackoffRate"], retry["JitterStrategy"]) == (1, "NONE")
-    assert retry["IntervalSeconds"] * retry["MaxAttempts"] > TURN.total_seconds() * 1.5
-    timeout = yaml_parse((REPO / "template.yaml").read_text())["Resources"][f"{name}Function"]["Properties"]["Timeout"]
-    assert timeout < TURN.total_seconds()
 
 
 @pytest.mark.parametrize("name", [n for g, n, s in states() if g == "top" and s["Type"] in {"Task", "Map"}])
