@@ -145,8 +145,12 @@ class SegmentFlows:
         return archive.within(MAX_WORKING_GRID_PX)
 
     def _is_ours(self, meta: FlowMeta) -> bool:
+        """Tell whether an archive may be this run's; one that does not say of what it is was put there on purpose."""
         record = self._record
-        return (meta.source_identity, meta.engine) == (record.source.identity, record.engine)
+        return not meta.source_identity or (meta.source_identity, meta.engine) == (
+            record.source.identity,
+            record.engine,
+        )
 
     def _next_source(self, error: Exception) -> FlowSource:
         """Go one step down; from the last one, raise."""
