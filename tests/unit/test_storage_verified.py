@@ -20,7 +20,7 @@ from structureflow.storage.memory import MemoryStorage
 from structureflow.storage.verified import Verified, _compare, fetch_verified, get_verified
 from structureflow.testing.storage import CountingStorage, Fault, FaultStorage, OpaqueStorage, WrapperStorage
 
-DATA = random.Random(1).randbytes(2_500_000)  # noqa: S311 - test data
+DATA = random.Random(1).randbytes(2_500_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
 
 

@@ -113,7 +113,11 @@ class MediaError(StructureFlowError, ValueError):
 
 
 class NotAVideoError(MediaError):
-    """The bytes are no video that the decoder opens."""
+    """The bytes are no video file that is opened here."""
+
+
+class UnsupportedCodecError(NotAVideoError):
+    """No decoder knows the codec of the video stream; the message names the codec."""
 
 
 class NotAnImageError(MediaError):
@@ -129,7 +133,7 @@ class MediaLimitError(MediaError):
 
 
 class CorruptMediaError(MediaError):
-    """Decoding stopped early or gave fewer frames than the container promises, beyond tolerance."""
+    """A frame cannot be decoded whole, or the file breaks off; the message says where."""
 
 
 class EncodeError(StructureFlowError, RuntimeError):

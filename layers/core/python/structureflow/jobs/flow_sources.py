@@ -31,6 +31,7 @@ from structureflow.frames.cache import FrameCache, FrameManifest
 from structureflow.jobs.documents import whole_request
 from structureflow.jobs.healing import FlowRange, FrameRepair, remove_rotten_flows
 from structureflow.jobs.services import Services
+from structureflow.limits import MAX_WORKING_GRID_PX
 from structureflow.media.decode import DecodeLimits, VideoInfo, VideoReader
 from structureflow.models.results import Fallback, FlowSourceName, JobRecord
 
@@ -127,7 +128,8 @@ class SegmentFlows:
         if record.flows_key is None:
             return self._next_source(ObjectNotFoundError("the job was started without a flow archive"))
         try:
-            return open_flow_archive(self._services.storage, record.flows_key, workers=self._services.workers)
+            archive = open_flow_archive(self._services.storage, record.flows_key, workers=self._services.workers)
+            return archive.within(MAX_WORKING_GRID_PX)
         except TransientError:
             raise
         except _UNUSABLE as error:
