@@ -134,7 +134,7 @@ def run_throttled(
     items: int, seconds: float, *, slots: int, width: int, block: dict[str, Any], seed: int
 ) -> tuple[float, int] | None:
     """Run a Map of `width` whose tasks find `slots` places; None where one gives up, else seconds and retries."""
-    source = random.Random(seed)  # noqa: S311 - a simulation
+    source = random.Random(seed)
     waiting: list[tuple[float, int, bool, int]] = []
     number = busy = retried = started = 0
 
