@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from structureflow.errors import InvalidRequestError
+from structureflow.errors import InvalidRequestError, StorageError
+from structureflow.storage.memory import MemoryStorage
 from structureflow.testing.jobs import JobRunner
-from structureflow_local.client import clear_fetched
+from structureflow.testing.storage import Fault, FaultStorage
+from structureflow_local.client import JobClient, check_target
 
 
 @pytest.mark.parametrize(
@@ -29,37 +31,62 @@ def test_a_guide_video_that_is_none_fails_by_the_name_that_the_request_gives(
     assert status.error.code == code
     assert "videos/bad.mp4: " in status.error.message
     assert said in status.error.message
-    assert runner.keys("jobs/t1/segments/") == runner.keys("work/") == []
+    assert runner.keys("jobs/t1/segments/") == runner.keys("jobs/t1/runs/") == []
 
 
 def test_a_folder_that_cannot_be_made_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(InvalidRequestError, match="cannot be made"):
-        clear_fetched(tmp_path / "file" / "out")
+        check_target(tmp_path / "file" / "out")
 
 
-def test_the_folder_of_an_earlier_job_is_cleared_and_stays_one_for_the_next(tmp_path: Path) -> None:
-    """A run clears the folder before it starts, and the download once more: nothing of the first may stay."""
-    for name in (
-        "status.json",
-        "manifest.json",
-        "report.html",
-        "structure_flows_x.npz",
-        "segments/000/guide.mp4",
-        "segments/1000/result.json",
-    ):
-        path = tmp_path / "out" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
-    for _ in range(2):
-        clear_fetched(tmp_path / "out")
-        assert list((tmp_path / "out").iterdir()) == []
+def put_job(storage: MemoryStorage, **files: bytes) -> None:
+    """Put a job's folder; names with a double underscore for a slash and a single one for the dot."""
+    storage.delete([info.key for info in storage.list("jobs/t1/")])
+    for name, data in files.items():
+        storage.put("jobs/t1/" + name.replace("__", "/").replace("_", "."), data)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_download_takes_the_place_of_an_earlier_one_and_of_nothing_else(tmp_path: Path) -> None:
+    storage, out = MemoryStorage(), tmp_path / "deep" / "out"
+    put_job(storage, status_json=b"1", manifest_json=b"1", segments__000__guide_mp4=b"1", segments__001__guide_mp4=b"1")
+    files = JobClient(storage).fetch("t1", out)
+    assert files == sorted(out.rglob("*.*"))
+    (out / "notes.txt").write_bytes(b"mine")
+    (out / "segments" / "000" / "mine.png").write_bytes(b"mine")
+    put_job(storage, status_json=b"2", manifest_json=b"2", segments__000__guide_mp4=b"2")
+    JobClient(storage).fetch("t1", out)
+    assert tree(out) == {
+        "status.json": b"2",
+        "manifest.json": b"2",
+        "segments/000/guide.mp4": b"2",
+        "notes.txt": b"mine",
+        "segments/000/mine.png": b"mine",
+    }
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_a_download_that_breaks_off_leaves_the_earlier_one(tmp_path: Path) -> None:
+    storage, out = MemoryStorage(), tmp_path / "out"
+    put_job(storage, status_json=b"1", manifest_json=b"1", segments__000__guide_mp4=b"1")
+    JobClient(storage).fetch("t1", out)
+    before = tree(out)
+    put_job(storage, status_json=b"2", manifest_json=b"2", segments__000__guide_mp4=b"2")
+    broken = FaultStorage(storage, Fault("get_to_file", "jobs/t1/status.json", error=StorageError("no answer")))
+    with pytest.raises(StorageError, match="no answer"):
+        JobClient(broken).fetch("t1", out)
+    assert tree(out) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_files_that_no_job_made_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "my-job.json").write_bytes(b"mine")
+    storage = MemoryStorage()
+    put_job(storage, status_json=b"1")
     with pytest.raises(InvalidRequestError, match="empty folder"):
-        clear_fetched(tmp_path)
-    (tmp_path / "status.json").write_bytes(b"{}")
-    clear_fetched(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["my-job.json"]
+        JobClient(storage).fetch("t1", tmp_path)
+    assert tree(tmp_path) == {"my-job.json": b"mine"}

@@ -253,5 +253,9 @@ class SupersededRunError(JobStateError):
     """The job was started again, or deleted, since this run began; the run must leave it alone."""
 
 
+class JobBusyError(TransientError, JobStateError):
+    """Another publisher of the job has its turn, or its status changes all the time; a later try may succeed."""
+
+
 class IncompleteJobError(JobStateError):
     """A planned output object is missing when the job is assembled."""

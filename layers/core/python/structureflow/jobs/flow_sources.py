@@ -88,6 +88,7 @@ class SegmentFlows:
         self._grid: tuple[int, int] | None = None
         self._reading: FlowRange | None = None
         self._reopened = False
+        self._opened: str | None = None
         self._repair: FrameRepair | None = None
         self._manifest: FrameManifest | None = None
         self._flows = self._open_first()
@@ -112,12 +113,12 @@ class SegmentFlows:
 
     def _read_again(self, error: Exception) -> FlowSource | None:
         """Open the archive once more after a block was corrupt: ranges come without a checksum of the store's."""
-        key = self._record.flows_key
+        key = self._opened
         if self._reopened or key is None or self.source != "cache" or not isinstance(error, FlowCacheCorruptError):
             return None
         self._reopened = True
         try:
-            return open_flow_archive(self._services.storage, key, workers=self._services.workers)
+            return self._open(key)
         except TransientError:
             raise
         except _UNUSABLE:
@@ -128,12 +129,24 @@ class SegmentFlows:
         if record.flows_key is None:
             return self._next_source(ObjectNotFoundError("the job was started without a flow archive"))
         try:
-            archive = open_flow_archive(self._services.storage, record.flows_key, workers=self._services.workers)
-            return archive.within(MAX_WORKING_GRID_PX)
+            archive = self._open(record.flows_key)
+            if not self._is_ours(archive.meta) and record.flow_cache_key is not None:
+                # A run that was superseded wrote its flows at the last moment; where all jobs find them are this run's.
+                archive = self._open(record.flow_cache_key)
+            return archive
         except TransientError:
             raise
         except _UNUSABLE as error:
             return self._next_source(error)
+
+    def _open(self, key: str) -> FlowArchive:
+        self._opened = key
+        archive = open_flow_archive(self._services.storage, key, workers=self._services.workers)
+        return archive.within(MAX_WORKING_GRID_PX)
+
+    def _is_ours(self, meta: FlowMeta) -> bool:
+        record = self._record
+        return (meta.source_identity, meta.engine) == (record.source.identity, record.engine)
 
     def _next_source(self, error: Exception) -> FlowSource:
         """Go one step down; from the last one, raise."""

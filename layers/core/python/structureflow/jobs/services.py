@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Protocol
 
 from structureflow.jobs.inputs import Inputs
 from structureflow.models.cost import StepUsage
+from structureflow.models.results import now
 from structureflow.storage.base import Storage
 
 #: Called as ``count(name, value)``; the names are listed in `METRICS`.
@@ -81,6 +83,8 @@ class Services:
         count: counts a metric.
         gpu: starts GPU tasks; None where the GPU part is not deployed.
         max_concurrent_segments: segments of one job that are rendered at the same time.
+        requests_at_once: small requests to the store that are in flight at the same time.
+        clock: tells the time, in UTC.
         usage: tells what the call under way has used until now, as ``usage(step)``; empty where nobody measures.
     """
 
@@ -94,6 +98,8 @@ class Services:
     count: Counter
     gpu: GpuLauncher | None = None
     max_concurrent_segments: int = MAX_CONCURRENCY
+    requests_at_once: int = 16
+    clock: Callable[[], datetime] = now
     usage: Callable[[str], tuple[StepUsage, ...]] = lambda _: ()
 
     @contextmanager

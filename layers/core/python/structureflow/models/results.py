@@ -164,8 +164,23 @@ class Manifest(Model):
     finished_at: datetime
 
 
+class Publication(Model):
+    """Whose results are being copied to the documented keys, by whom (`token`), and until when it is their turn."""
+
+    run_id: str
+    token: str
+    until: datetime
+
+
 class JobStatus(Model):
-    """``status.json``: where a job is; `error` says why it failed."""
+    """``status.json``: which run a job is at, and where that is.
+
+    Attributes:
+        error: why the run failed.
+        segments: how many the run has, from where they are known.
+        published: the run whose results lie at the documented keys; none, or an older one, until this run is done.
+        publishing: the turn of whoever puts results there at this moment.
+    """
 
     task_id: str
     run_id: str
@@ -174,3 +189,5 @@ class JobStatus(Model):
     updated_at: datetime
     error: ErrorInfo | None = None
     segments: int | None = None
+    published: str | None = None
+    publishing: Publication | None = None
