@@ -48,8 +48,12 @@ bench: $(READY) ## measure against the original design: bench/results.json, a ta
 	$(BIN)/python -m bench
 
 .PHONY: sam-build
-sam-build: $(READY) ## build what sam deploy deploys: make sam-build [ARCHITECTURE=arm64]
+sam-build: $(READY) ## build what sam deploy deploys (needs Docker): make sam-build [ARCHITECTURE=arm64]
 	@$(BIN)/python -m structureflow_local.sam build --architecture $(ARCHITECTURE)
+
+.PHONY: media-packages
+media-packages: $(READY) ## install what functions/Dockerfile copies, to build the media image by hand
+	@$(BIN)/python -m structureflow_local.sam packages --architecture $(ARCHITECTURE)
 
 .PHONY: sam-local
 sam-local: $(READY) ## run every function in Lambda's container on its golden event (needs Docker)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.harness import Context, Row
-from structureflow.flow.cache import (
+from structureflow.flow.archive import (
     FileReader,
     FlowArchiveWriter,
     compress_flow,

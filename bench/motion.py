@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.harness import Context, Row
-from structureflow.flow.cache import open_flow_file
+from structureflow.flow.archive import open_flow_file
 from structureflow.flow.engines import build_engine
 from structureflow.flow.extract import extract_to_archive, plan_extraction, prepare_frame
 from structureflow.flow.fields import Field32, FlowSource, compose_flows, invert_flow, resize_flow
@@ -25,6 +25,7 @@ from structureflow.guide.masks import MaskValue
 from structureflow.guide.render import RenderSettings, render_segment
 from structureflow.media.decode import DecodeLimits, VideoReader
 from structureflow.models.job import Anchors, Segment
+from structureflow.references import Reference
 from structureflow.testing.scenes import ArrayFlows, psnr_db
 
 GAP = 43
@@ -248,10 +249,10 @@ class _Guides:
     def __init__(self, frames: Sequence[Frame]) -> None:
         self._frames = frames
 
-    def image(self, reference: str) -> Frame:
-        return self._frames[int(reference)]
+    def image(self, reference: Reference) -> Frame:
+        return self._frames[int(str(reference))]
 
-    def video(self, reference: str, first: int, count: int) -> Iterator[Frame]:
+    def video(self, reference: Reference, first: int, count: int) -> Iterator[Frame]:
         raise SystemExit(f"no video guides here: {reference} {first} {count}")
 
 

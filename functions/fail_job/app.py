@@ -3,7 +3,12 @@
 from typing import Any
 
 from structureflow.jobs.fail_job import CaughtError, FailJobInput, fail_job, fail_request
-from structureflow.runtime.events import FailedInvocation, parse_created_object, parse_ended_execution
+from structureflow.runtime.events import (
+    FailedInvocation,
+    parse_created_object,
+    parse_ended_execution,
+    parse_event,
+)
 from structureflow.runtime.wiring import instrumented, services
 
 
@@ -11,7 +16,7 @@ from structureflow.runtime.wiring import instrumented, services
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any] | None:
     """Handle the state ``FailJob``, the orchestrator's on-failure destination, or the end of an execution."""
     if "requestPayload" in event:
-        failed = FailedInvocation.model_validate(event)
+        failed = parse_event(FailedInvocation, event)
         key = parse_created_object(failed.request).key
         return fail_request(key, failed.error_type, failed.error_message, services()).model_dump(mode="json")
     if "detail-type" in event:
@@ -25,6 +30,6 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any] | None:
             only_if_open=True,
         )
     else:
-        request = FailJobInput.model_validate(event)
+        request = parse_event(FailJobInput, event)
     status = fail_job(request, services())
     return status.model_dump(mode="json") if status else None

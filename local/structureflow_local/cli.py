@@ -231,18 +231,21 @@ def _folder_or_bucket(args: argparse.Namespace) -> Storage:
 
 def _prepare(path: Path) -> PreparedJob:
     from structureflow.errors import InputNotFoundError
+    from structureflow.limits import MAX_REQUEST_BYTES
     from structureflow_local.client import prepare_job
 
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        with path.open("rb") as file:
+            data = file.read(MAX_REQUEST_BYTES + 1)
     except OSError as error:
         raise InputNotFoundError(f"{path}: cannot be read: {error.strerror}") from error
-    return prepare_job(text, name=path.stem, folder=path.parent)
+    return prepare_job(data.decode("utf-8", "replace"), name=path.stem, folder=path.parent)
 
 
 def _bucket(args: argparse.Namespace) -> Storage:
     from structureflow.runtime.settings import addressing_style
-    from structureflow.storage.s3 import S3Settings, S3Storage
+    from structureflow.storage.s3 import S3Storage
+    from structureflow.storage.s3_settings import S3Settings
 
     name = args.bucket or os.environ.get("DATA_BUCKET")
     if not name:

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from structureflow import keys
-from structureflow.errors import InputNotFoundError, InvalidRequestError, JobStateError, ObjectNotFoundError
-from structureflow.models.results import JobStatus, Manifest
+from structureflow.errors import InputNotFoundError, InvalidRequestError, JobStateError
+from structureflow.jobs.documents import get_document
+from structureflow.limits import MAX_REQUEST_BYTES
+from structureflow.models.bounds import check_request_bytes, check_shape
+from structureflow.models.results import JobStatus
 from structureflow.storage.base import ObjectInfo, Storage
 
 _TRANSFERS = 8
@@ -55,22 +58,29 @@ def prepare_job(text: str, *, name: str, folder: Path) -> PreparedJob:
         folder: where relative paths in it start.
 
     Raises:
+        InvalidRequestError: it has more bytes, fields, items or levels than a request may have.
         InvalidIdError: the task id can't be part of a key.
         InputNotFoundError: a path that is absolute, or starts with a dot, leads to no file.
     """
+    data = text.encode()
+    check_request_bytes(len(data))
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
-        return PreparedJob(keys.check_id(name, "task_id"), text.encode(), {})
+        return PreparedJob(keys.check_id(name, "task_id"), data, {})
+    check_shape(document)
     id_field = "orchestrator_task_id" if "orchestrator_task_id" in document else "task_id"
     if id_field not in document:
         document = {id_field: f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}", **document}
     task_id = keys.check_id(str(document[id_field]), "task_id")
     uploads: dict[str, Path] = {}
     document = _with_uploads(document, task_id, folder, uploads)
-    return PreparedJob(task_id, json.dumps(document, indent=2).encode(), uploads)
+    request = json.dumps(document, indent=2).encode()
+    if len(request) > MAX_REQUEST_BYTES:
+        request = json.dumps(document, separators=(",", ":")).encode()
+    return PreparedJob(task_id, request, uploads)
 
 
 def _with_uploads(node: Any, task_id: str, folder: Path, uploads: dict[str, Path], field: str = "") -> Any:
@@ -121,14 +131,10 @@ class JobClient:
 
     def status(self, task_id: str) -> JobStatus | None:
         """Return a job's status, or None where none was written yet."""
-        try:
-            return JobStatus.model_validate_json(self._storage.get(keys.job_status(task_id)).data)
-        except ObjectNotFoundError:
+        key = keys.job_status(task_id)
+        if not self._storage.exists(key):
             return None
-
-    def manifest(self, task_id: str) -> Manifest:
-        """Return the manifest of a finished job (`ObjectNotFoundError` if it has none)."""
-        return Manifest.model_validate_json(self._storage.get(keys.job_manifest(task_id)).data)
+        return get_document(self._storage, key, JobStatus, made_by="the orchestrator")
 
     def wait(
         self,

@@ -27,7 +27,7 @@ from structureflow.errors import (
     StorageError,
     TransientStorageError,
 )
-from structureflow.flow.cache import FileReader, FlowArchive, RangeReader, open_flow_archive
+from structureflow.flow.archive import FileReader, FlowArchive, RangeReader, open_flow_archive
 from structureflow.flow.colors import flow_normaliser, flow_to_rgb
 from structureflow.flow.fields import FlowMeta
 from structureflow.storage.base import ByteRange, ObjectInfo, StoredObject, Suffix
@@ -36,6 +36,8 @@ _TILE_WIDTH_PX: Final = 240
 _COLUMNS: Final = 5
 _PICTURES: Final = 20
 _CAPTION_PX: Final = 20
+#: Bytes of flow that `--verify` reads at a time.
+_VERIFIED_BYTES: Final = 32 * 2**20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,11 +105,12 @@ def contact_sheet(archive: FlowArchive) -> NDArray[np.uint8]:
     """
     meta = archive.meta
     indices = sorted({round(i) for i in np.linspace(0, meta.total_flows - 1, min(meta.total_flows, _PICTURES))})
-    flows = [archive.read("forward", index, index + 1)[0] for index in indices]
-    max_px = flow_normaliser(flows)
+    # one field at a time: they may be large, and their pictures are small
+    max_px = flow_normaliser(archive.read("forward", index, index + 1)[0] for index in indices)
     height = max(24, round(_TILE_WIDTH_PX * meta.height / meta.width))
     tiles = []
-    for index, flow in zip(indices, flows, strict=True):
+    for index in indices:
+        flow = archive.read("forward", index, index + 1)[0]
         picture = cv2.resize(flow_to_rgb(flow, max_px), (_TILE_WIDTH_PX, height), interpolation=cv2.INTER_AREA)
         cut = index in meta.scene_cuts
         if cut:
@@ -150,11 +153,11 @@ def _facts(archive: FlowArchive, reference: str) -> Table:
     table = Table(title=escape(reference), title_justify="left", show_header=False, min_width=60)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    frame_bytes = meta.height * meta.width * 4
+    frame_bytes = meta.height * meta.width * 8
     directions = 2 if meta.has_backward else 1
     raw_bytes = meta.total_flows * frame_bytes * directions
     facts = {
-        "format": f"version {meta.format_version}, read by ranges" if archive.seekable else "plain .npz, read whole",
+        "format": f"version {meta.format_version}, read by ranges" if archive.seekable else "plain .npz, read in full",
         "size": f"{_size(archive.info.size_bytes)}, {raw_bytes / max(1, archive.info.size_bytes):.1f} times packed",
         "flows": f"{meta.total_flows} ({'forward and backward' if meta.has_backward else 'forward only'})",
         "grid": f"{meta.width}x{meta.height} of a video of {meta.original_width}x{meta.original_height}",
@@ -177,9 +180,10 @@ def _error_bound(meta: FlowMeta) -> str:
         return "unknown step (not written by structureflow)"
     half = meta.quantization_px / 2
     scale = max(meta.original_width / meta.width, meta.original_height / meta.height)
+    coarser = "; coarser beyond 128 px" if meta.format_version == 1 else ""
     return (
-        f"{half:g} px of the grid, {half * scale:.3g} px of the video, per component (step {meta.quantization_px:g} "
-        "px; coarser beyond 128 px)"
+        f"{half:g} px of the grid, {half * scale:.3g} px of the video, per component "
+        f"(step {meta.quantization_px:g} px{coarser})"
     )
 
 
@@ -214,7 +218,7 @@ def _size(size_bytes: int) -> str:
 
 def _verify(archive: FlowArchive, console: Console) -> None:
     meta = archive.meta
-    step = 16 if archive.seekable else meta.total_flows
+    step = max(1, _VERIFIED_BYTES // (meta.height * meta.width * 8))
     longest, spread = 0.0, 0.0
     for start in range(0, meta.total_flows, step):
         stop = min(meta.total_flows, start + step)
@@ -231,7 +235,8 @@ def _verify(archive: FlowArchive, console: Console) -> None:
 
 def _reader(reference: str, endpoint_url: str | None) -> tuple[RangeReader, str]:
     if reference.startswith("s3://"):
-        from structureflow.storage.s3 import S3Settings, S3Storage
+        from structureflow.storage.s3 import S3Storage
+        from structureflow.storage.s3_settings import S3Settings
 
         bucket, _, key = reference.removeprefix("s3://").partition("/")
         if not bucket or not key:

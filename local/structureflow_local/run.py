@@ -15,7 +15,8 @@ from structureflow.errors import ObjectNotFoundError
 from structureflow.jobs.documents import get_document
 from structureflow.models.results import Fallback, JobRecord, JobStatus, Manifest, SegmentResult
 from structureflow.storage.base import Storage
-from structureflow.storage.s3 import S3Settings, S3Storage
+from structureflow.storage.s3 import S3Storage
+from structureflow.storage.s3_settings import S3Settings
 from structureflow_local.client import JobClient, PreparedJob
 from structureflow_local.cloud import LocalCloud
 from structureflow_local.costs import cost_table, measured_cost

@@ -1,7 +1,8 @@
 """Builds the deployable artefacts with SAM, and runs them in Lambda's containers on the golden events.
 
-``python -m structureflow_local.sam build [--architecture arm64]``, ``… local`` (every function), and ``… serve``: the
-S3 that ``sam local invoke`` of your own finds by samconfig.toml and events/environment.json.
+``python -m structureflow_local.sam build [--architecture arm64]``, ``… packages`` (what functions/Dockerfile copies),
+``… local`` (every function), and ``… serve``: the S3 that ``sam local invoke`` of your own finds by samconfig.toml and
+events/environment.json.
 """
 
 from __future__ import annotations
@@ -22,18 +23,24 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import Any, Final
+
+import yaml
+from samtranslator.yaml_helper import yaml_parse
 
 from structureflow import keys
 from structureflow.errors import StructureFlowError
 from structureflow.models.results import JobStatus, Manifest
 from structureflow.storage.base import Storage
-from structureflow.storage.s3 import S3Settings, S3Storage
+from structureflow.storage.s3 import S3Storage
+from structureflow.storage.s3_settings import S3Settings
 
 REPO: Final = Path(__file__).resolve().parents[2]
 #: Where `sam build` puts x86_64 artefacts, and where `sam deploy` looks for them.
 BUILD_DIR: Final = Path(".aws-sam") / "build"
+#: What functions/Dockerfile copies, by architecture.
+MEDIA_PACKAGES: Final = Path(".aws-sam") / "media"
 ARCHITECTURES: Final = ("x86_64", "arm64")
 REGION: Final = "us-east-1"
 #: The bucket and the job that the golden events name.
@@ -64,22 +71,41 @@ class SamError(StructureFlowError, RuntimeError):
 # --- building ----------------------------------------------------------------------------------------
 
 
-def build(build_dir: Path, architecture: str) -> Path:
+def build(build_dir: Path, architecture: str, *, images: bool = True) -> Path:
     """Build every function and layer for `architecture`; return the built template.
 
     The layers' Makefile cannot see template parameters, so the architecture goes to it by its environment; and the
     built template gets it as the parameter's default, so that `sam deploy` cannot pair functions of one
     architecture with layers of the other.
 
+    Args:
+        build_dir: where the artefacts and the built template go; images go to the Docker engine.
+        architecture: one of `ARCHITECTURES`.
+        images: False leaves out the functions that are images, and needs no Docker engine.
+
     Raises:
-        SamError: `sam build` failed; the message ends with what it said.
+        SamError: no engine answers, or `sam build` failed; the message ends with what it said.
     """
-    layers = REPO / ".aws-sam" / "layers"
-    layers.mkdir(parents=True, exist_ok=True)
-    with (layers / "lock").open("w") as lock:
-        # Released with the file; two builds must not fill the cache of layers at once.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        _sam_build(build_dir, architecture, layers)
+    if images and not engine_answers():
+        raise SamError("the media image needs a Docker engine, and none answers on this machine")
+    with _packages(architecture) as cache, TemporaryDirectory(prefix="structureflow-sam-") as name:
+        template = REPO / "template.yaml"
+        if not images:
+            template = Path(name, "template.yaml")
+            template.write_text(_without_images((REPO / "template.yaml").read_text()))
+        _run_sam(
+            "build",
+            "--template",
+            str(template),
+            "--base-dir",
+            str(REPO),
+            "--build-dir",
+            str(build_dir.absolute()),
+            "--parallel",
+            "--parameter-overrides",
+            f"Architecture={architecture}",
+            environment=_make_environment(architecture, cache),
+        )
     built = build_dir / "template.yaml"
     text = built.read_text()
     head, parameter, rest = text.partition("\n  Architecture:\n")
@@ -89,29 +115,56 @@ def build(build_dir: Path, architecture: str) -> Path:
     return built
 
 
-def _sam_build(build_dir: Path, architecture: str, layers: Path) -> None:
-    _run_sam(
-        "build",
-        "--build-dir",
-        str(build_dir),
-        "--parallel",
-        "--parameter-overrides",
-        f"Architecture={architecture}",
-        environment={
-            "ARCHITECTURE": architecture,
-            "PYTHON": sys.executable,
-            "LAYER_CACHE": str(layers),
-        },
-    )
+def install_packages(architecture: str) -> Path:
+    """Install what functions/Dockerfile copies into the media image; return the folder.
+
+    Raises:
+        SamError: they cannot be installed; the message ends with what pip said.
+    """
+    with _packages(architecture):
+        return REPO / MEDIA_PACKAGES / architecture
+
+
+@contextmanager
+def _packages(architecture: str) -> Iterator[Path]:
+    """Install the media image's packages and give the cache of packages, while no other build fills it."""
+    cache = REPO / ".aws-sam" / "packages"
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        # Released with the file.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _run(["make", "--silent", "-C", "layers", "media"], _make_environment(architecture, cache))
+        yield cache
+
+
+def _make_environment(architecture: str, cache: Path) -> dict[str, str]:
+    return {"ARCHITECTURE": architecture, "PYTHON": sys.executable, "PACKAGE_CACHE": str(cache)}
+
+
+def _without_images(template: str) -> str:
+    """Return a template without the functions that are images; what refers to them is not looked at by a build."""
+    document = yaml_parse(template)
+    document["Resources"] = {
+        name: body
+        for name, body in document["Resources"].items()
+        if body.get("Properties", {}).get("PackageType") != "Image"
+    }
+    return str(yaml.safe_dump(document, sort_keys=False))
 
 
 def _run_sam(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     sam = Path(sys.executable).with_name("sam")
-    command = [str(sam), *arguments]
+    return _run(
+        [str(sam), *arguments],
+        {"SAM_CLI_TELEMETRY": "0", "AWS_DEFAULT_REGION": REGION, **environment},
+    )
+
+
+def _run(command: Sequence[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         command,
         cwd=REPO,
-        env={**os.environ, "SAM_CLI_TELEMETRY": "0", "AWS_DEFAULT_REGION": REGION, **environment},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=False,
@@ -127,12 +180,16 @@ def _run_sam(*arguments: str, environment: dict[str, str]) -> subprocess.Complet
 
 @dataclass(frozen=True, slots=True)
 class Invoked:
-    """One golden event that a function took in its container."""
+    """One golden event that a function took."""
 
     function: str
     event: Path
     payload: Any
     seconds: float
+
+
+#: Runs a function on the event in a file, with the S3 at a port of this machine; returns what it answers.
+Invoke = Callable[[str, Path, int], Any]
 
 
 def engine_answers() -> bool:
@@ -162,10 +219,20 @@ def _function_of(event: Path) -> str:
 
 
 def invoke_all(template: Path, say: Callable[[str], None]) -> list[Invoked]:
-    """Run every function with ``sam local invoke``, the outputs of one feeding the next, and check the outcome.
+    """Run every function with ``sam local invoke``; see `run_golden_job`.
 
     Args:
         template: the built template.
+        say: told a line at a time what happens.
+    """
+    return run_golden_job(lambda function, event, port: _invoke(template, function, event, port), say)
+
+
+def run_golden_job(invoke: Invoke, say: Callable[[str], None]) -> list[Invoked]:
+    """Run every function on its golden event, the outputs of one feeding the next, and check the outcome.
+
+    Args:
+        invoke: runs one function on one event.
         say: told a line at a time what happens.
 
     Raises:
@@ -174,14 +241,11 @@ def invoke_all(template: Path, say: Callable[[str], None]) -> list[Invoked]:
     with TemporaryDirectory(prefix="structureflow-sam-") as name, local_s3() as (port, storage):
         folder = Path(name)
         _put_sample(storage, folder)
-        say(f"local S3 at port {port}, bucket {BUCKET}; functions reach it as http://{_HOST}:{port}")
-        variables = folder / "variables.json"
-        parameters = {"DATA_BUCKET": BUCKET, "AWS_ENDPOINT_URL_S3": f"http://{_HOST}:{port}"}
-        variables.write_text(json.dumps({"Parameters": parameters}))
+        say(f"local S3 at port {port}, bucket {BUCKET}")
         invoked: list[Invoked] = []
         for group in events_in_order():
             with ThreadPoolExecutor(len(group)) as pool:
-                done = list(pool.map(lambda item: _invoke(template, item[0], item[1], variables), group))
+                done = list(pool.map(lambda item: _timed(invoke, item[0], item[1], port), group))
             for one in done:
                 answer = json.dumps(one.payload)[:160]
                 say(f"{one.function:<26} {one.event.relative_to(REPO)}  {one.seconds:.1f} s  {answer}")
@@ -190,6 +254,15 @@ def invoke_all(template: Path, say: Callable[[str], None]) -> list[Invoked]:
                 say(_check_outputs(storage, folder))
         _check_failed(storage)
     return invoked
+
+
+def _timed(invoke: Invoke, function: str, event: Path, port: int) -> Invoked:
+    begin = time.perf_counter()
+    payload = invoke(function, event, port)
+    failed = isinstance(payload, dict) and ("errorType" in payload or payload.get("state") == "failed")
+    if failed and event.parent.name != "fail_job":
+        raise SamError(f"{function} on {event.name} failed: {payload}")
+    return Invoked(function, event, payload, time.perf_counter() - begin)
 
 
 @contextmanager
@@ -258,35 +331,36 @@ def _put_sample(storage: Storage, folder: Path) -> None:
     JobClient(storage).submit(prepare_job(json.dumps(document), name=TASK_ID, folder=folder))
 
 
-def _invoke(template: Path, function: str, event: Path, variables: Path) -> Invoked:
-    begin = time.perf_counter()
-    done = _run_sam(
-        "local",
-        "invoke",
-        function,
-        "--template",
-        str(template),
-        "--event",
-        str(event),
-        "--env-vars",
-        str(variables),
-        "--add-host",
-        f"{_HOST}:host-gateway",
-        "--region",
-        REGION,
-        *_pull_options(),
-        environment={"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local", "AWS_SESSION_TOKEN": ""},
-    )
-    seconds = time.perf_counter() - begin
+def _invoke(template: Path, function: str, event: Path, port: int) -> Any:
+    variables = {"Parameters": {"DATA_BUCKET": BUCKET, "AWS_ENDPOINT_URL_S3": f"http://{_HOST}:{port}"}}
+    with NamedTemporaryFile("w", prefix="structureflow-sam-", suffix=".json") as file:
+        json.dump(variables, file)
+        file.flush()
+        done = _run_sam(
+            "local",
+            "invoke",
+            function,
+            "--template",
+            str(template),
+            "--event",
+            str(event),
+            "--env-vars",
+            file.name,
+            "--add-host",
+            f"{_HOST}:host-gateway",
+            "--region",
+            REGION,
+            *_pull_options(),
+            environment={"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local", "AWS_SESSION_TOKEN": ""},
+        )
     answer = done.stdout.strip().splitlines()[-1:] or ["null"]
     try:
         payload = json.loads(answer[0])
     except ValueError as error:
         raise SamError(f"{function} on {event.name}: expected JSON, got {done.stdout[-500:]}") from error
-    failed = isinstance(payload, dict) and ("errorType" in payload or payload.get("state") == "failed")
-    if failed and event.parent.name != "fail_job":
+    if isinstance(payload, dict) and "errorType" in payload:
         raise SamError(f"{function} on {event.name} failed: {payload}; log: {done.stderr[-2000:]}")
-    return Invoked(function, event, payload, seconds)
+    return payload
 
 
 def _pull_options() -> list[str]:
@@ -325,7 +399,7 @@ def _check_failed(storage: Storage) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Build, or build and run in containers; 0 also where no engine answers, with a line that says so."""
     parser = argparse.ArgumentParser(prog="python -m structureflow_local.sam")
-    parser.add_argument("what", choices=("build", "local", "serve"))
+    parser.add_argument("what", choices=("build", "packages", "local", "serve"))
     parser.add_argument("--architecture", choices=ARCHITECTURES, default="x86_64")
     parser.add_argument("--build-dir", type=Path, default=REPO / BUILD_DIR)
     args = parser.parse_args(argv)
@@ -341,6 +415,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         serve(say)
         return 0
     try:
+        if args.what == "packages":
+            say(f"{args.architecture} packages in {install_packages(args.architecture)}")
+            return 0
         built = build(args.build_dir, args.architecture)
         say(f"{args.architecture} artefacts in {built.parent}")
         if args.what == "local":

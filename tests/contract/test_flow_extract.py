@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from structureflow.errors import CorruptMediaError, FlowError, VideoTooShortError
-from structureflow.flow.cache import open_flow_file
+from structureflow.flow.archive import open_flow_file
 from structureflow.flow.engines import DisEngine
 from structureflow.flow.extract import (
     ExtractionPlan,

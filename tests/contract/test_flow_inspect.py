@@ -23,7 +23,7 @@ from structureflow.errors import (
     ObjectNotFoundError,
     StorageError,
 )
-from structureflow.flow.cache import open_flow_archive
+from structureflow.flow.archive import open_flow_archive
 from structureflow.testing.flows import archive_bytes, smooth_flows
 from structureflow_local.inspect import UrlReader, add_arguments, inspect, run
 
@@ -42,7 +42,7 @@ def test_the_table_tells_what_is_inside(tmp_path: Path) -> None:
     path.write_bytes(STORED)
     text = _printed(str(path))
     for part in (
-        "version 1, read by ranges",
+        "version 2, read by ranges",
         "70 (forward and backward)",
         "64x48 of a video of 128x96",
         "25 frames per second",
@@ -62,7 +62,7 @@ def test_a_plain_archive_says_what_is_unknown(tmp_path: Path) -> None:
     path = tmp_path / "plain.npz"
     np.savez(path, flows=FLOWS[:3])
     text = _printed(str(path))
-    assert "plain .npz, read whole" in text
+    assert "plain .npz, read in full" in text
     assert "3 (forward only)" in text
     assert "unknown step" in text
 

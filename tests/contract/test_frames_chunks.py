@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from structureflow import keys
-from structureflow.errors import MediaError, NotAVideoError, StorageError, TimelineNotFoundError
+from structureflow.errors import InputChangedError, MediaError, NotAVideoError, StorageError, TimelineNotFoundError
 from structureflow.frames.cache import Chunk, FrameCache
 from structureflow.frames.chunks import list_chunks
 from structureflow.media.decode import VideoReader
+from structureflow.storage.base import ObjectInfo
 from structureflow.storage.memory import MemoryStorage
 from structureflow.testing.frames import psnr
-from structureflow.testing.storage import CountingStorage
+from structureflow.testing.storage import CountingStorage, Fault, FaultStorage, OpaqueStorage, WrapperStorage
 from structureflow.testing.videos import pan_frames, write_clip
 
 UNEVEN_S = (0.0, 0.05, 0.09, 0.2, 0.24, 0.4)
@@ -143,3 +145,40 @@ def test_a_corrupt_clip_is_refused_or_whole(corrupted_clip: Path) -> None:
         assert list(store.list("")) == []
     else:
         assert cache.check_cache("t").whole
+
+
+@pytest.mark.parametrize("change", ["overwrite", "add", "remove"])
+def test_chunks_that_change_while_they_are_read_are_not_cached(store: MemoryStorage, change: str) -> None:
+    """Half of the old chunks and half of the new ones is no video."""
+
+    class Meddling(WrapperStorage):
+        def get_to_file(self, key: str, path: Path, **options: Any) -> ObjectInfo:  # type: ignore[override]
+            info = super().get_to_file(key, path, **options)
+            if key.endswith("chunk-2.mp4"):
+                other = "timelines/t/chunks/chunk-1.mp4"
+                if change == "overwrite":
+                    store.copy(key, other)
+                elif change == "add":
+                    store.copy(key, "timelines/t/chunks/chunk-11.mp4")
+                else:
+                    store.delete([other])
+            return info
+
+    with pytest.raises(InputChangedError, match="timeline t"):
+        FrameCache(Meddling(store)).rebuild("t")
+    assert list(store.list("cache/")) == []
+
+
+def test_a_flipped_bit_in_a_chunk_never_reaches_the_cache(store: MemoryStorage) -> None:
+    FrameCache(store).rebuild("t")
+    expected = [frame.image for frame in FrameCache(store).load_cached_frames("t")]
+
+    def flip(data: bytes) -> bytes:
+        changed = bytearray(data)
+        changed[len(data) // 2] ^= 1
+        return bytes(changed)
+
+    struck = FaultStorage(OpaqueStorage(store), Fault("get_to_file", "*chunk-2.mp4", change=flip))
+    FrameCache(struck).rebuild("t")
+    for found, wanted in zip(FrameCache(store).load_cached_frames("t"), expected, strict=True):
+        assert np.array_equal(found.image, wanted)

@@ -19,6 +19,7 @@ from structureflow.guide.masks import MaskValue
 from structureflow.guide.render import RenderSettings, render_segment
 from structureflow.media.decode import DecodeLimits, VideoReader
 from structureflow.models.job import Segment
+from structureflow.references import Reference
 from structureflow.testing.scenes import ArrayFlows, psnr_db
 
 GAP = 43
@@ -39,10 +40,10 @@ class _Guides:
     def __init__(self, frames: Sequence[Frame]) -> None:
         self._frames = frames
 
-    def image(self, reference: str) -> Frame:
-        return self._frames[int(reference)]
+    def image(self, reference: Reference) -> Frame:
+        return self._frames[int(str(reference))]
 
-    def video(self, reference: str, first: int, count: int) -> Iterator[Frame]:
+    def video(self, reference: Reference, first: int, count: int) -> Iterator[Frame]:
         raise AssertionError(f"{reference} {first} {count}")
 
 

@@ -174,7 +174,9 @@ S3_EVENT = {"Type": "S3", "Properties": {"Bucket": {"Ref": "DataBucket"}, "Event
         (_function("FunctionUrlConfig", to={}), r"FunctionUrlConfig"),
         (_function("Events", to={"Put": S3_EVENT}), r"EchoFunction\.Properties\.Events\.Put.*'S3'"),
         (_function("Runtime", to="nodejs22.x"), r"Runtime.*nodejs"),
-        (_function("PackageType", to="Image"), "only Zip"),
+        (_function("PackageType", to="Jar"), r"PackageType: expected Zip or Image, got 'Jar'"),
+        (_function("PackageType", to="Image"), r"EchoFunction\.Properties\.CodeUri: an image has none"),
+        (_function("ImageConfig", to={"Command": ["a.b"]}), r"ImageConfig: expected PackageType Image"),
         (_function("CodeUri", to="functions/missing"), r"CodeUri: no such folder"),
         (_function("CodeUri", to="s3://bucket/key"), r"CodeUri: no such folder"),
         (_function("Timeout", to=901), r"Timeout: expected 1 to 900"),
@@ -225,6 +227,102 @@ def test_what_would_have_to_be_ignored_is_an_error_that_names_the_place(
         load_template(edited(edit))
 
 
+# --- images ------------------------------------------------------------------------------------------
+
+DOCKERFILE = """
+ARG BASE=python
+FROM ${BASE} AS packages
+COPY .aws-sam/media/${ARCHITECTURE}/ /packages/
+FROM ${BASE} AS code
+# the library, and a function
+COPY layers/core/python/ /code/
+COPY functions/step/ \\
+    /code/step/
+RUN python -m compileall /code
+FROM ${BASE}
+COPY --from=packages /packages/ ${LAMBDA_TASK_ROOT}/
+COPY --from=code /code/ ${LAMBDA_TASK_ROOT}/
+COPY functions/echo/ /var/task/echo/
+CMD ["step.app.handler"]
+"""
+
+
+def _as_image(document: dict[str, Any]) -> dict[str, Any]:
+    """Make StepFunction an image; return its resource."""
+    resource: dict[str, Any] = document["Resources"]["StepFunction"]
+    resource["IgnoreGlobals"] = ["Handler", "Runtime"]
+    resource["Metadata"] = {"Dockerfile": "functions/Dockerfile", "DockerContext": "."}
+    for name in ("CodeUri", "Layers"):
+        resource["Properties"].pop(name, None)
+        document["Globals"]["Function"].pop(name, None)
+    resource["Properties"] |= {"PackageType": "Image", "ImageConfig": {"Command": ["step.app.handler"]}}
+    return resource
+
+
+def _stack(edited: Callable[[Edit], Path], edit: Edit, dockerfile: str = DOCKERFILE) -> Template:
+    path = edited(edit)
+    (path.parent / "functions" / "Dockerfile").write_text(dockerfile)
+    return load_template(path)
+
+
+def test_an_image_function_runs_what_its_dockerfile_copies(edited: Callable[[Edit], Path]) -> None:
+    template = _stack(edited, _as_image)
+    step = template.functions["StepFunction"]
+    root = template.path.parent
+    assert (step.handler, step.runtime, step.code_dir) == ("step.app.handler", None, root / "functions")
+    assert step.python_path == (root / "layers" / "core" / "python", root / "functions")
+    assert step.memory_mb == 256
+
+
+def test_an_image_function_may_ignore_all_globals(edited: Callable[[Edit], Path]) -> None:
+    def edit(document: dict[str, Any]) -> None:
+        _as_image(document)["IgnoreGlobals"] = "*"
+
+    assert _stack(edited, edit).functions["StepFunction"].environment == {}
+
+
+def _image(*path: str, to: Any) -> Edit:
+    def edit(document: dict[str, Any]) -> None:
+        _as_image(document)
+        _set("Resources", "StepFunction", *path, to=to)(document)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "dockerfile", "message"),
+    [
+        (_image("IgnoreGlobals", to=["Handler"]), DOCKERFILE, r"StepFunction\.Properties\.Runtime: an image has none"),
+        (
+            _image("Properties", "ImageConfig", to={}),
+            DOCKERFILE,
+            r"ImageConfig\.Command: expected one handler, got None",
+        ),
+        (_image("Properties", "ImageConfig", "Command", to=["handler"]), DOCKERFILE, "expected module"),
+        (_image("Properties", "ImageConfig", "EntryPoint", to=["sh"]), DOCKERFILE, r"ImageConfig\.EntryPoint"),
+        (
+            _image("Properties", "ImageConfig", "Command", to=["other.app.handler"]),
+            DOCKERFILE,
+            r"copies no other.app\.py",
+        ),
+        (_image("Metadata", to={}), DOCKERFILE, r"StepFunction\.Metadata\.DockerContext: expected a local folder"),
+        (_image("Metadata", "Dockerfile", to="none"), DOCKERFILE, r"Metadata\.Dockerfile: cannot read"),
+        (_as_image, DOCKERFILE.replace("functions/echo/", "nothing/echo/"), "COPY nothing/echo: no such folder"),
+        (_as_image, DOCKERFILE.replace("/code/step/", "/code/other/"), "to /var/task/other: another name than here"),
+        (_as_image, DOCKERFILE.replace("/var/task/echo/", "/opt/echo/"), "expected a target in the task root"),
+        (_as_image, DOCKERFILE.replace("--from=code", "--from=nothing"), "--from=nothing: expected a stage"),
+        (_as_image, DOCKERFILE + "ADD more.tar /\n", "only COPY is followed"),
+        (_as_image, DOCKERFILE.replace("COPY functions/echo/", "COPY --chown=1 functions/echo/"), "expected COPY"),
+        (_as_image, "# nothing\n", "has no FROM"),
+    ],
+)
+def test_an_image_that_cannot_be_followed_is_an_error(
+    edited: Callable[[Edit], Path], edit: Edit, dockerfile: str, message: str
+) -> None:
+    with pytest.raises(TemplateError, match=message):
+        _stack(edited, edit, dockerfile)
+
+
 def test_a_missing_template_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(TemplateError, match=r"nothing\.yaml"):
         load_template(tmp_path / "nothing.yaml")
@@ -245,6 +343,9 @@ def test_a_layer_that_is_built_needs_no_python_folder_but_any_other_does(edited:
 
 def test_the_real_template_is_understood(repo: Path) -> None:
     template = load_template(repo / "template.yaml")
+    orchestrator, plan = (template.functions[name] for name in ("OrchestratorFunction", "PlanSegmentsFunction"))
+    assert (orchestrator.code_dir, orchestrator.handler) == (repo / "functions", "orchestrator.app.handler")
+    assert (plan.code_dir, plan.handler) == (repo / "functions" / "plan_segments", "app.handler")
     assert template.buckets["DataBucket"].event_bridge
     machine = template.state_machines["SegmentsStateMachine"]
     assert machine.definition_path == repo / "statemachines" / "segments.asl.json"

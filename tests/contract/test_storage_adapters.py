@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import urllib.request
 import uuid
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,7 +25,18 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def moto_url() -> Iterator[str]:
-    with moto_server() as url:
+    from moto.s3.responses import S3Response
+
+    original = S3Response.put_object
+    one_at_a_time = threading.Lock()
+
+    def put_object(self: S3Response) -> Any:
+        # moto looks at the condition, then writes, without a lock of its own; S3 does both in one step.
+        with one_at_a_time:
+            return original(self)
+
+    with pytest.MonkeyPatch.context() as patch, moto_server() as url:
+        patch.setattr(S3Response, "put_object", put_object)
         yield url
 
 
@@ -110,6 +122,10 @@ class TestMoto(S3Contract):
         subject.storage.put("k", b"x", if_absent=True)
         known.append(subject.storage.conditional_writes)
         assert known == [None, True]
+        known = [subject.storage.conditional_replacement]
+        subject.storage.put("k", b"y", if_match=subject.storage.head("k").etag)
+        known.append(subject.storage.conditional_replacement)
+        assert known == [None, True]
         assert [entry.key for entry in subject.storage.list("")] == ["k"]
 
 
@@ -127,6 +143,10 @@ class TestRclone(S3Contract):
         subject.storage.put("k2", b"x", if_absent=True)
         assert subject.storage.conditional_writes is False
         said = [record for record in caplog.records if "does not obey conditional writes" in record.getMessage()]
+        assert len(said) == 1
+        subject.storage.put("k", b"y", if_match=subject.storage.head("k").etag)
+        assert subject.storage.conditional_replacement is False
+        said = [record for record in caplog.records if "conditional writes (If-Match)" in record.getMessage()]
         assert len(said) == 1
         assert [entry.key for entry in subject.storage.list("")] == ["k", "k2"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import http.server
 import ipaddress
 import socket
@@ -13,23 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from structureflow.errors import (
     InputNotAllowedError,
     ObjectChangedError,
     ObjectNotFoundError,
-    RangeNotSatisfiableError,
     StorageError,
     TransientStorageError,
 )
-from structureflow.storage.base import ByteRange, Suffix
 from structureflow.storage.http import Address, HttpsSource
 from structureflow.testing.storage_contract import seeded_bytes
+from structureflow.testing.tls import HOST, certificate
 
-HOST = "media.example.com"
 DATA = seeded_bytes(300_000, seed=7)
 
 
@@ -67,30 +61,6 @@ class Server:
         return HttpsSource([f"{HOST}:{self.port}"], **(arguments | options))  # type: ignore[arg-type]
 
 
-def _certificate(folder: Path) -> Path:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, HOST)])
-    start = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(start + dt.timedelta(days=3))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(HOST)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / "server.pem"
-    path.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        + certificate.public_bytes(serialization.Encoding.PEM)
-    )
-    return path
-
-
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     asked: list[tuple[str, str, str]]
@@ -120,21 +90,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def on_clip_mp4(self) -> None:
-        wanted = self.headers.get("Range")
-        tags = {"ETag": '"v1"', "Last_Modified": "Wed, 21 Oct 2025 07:28:00 GMT"}
-        if wanted is None:
-            self.answer(200, DATA, **tags)
-            return
-        first, _, last = wanted.removeprefix("bytes=").partition("-")
-        start = int(first) if first else len(DATA) - int(last)
-        stop = min(int(last) + 1, len(DATA)) if first else len(DATA)
-        if start >= len(DATA):
-            self.answer(416, b"", **tags)
-        else:
-            self.answer(206, DATA[start:stop], Content_Range=f"bytes {start}-{stop - 1}/{len(DATA)}", **tags)
-
-    def on_norange(self) -> None:
-        self.answer(200, DATA, ETag='"n"')
+        self.answer(200, DATA, ETag='"v1"', Last_Modified="Wed, 21 Oct 2025 07:28:00 GMT")
 
     def on_signed(self) -> None:
         """Know GET only, as a signed URL does."""
@@ -146,8 +102,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def on_untagged(self) -> None:
         self.answer(200, b"no validators")
 
+    def on_dated(self) -> None:
+        """Chunked, so that the size, which its identity needs, is known at the end only."""
+        self.chunked(Last_Modified="Wed, 21 Oct 2025 07:28:00 GMT")
+
     def on_chunked(self) -> None:
-        self.answer(200, b"", Content_Length="", Transfer_Encoding="chunked", ETag='"c"')
+        self.chunked(ETag='"c"')
+
+    def chunked(self, **headers: str) -> None:
+        self.answer(200, b"", Content_Length="", Transfer_Encoding="chunked", **headers)
         if self.command == "GET":
             for start in range(0, len(DATA), 65_536):
                 part = DATA[start : start + 65_536]
@@ -155,13 +118,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"0\r\n\r\n")
 
     def on_truncated(self) -> None:
-        self.answer(200, DATA[:1000], Content_Length=str(len(DATA)))
+        self.answer(200, DATA[:1000], Content_Length=str(len(DATA)), ETag='"t"')
 
     def on_flaky(self) -> None:
         if sum(path == "/flaky" for _, path, _ in self.asked) == 1:
             self.on_truncated()
         else:
-            self.answer(200, DATA)
+            self.answer(200, DATA, ETag='"t"')
 
     def on_redirect(self) -> None:
         self.answer(302, b"", Location="https://169.254.169.254/latest/meta-data/")
@@ -176,7 +139,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.answer(200, b"xx", Content_Encoding="gzip")
 
     def on_drip(self) -> None:
-        self.answer(200, b"", Content_Length="1000")
+        self.answer(200, b"", Content_Length="1000", ETag='"d"')
         if self.command == "GET":
             for _ in range(20):
                 self.wfile.write(b"x")
@@ -192,7 +155,7 @@ class _QuietServer(http.server.ThreadingHTTPServer):
 
 @pytest.fixture
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    pem = _certificate(tmp_path_factory.mktemp("tls"))
+    pem = certificate(tmp_path_factory.mktemp("tls"))
     server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server_context.load_cert_chain(pem)
     asked: list[tuple[str, str, str]] = []
@@ -208,31 +171,25 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     httpd.server_close()
 
 
-def test_reads_whole_and_parts(server: Server, tmp_path: Path) -> None:
+def test_reads_into_memory_and_into_a_file(server: Server, tmp_path: Path) -> None:
     source = server.source()
     url = server.url("/clip.mp4")
     info = source.head(url)
     assert info.size_bytes == len(DATA)
-    assert source.get(url).data == DATA
-    assert source.get_to_file(url, tmp_path / "clip") == info
+    assert source.get(url, if_match=info.etag).data == DATA
+    assert source.get_to_file(url, tmp_path / "clip", if_match=info.etag) == info
     assert (tmp_path / "clip").read_bytes() == DATA
-    part = source.get(url, byte_range=ByteRange(1000, 5000), if_match=info.etag)
-    assert (part.data, part.start, part.info) == (DATA[1000:5000], 1000, info)
-    assert source.get(url, byte_range=Suffix(77)).data == DATA[-77:]
     assert {host for _, _, host in server.asked} == {f"{HOST}:{server.port}"}
 
 
-def test_changes_and_bad_ranges(server: Server) -> None:
+@pytest.mark.parametrize("path", ["/clip.mp4", "/chunked", "/dated"])
+def test_a_changed_object_is_not_read(server: Server, tmp_path: Path, path: str) -> None:
     source = server.source()
     with pytest.raises(ObjectChangedError):
-        source.get(server.url("/clip.mp4"), byte_range=ByteRange(0, 5), if_match="other")
-    with pytest.raises(RangeNotSatisfiableError):
-        source.get(server.url("/clip.mp4"), byte_range=ByteRange(len(DATA), len(DATA) + 5))
-
-
-def test_a_server_without_ranges(server: Server) -> None:
-    part = server.source().get(server.url("/norange"), byte_range=ByteRange(10, 20))
-    assert (part.data, part.start, part.info.size_bytes) == (DATA[10:20], 10, len(DATA))
+        source.get(server.url(path), if_match="other")
+    with pytest.raises(ObjectChangedError):
+        source.get_to_file(server.url(path), tmp_path / "x", if_match="other")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_signed_url_that_knows_only_get(server: Server) -> None:
@@ -246,7 +203,16 @@ def test_identity_follows_validators(server: Server) -> None:
     same = {source.head(server.url("/clip.mp4")).etag for _ in range(3)}
     assert len(same) == 1
     assert source.head(server.url("/signed")).etag not in same
-    assert source.head(server.url("/untagged")).etag != source.head(server.url("/untagged")).etag
+    assert source.head(server.url("/dated")).etag == source.head(server.url("/dated")).etag
+
+
+def test_bytes_that_could_change_unseen_are_refused(server: Server, tmp_path: Path) -> None:
+    source = server.source()
+    for call in (source.head, source.get, lambda url: source.get_to_file(url, tmp_path / "x")):
+        with pytest.raises(StorageError, match="neither") as caught:
+            call(server.url("/untagged"))
+        assert not caught.value.transient
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_chunked_body(server: Server, tmp_path: Path) -> None:
@@ -270,7 +236,7 @@ def test_size_cap(server: Server, tmp_path: Path, path: str) -> None:
 
 def test_broken_off_answers(server: Server, tmp_path: Path) -> None:
     source = server.source()
-    with pytest.raises(TransientStorageError, match="1000"):
+    with pytest.raises(TransientStorageError, match="no whole answer"):
         source.get_to_file(server.url("/truncated"), tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
     assert source.get(server.url("/flaky")).data == DATA

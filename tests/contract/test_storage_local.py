@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import shutil
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -131,3 +135,47 @@ def test_listing_while_others_write_and_delete(storage: LocalStorage) -> None:
             assert found == [f"keep/{number:02d}" for number in range(50)]
         stop.set()
         churning.result()
+
+
+_COUNTER = """
+import sys
+from structureflow.errors import ObjectChangedError
+from structureflow.storage.local import LocalStorage
+storage = LocalStorage(sys.argv[1])
+swaps = 0
+for turn in range(150):
+    found = storage.get("count")
+    try:
+        claim = f"{int(found.data.split()[0]) + 1} {sys.argv[2]}.{turn}".encode()
+        storage.put("count", claim, if_match=found.info.etag)
+    except ObjectChangedError:
+        continue
+    swaps += 1
+print(swaps)
+"""
+
+
+def test_no_swap_of_another_process_is_lost(storage: LocalStorage) -> None:
+    """Three processes count in one object; without the lock between them several swap the same number."""
+    storage.put("count", b"0 nobody")
+    processes = [
+        subprocess.Popen([sys.executable, "-c", _COUNTER, str(storage.root), str(number)], stdout=subprocess.PIPE)
+        for number in range(3)
+    ]
+    swaps = [int(process.communicate(timeout=60)[0]) for process in processes]
+    assert all(swaps)
+    assert int(storage.get("count").data.split()[0]) == sum(swaps)
+
+
+def test_a_file_system_without_locks_is_said(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(folder: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    etag = storage.put("k", b"x").etag
+    storage.put("k", b"y", if_match=etag)
+    assert storage.get("k").data == b"y"
+    assert [record.message for record in caplog.records if "knows no locks" in record.message] != []
+    assert len(caplog.records) == 1

@@ -125,6 +125,16 @@ def test_clearing_removes_frames_and_overlays(ask: Ask, runner: JobRunner) -> No
         ("timeline_frames", {"query": {"sequences": "0-999999999"}}, 400, "InvalidRequestError"),
         ("timeline_frames", {"query": {"sequences": "77"}}, 404, "FrameNotFoundError"),
         ("timeline_frames", {"query": {"page": "x"}}, 400, "FrameCacheError"),
+        ("timeline_frames", {"query": {"page": "1" * 5000}}, 400, "FrameCacheError"),
+        ("timeline_frame_urls", {"query": {"page": "1" * 5000}}, 400, "FrameCacheError"),
+        ("timeline_frames", {"query": {"sequences": "1" * 5000}}, 400, "InvalidRequestError"),
+        ("timeline_frames", {"query": {"limit": "1" * 5000}}, 400, "InvalidRequestError"),
+        ("timeline_frames", {"query": {"width_px": "1" * 5000}}, 400, "InvalidRequestError"),
+        ("timeline_frames", {"query": {"n" * 5000: "1"}}, 400, "InvalidRequestError"),
+        ("timeline_frames", {"query": {str(n): "1" for n in range(4000)}}, 400, "InvalidRequestError"),
+        ("timeline_overlays", {"query": {"page": "1" * 5000}}, 400, "InvalidRequestError"),
+        ("timeline_overlays", {"query": {"page": "9" * 30}}, 400, "InvalidRequestError"),
+        ("timeline_overlays", {"query": {"job_id": "j" * 5000}}, 400, "InvalidIdError"),
         ("timeline_overlays", {"query": {"stage": "flow"}}, 400, "InvalidKeyError"),
         ("timeline_overlays", {"query": {"stage": "colours"}}, 400, "InvalidRequestError"),
         ("clear_timeline", {"query": {"overlays": "perhaps"}}, 400, "InvalidRequestError"),
@@ -134,6 +144,7 @@ def test_errors_have_their_status_and_name(ask: Ask, name: str, changes: Any, st
     found, body = ask(name, **changes)
     assert (found, body["code"]) == (status, code)
     assert body["message"]
+    assert len(json.dumps(body)) < 2_000
 
 
 def test_an_unknown_path_is_not_found(ask: Ask) -> None:

@@ -13,7 +13,7 @@ import pytest
 from structureflow import keys
 from structureflow.errors import GpuUnavailableError, TransientStorageError
 from structureflow.flow.engines import DisEngine
-from structureflow.jobs.extract_job import ExtractionOrder, extract_and_commit, load_order
+from structureflow.jobs.extract_job import ExtractionOrder, extract_and_commit, load_order, order_source
 from structureflow.jobs.settle_gpu import SettleGpuInput, settle_gpu
 from structureflow.models.results import JobRecord, Manifest, now
 from structureflow.runtime.events import parse_stopped_task
@@ -72,7 +72,7 @@ def record(runner: JobRunner, task_id: str = "t1") -> JobRecord:
 def run_task(runner: JobRunner, launcher: Launcher) -> JobRecord:
     """Do what the container does with the last order."""
     order = load_order(runner.storage, launcher.started[-1][0])
-    return extract_and_commit(order, runner.services, engine=RaftStandIn())
+    return extract_and_commit(order, order_source(order, runner.services), runner.services, engine=RaftStandIn())
 
 
 def orders(runner: JobRunner) -> list[str]:
@@ -208,7 +208,7 @@ def test_a_task_that_ends_after_all_changes_nothing_of_the_job(
     overdue(runner, launcher.started[0][0])
     settle_gpu(SettleGpuInput(), runner.services)
     before = runner.storage.get(keys.job_flows("t1")).data
-    late = extract_and_commit(order, runner.services, engine=RaftStandIn())
+    late = extract_and_commit(order, order_source(order, runner.services), runner.services, engine=RaftStandIn())
     assert late.engine == "dis"
     assert runner.storage.get(keys.job_flows("t1")).data == before
     assert runner.storage.exists(order.shared_key), "the next raft job finds the flows"
@@ -276,7 +276,8 @@ def test_the_order_carries_no_list_that_grows_with_the_video(
         "task_id",
         "run_id",
         "request",
-        "identity",
+        "source",
+        "guides",
         "timeline_id",
         "engine",
         "created_at",

@@ -13,10 +13,10 @@ import pytest
 
 from structureflow import keys
 from structureflow.errors import GpuUnavailableError, ModelWeightsError, SupersededRunError, TransientStorageError
-from structureflow.flow.cache import open_flow_archive
+from structureflow.flow.archive import open_flow_archive
 from structureflow.flow.engines import EngineName, Finish, Frame, Result
 from structureflow.jobs.documents import put_document
-from structureflow.jobs.extract_job import extract_and_commit, load_order, note_failure
+from structureflow.jobs.extract_job import extract_and_commit, load_order, note_failure, order_source
 from structureflow.jobs.inputs import Inputs
 from structureflow.jobs.orchestrate import OrchestrateResult
 from structureflow.jobs.settle_gpu import SettledOrder, SettleGpuInput, settle_gpu
@@ -91,7 +91,8 @@ def start(runner: JobRunner, document: dict[str, Any]) -> OrchestrateResult:
 
 def run_task(runner: JobRunner, order_key: str) -> JobRecord:
     """Do what the container does."""
-    return extract_and_commit(load_order(runner.storage, order_key), runner.services, engine=PanEngine())
+    order = load_order(runner.storage, order_key)
+    return extract_and_commit(order, order_source(order, runner.services), runner.services, engine=PanEngine())
 
 
 def stopped(runner: JobRunner, run_id: str, reason: str = KILLED) -> tuple[SettledOrder, ...]:
@@ -194,7 +195,7 @@ def test_flows_that_come_after_the_fallback_change_nothing_of_the_job(
     order = load_order(runner.storage, gpu.started[0][0])
     stopped(runner, order.run_id)
     job = {key: runner.storage.get(key).data for key in runner.keys("jobs/t1/") if not key.endswith("status.json")}
-    record = extract_and_commit(order, runner.services, engine=PanEngine())
+    record = extract_and_commit(order, order_source(order, runner.services), runner.services, engine=PanEngine())
     assert record.engine == "dis"
     assert {key: runner.storage.get(key).data for key in job} == job
     assert open_flow_archive(runner.storage, order.shared_key).meta.engine == "raft"
@@ -249,7 +250,7 @@ def test_an_order_of_an_older_run_never_touches_the_newer_one(
         assert gpu.stopped == [old.run_id]
     else:
         with pytest.raises(SupersededRunError, match=f"started again as run {new.run_id}"):
-            extract_and_commit(order, runner.services, engine=PanEngine())
+            extract_and_commit(order, order_source(order, runner.services), runner.services, engine=PanEngine())
     assert {key: runner.storage.get(key).data for key in job} == job
     if late != "flows":
         assert runner.keys(keys.GPU_ORDERS_PREFIX) == []
@@ -315,7 +316,7 @@ def test_flows_by_other_weights_lie_elsewhere(runner: JobRunner, gpu: RecordingG
     order = load_order(runner.storage, gpu.started[0][0])
     other = order.model_copy(update={"weights": "sha256:0123456789abcdef"})
     assert other.shared_key != order.shared_key
-    record = extract_and_commit(other, runner.services, engine=PanEngine())
+    record = extract_and_commit(other, order_source(other, runner.services), runner.services, engine=PanEngine())
     assert record.flow_cache_key == other.shared_key
     assert open_flow_archive(runner.storage, keys.job_flows("t1")).meta.engine == "raft"
     assert start(runner, {**raft, "task_id": "t2"}).flow_cache_hit is None, "the preset's weights were asked for"

@@ -81,10 +81,18 @@ class Meeting(WrapperStorage):
         self._barrier = threading.Barrier(parties, timeout=60)
         self._met = threading.local()
 
-    def put_file(self, key: str, path: Path, *, content_type: str | None = None, if_absent: bool = False) -> ObjectInfo:
+    def put_file(
+        self,
+        key: str,
+        path: Path,
+        *,
+        content_type: str | None = None,
+        if_absent: bool = False,
+        if_match: str | None = None,
+    ) -> ObjectInfo:
         """See `Storage.put_file`."""
         try:
-            stored = super().put_file(key, path, content_type=content_type, if_absent=if_absent)
+            stored = super().put_file(key, path, content_type=content_type, if_absent=if_absent, if_match=if_match)
         except ObjectExistsError:
             self.created.append(False)
             raise

@@ -49,7 +49,7 @@ def test_a_job_leaves_everything_that_the_design_lists(
     assert runner.keys("work/") == []
     with np.load(fetch(runner, "jobs/t1/structure_flows_t1.npz", tmp_path), allow_pickle=False) as archive:
         assert archive["flows"].shape[0] == archive["flows_backward"].shape[0] == archive["total_flows"] == 8
-        assert archive["flows"].dtype == np.float16
+        assert archive["flows"].dtype == np.float32
         assert list(archive["original_resolution"]) == [WIDTH, HEIGHT]
     for index in (0, 1):
         guide = fetch(runner, keys.segment_file("t1", index, "guide.mp4"), tmp_path)

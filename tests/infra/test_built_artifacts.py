@@ -1,9 +1,15 @@
-"""What `sam build` makes: small enough for Lambda, of the right architecture, and whole on its own."""
+"""What is built: small enough for Lambda, of the right architecture, and whole on its own.
+
+Zip functions and their layers by `sam build`; of the media image, which needs a Docker engine, the packages that are
+installed for it on the host, and the files that its Dockerfile copies.
+"""
 
 from __future__ import annotations
 
 import functools
+import json
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,57 +20,108 @@ import pytest
 from samtranslator.yaml_helper import yaml_parse
 
 from structureflow_local import sam
+from structureflow_local.cloud.template import FunctionSpec, load_template
 
 REPO = Path(__file__).resolve().parents[2]
 TEMPLATE: dict[str, Any] = yaml_parse((REPO / "template.yaml").read_text())
 FUNCTIONS = {
-    name: [layer["Ref"] for layer in body["Properties"]["Layers"]]
+    name: body["Properties"]
     for name, body in TEMPLATE["Resources"].items()
     if body["Type"] == "AWS::Serverless::Function"
 }
-#: Lambda allows 262,144,000 bytes (AWS Lambda Developer Guide, quotas); the rest is room for the next release.
-MAX_BYTES = 250_000_000
+ZIPS = {
+    name: [layer["Ref"] for layer in properties["Layers"]]
+    for name, properties in FUNCTIONS.items()
+    if "Layers" in properties
+}
+#: Encodes on a layer of its own until RenderSegment does; it goes with it.
+LEAVING = {"EncodeSegmentFunction", "VideoLayer"} & set(TEMPLATE["Resources"])
+#: Lambda allows 262,144,000 bytes (AWS Lambda Developer Guide, quotas); these are for a quick start instead.
+MAX_ZIP_BYTES = 50_000_000
+#: Packages of the media image, which is to stay below 1 GB with its base.
+MAX_MEDIA_BYTES = 400_000_000
 #: `e_machine` of ELF files (System V ABI).
 MACHINES = {"x86_64": 62, "arm64": 183}
 RUNS_HERE = sys.version_info[:2] == (3, 13) and (sys.platform, platform.machine()) == ("linux", "x86_64")
+#: The SDK, which Lambda's runtime has.
+SDK = ("boto3", "botocore", "dateutil", "jmespath", "s3transfer", "six.py", "urllib3")
+HEAVY = ("av", "cv2", "numpy")
+
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("sam")]
+both = pytest.mark.parametrize("architecture", sam.ARCHITECTURES)
+runs_here = pytest.mark.skipif(not RUNS_HERE, reason="needs the deployed interpreter, CPython 3.13 on x86_64 Linux")
 
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Gives the folder of the build for an architecture; made once."""
-    return functools.cache(lambda architecture: sam.build(tmp_path_factory.mktemp(architecture), architecture).parent)
+    """Gives the folder of the zip functions' build for an architecture; made once."""
+    return functools.cache(
+        lambda architecture: sam.build(tmp_path_factory.mktemp(architecture), architecture, images=False).parent
+    )
 
 
-both = pytest.mark.parametrize("architecture", sam.ARCHITECTURES)
+@pytest.fixture(scope="module")
+def packages() -> Callable[[str], Path]:
+    """Gives the folder of the media image's packages for an architecture; made once."""
+    return functools.cache(sam.install_packages)
+
+
+@pytest.fixture(scope="module")
+def sdk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with nothing but the SDK."""
+    import botocore
+
+    folder = tmp_path_factory.mktemp("sdk")
+    for name in SDK:
+        (folder / name).symlink_to(Path(botocore.__file__).parents[1] / name)
+    return folder
 
 
 def folder_bytes(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-@pytest.mark.timeout(600)
+# --- size and content --------------------------------------------------------------------------------
+
+
 @both
-def test_every_function_fits_with_its_layers(build: Callable[[str], Path], architecture: str) -> None:
+def test_zip_functions_are_small_and_have_nothing_for_pixels(build: Callable[[str], Path], architecture: str) -> None:
     folder = build(architecture)
-    sizes = {name: sum(map(folder_bytes, map(folder.joinpath, [name, *layers]))) for name, layers in FUNCTIONS.items()}
-    assert min(sizes.values()) > 100_000_000, "a layer is missing"
-    assert {name: size for name, size in sizes.items() if size >= MAX_BYTES} == {}
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == sorted(
+        {*ZIPS, "CoreLayer", "LightLayer"} | LEAVING
+    )
+    for name, layers in ZIPS.items():
+        if name in LEAVING:
+            continue
+        assert 5_000_000 < sum(map(folder_bytes, map(folder.joinpath, [name, *layers]))) < MAX_ZIP_BYTES, name
+    there = {path.name for path in (folder / "LightLayer" / "python").iterdir()}
+    assert {"pydantic", "aws_lambda_powertools", "PIL"} <= there
+    assert not there & set(HEAVY)
 
 
-@pytest.mark.timeout(600)
 @both
-def test_every_binary_is_of_the_architecture(build: Callable[[str], Path], architecture: str) -> None:
-    folder = build(architecture)
-    binaries = [path for path in folder.rglob("*.so*") if path.is_file()]
-    assert len(binaries) > 20
-    for path in binaries:
-        with path.open("rb") as file:
-            head = file.read(20)
-        assert head[:4] == b"\x7fELF", path
-        assert int.from_bytes(head[18:20], "little") == MACHINES[architecture], path
+def test_the_media_image_has_its_packages_and_room_below_a_gigabyte(
+    packages: Callable[[str], Path], architecture: str
+) -> None:
+    folder = packages(architecture)
+    assert {"PIL", "aws_lambda_powertools", "isal", "pydantic", *HEAVY} <= {path.name for path in folder.iterdir()}
+    assert 200_000_000 < folder_bytes(folder) < MAX_MEDIA_BYTES
 
 
-@pytest.mark.timeout(600)
+@both
+def test_every_binary_is_of_the_architecture(
+    build: Callable[[str], Path], packages: Callable[[str], Path], architecture: str
+) -> None:
+    for folder, least in ((build(architecture), 5), (packages(architecture), 50)):
+        binaries = [path for path in folder.rglob("*.so*") if path.is_file()]
+        assert len(binaries) > least
+        for path in binaries:
+            with path.open("rb") as file:
+                head = file.read(20)
+            assert head[:4] == b"\x7fELF", path
+            assert int.from_bytes(head[18:20], "little") == MACHINES[architecture], path
+
+
 @both
 def test_the_built_template_deploys_the_architecture_that_was_built(
     build: Callable[[str], Path], architecture: str
@@ -73,58 +130,148 @@ def test_the_built_template_deploys_the_architecture_that_was_built(
     assert yaml_parse((folder / "template.yaml").read_text())["Parameters"]["Architecture"]["Default"] == architecture
 
 
-@pytest.mark.timeout(600)
 @both
 def test_functions_hold_their_code_and_nothing_else(build: Callable[[str], Path], architecture: str) -> None:
     folder = build(architecture)
-    for name in FUNCTIONS:
+    for name in ZIPS:
         assert [path.name for path in (folder / name).rglob("*")] == ["app.py"], name
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.skipif(not RUNS_HERE, reason="needs the deployed interpreter, CPython 3.13 on x86_64 Linux")
+# --- alone -------------------------------------------------------------------------------------------
+
+
+def in_isolation(program: str, paths: list[Path], environment: dict[str, str]) -> str:
+    """Run a program on those folders and the standard library alone; return what it prints."""
+    whole = f"import sys; sys.path[:0] = {[str(path) for path in paths]!r}\n{program}"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", whole],
+        env={"LANG": "C.UTF-8", "POWERTOOLS_SERVICE_NAME": "test", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def specs() -> dict[str, FunctionSpec]:
+    found = dict(load_template(REPO / "template.yaml").functions)
+    with_gpu = {"EnableGpu": "true", "GpuImageUri": "raft:1", "GpuVpcId": "vpc-1", "GpuSubnetIds": "subnet-1"}
+    settle = load_template(REPO / "template.yaml", with_gpu).functions["SettleGpuFunction"]
+    return {**found, "SettleGpuFunction": settle}
+
+
+SPECS = specs()
+
+
+@pytest.fixture(scope="module")
+def paths(build: Callable[[str], Path], packages: Callable[[str], Path]) -> Callable[[str], list[Path]]:
+    """Gives the folders that a deployed function has."""
+
+    def find(name: str) -> list[Path]:
+        if name in ZIPS:
+            return [build("x86_64") / name, *(build("x86_64") / layer / "python" for layer in ZIPS[name])]
+        return [packages("x86_64"), *SPECS[name].python_path]
+
+    return find
+
+
+@runs_here
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_handlers_import_from_the_built_artifacts_alone(build: Callable[[str], Path], name: str) -> None:
+def test_handlers_import_from_the_built_artifacts_alone(paths: Callable[[str], list[Path]], name: str) -> None:
     """Isolated, without site-packages: what a handler imports is built, or it fails; nothing needs AWS to import."""
-    folder = build("x86_64")
-    paths = [str(folder / name), *(str(folder / layer / "python") for layer in FUNCTIONS[name])]
+    module = SPECS[name].handler.removesuffix(".handler")
     program = (
-        f"import sys; sys.path[:0] = {paths!r}\n"
-        "import app, structureflow\n"
-        "assert callable(app.handler)\n"
-        f"assert app.__file__.startswith({str(folder)!r}) and structureflow.__file__.startswith({str(folder)!r})\n"
+        "import importlib, importlib.util\n"
+        f"assert callable(importlib.import_module({module!r}).handler)\n"
         "assert 'boto3' not in sys.modules\n"
+        f"print([name for name in {HEAVY!r} if importlib.util.find_spec(name)])\n"
     )
-    environment = {"POWERTOOLS_SERVICE_NAME": "test", "POWERTOOLS_METRICS_NAMESPACE": "test", "LANG": "C.UTF-8"}
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", program], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    found = in_isolation(program, paths(name), {"POWERTOOLS_METRICS_NAMESPACE": "test"})
+    assert found.strip() == ("[]" if name in set(ZIPS) - LEAVING else repr(list(HEAVY))) or name in LEAVING
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.skipif(not RUNS_HERE, reason="needs the deployed interpreter, CPython 3.13 on x86_64 Linux")
-@pytest.mark.parametrize("layer", ["VisionLayer", "VideoLayer"])
-def test_the_tracer_works_from_the_layer_with_the_runtimes_own_sdk(build: Callable[[str], Path], layer: str) -> None:
-    """The tracer's package needs botocore, which the layers leave to Lambda's runtime; here the environment has it."""
-    import botocore
+@runs_here
+def test_every_handler_does_its_part_of_a_job_from_the_built_artifacts_alone(
+    paths: Callable[[str], list[Path]], sdk: Path, tmp_path: Path
+) -> None:
+    """The golden events, in the order of a job; zip functions with core and light layer, the others as the image."""
 
-    folder = build("x86_64") / layer / "python"
-    runtime = Path(botocore.__file__).parents[1]
-    program = (
-        f"import sys; sys.path[:0] = [{str(folder)!r}]; sys.path.append({str(runtime)!r})\n"
-        "from aws_lambda_powertools import Tracer\n"
-        "tracer = Tracer(auto_patch=False, disabled=False)\n"
-        "import aws_xray_sdk\n"
-        f"assert aws_xray_sdk.__file__.startswith({str(folder)!r}), aws_xray_sdk.__file__\n"
-        "tracer.provider.begin_segment('function')\n"
-        "with tracer.provider.in_subsegment(name='## app') as part:\n"
-        "    part.put_annotation('task_id', 'sample')\n"
-        "assert part.annotations == {'task_id': 'sample'}\n"
-        "tracer.provider.clear_trace_entities()\n"
-    )
-    environment = {"POWERTOOLS_SERVICE_NAME": "test", "LAMBDA_TASK_ROOT": "", "LANG": "C.UTF-8"}
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", program], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    def invoke(function: str, event: Path, port: int) -> Any:
+        spec = SPECS[function]
+        environment = {
+            **spec.environment,
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_DEFAULT_REGION": sam.REGION,
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(spec.memory_mb),
+            "DATA_BUCKET": sam.BUCKET,
+            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}",
+            "GPU_CLUSTER": "",
+            "TMPDIR": str(tmp_path),
+        }
+        program = (
+            "import importlib, json, types\n"
+            f"module = importlib.import_module({spec.handler.removesuffix('.handler')!r})\n"
+            "context = types.SimpleNamespace(function_name='f', function_version='1', memory_limit_in_mb=512,\n"
+            "    invoked_function_arn='arn', aws_request_id='id', get_remaining_time_in_millis=lambda: 60_000)\n"
+            f"event = json.load(open({str(event)!r}))\n"
+            "answer = json.dumps(module.handler(event, context))\n"
+            f"assert not ({function in set(ZIPS) - LEAVING} and {set(HEAVY)!r} & set(sys.modules))\n"
+            "print()\n"
+            "print(answer)\n"
+        )
+        return json.loads(in_isolation(program, [*paths(function), sdk], environment).splitlines()[-1])
+
+    lines: list[str] = []
+    invoked = sam.run_golden_job(invoke, lines.append)
+    payloads = {one.function: one.payload for one in invoked}
+    assert set(payloads) == set(FUNCTIONS)
+    assert payloads["AssembleJobFunction"]["segments"] == 1
+    assert any(f"decode to {sam.FRAMES} frames" in line for line in lines)
+    page = json.loads(payloads["ApiFunction"]["body"])
+    assert [frame["width_px"] for frame in page["frames"]] == [64] * 4, "thumbnails, so that Pillow was needed"
+
+
+@runs_here
+def test_the_tracer_works_with_the_runtimes_own_sdk(
+    build: Callable[[str], Path], packages: Callable[[str], Path], sdk: Path
+) -> None:
+    """The tracer's package needs botocore, which is left to Lambda's runtime."""
+    for folder in (build("x86_64") / "LightLayer" / "python", packages("x86_64")):
+        program = (
+            "from aws_lambda_powertools import Tracer\n"
+            "tracer = Tracer(auto_patch=False, disabled=False)\n"
+            "import aws_xray_sdk\n"
+            f"assert aws_xray_sdk.__file__.startswith({str(folder)!r}), aws_xray_sdk.__file__\n"
+            "tracer.provider.begin_segment('function')\n"
+            "with tracer.provider.in_subsegment(name='## app') as part:\n"
+            "    part.put_annotation('task_id', 'sample')\n"
+            "assert part.annotations == {'task_id': 'sample'}\n"
+            "tracer.provider.clear_trace_entities()\n"
+        )
+        in_isolation(program, [folder, sdk], {"LAMBDA_TASK_ROOT": ""})
+
+
+# --- one list of packages ----------------------------------------------------------------------------
+
+
+def pins(path: Path) -> dict[str, str]:
+    """Package to version in a lock, as for the deployed Python."""
+    found = {}
+    for line in path.read_text().splitlines():
+        match = re.match(r"([a-z0-9-]+)==(\S+)(?: ; (.*?))? ?\\?$", line)
+        if match and "< '3.12'" not in (match[3] or ""):
+            found[match[1]] = match[2]
+    return found
+
+
+@pytest.mark.parametrize(
+    "lock", ["requirements/dev.txt", "requirements/raft.txt", "layers/light/requirements.txt"], ids=str
+)
+def test_tests_layers_and_containers_have_the_packages_of_the_image(lock: str) -> None:
+    media, other = pins(REPO / "functions" / "requirements.txt"), pins(REPO / lock)
+    assert {"av", "numpy", "opencv-python-headless"} <= set(media)
+    shared = set(media) & set(other)
+    assert {name: other[name] for name in shared} == {name: media[name] for name in shared}
+    assert shared == set(media) if lock.startswith("requirements") else shared == set(other)

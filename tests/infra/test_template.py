@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,13 @@ def resources(kind: str) -> dict[str, dict[str, Any]]:
 
 
 FUNCTIONS = resources("AWS::Serverless::Function")
+
+
+def is_image(body: dict[str, Any]) -> bool:
+    return bool(body.get("Properties", {}).get("PackageType") == "Image")
+
+
+IMAGES = {name: body for name, body in FUNCTIONS.items() if is_image(body)}
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -48,6 +56,8 @@ def test_translated_template_has_no_lint_errors(tmp_path: Path, monkeypatch: pyt
         for field in ("CodeUri", "ContentUri"):
             if field in body.get("Properties", {}):
                 body["Properties"][field] = f"s3://artifacts/{name}"
+        if is_image(body):
+            body["Properties"]["ImageUri"] = "123456789012.dkr.ecr.us-east-1.amazonaws.com/media:1"
     translated = Translator({}, Parser()).translate(plain, {}, feature_toggle=None)
     path = tmp_path / "translated.json"
     path.write_text(json.dumps(translated))
@@ -78,10 +88,44 @@ def test_memory_and_timeout_are_said_and_justified(name: str) -> None:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_follow_their_stem(name: str) -> None:
-    code = REPO / FUNCTIONS[name]["Properties"]["CodeUri"]
-    assert (code / "app.py").is_file()
-    assert name == "".join(part.title() for part in code.name.split("_")) + "Function"
-    assert sorted((REPO / "events" / code.name).glob("*.json")), f"no golden event for {name}"
+    properties = FUNCTIONS[name]["Properties"]
+    if name in IMAGES:
+        (command,) = properties["ImageConfig"]["Command"]
+        stem = command.removesuffix(".app.handler")
+    else:
+        stem = properties["CodeUri"].removeprefix("functions/")
+    assert (REPO / "functions" / stem / "app.py").is_file()
+    assert name == "".join(part.title() for part in stem.split("_")) + "Function"
+    assert sorted((REPO / "events" / stem).glob("*.json")), f"no golden event for {name}"
+
+
+def test_one_image_for_every_function_that_touches_pixels() -> None:
+    """Built once: SAM makes one image of functions whose build is the same to the letter."""
+    assert set(IMAGES) == {
+        "OrchestratorFunction",
+        "RebuildTimelineFunction",
+        "RenderSegmentFunction",
+        "SettleGpuFunction",
+    }
+    for name, body in IMAGES.items():
+        assert body["IgnoreGlobals"] == ["Runtime", "Handler"], name
+        assert body["Metadata"] == {
+            "Dockerfile": "functions/Dockerfile",
+            "DockerContext": ".",
+            "DockerTag": "media",
+            "DockerBuildArgs": {"ARCHITECTURE": {"Ref": "Architecture"}},
+        }, name
+    copied = re.findall(r"^COPY functions/(\w+)/ /code/(\w+)/$", (REPO / "functions" / "Dockerfile").read_text(), re.M)
+    commands = [body["Properties"]["ImageConfig"]["Command"] for body in IMAGES.values()]
+    assert sorted([f"{target}.app.handler"] for _, target in copied) == sorted(commands)
+    assert all(source == target for source, target in copied)
+
+
+def test_every_other_function_has_the_core_and_the_light_layer_alone() -> None:
+    # EncodeSegment goes once RenderSegment encodes.
+    for name in set(FUNCTIONS) - set(IMAGES) - {"EncodeSegmentFunction"}:
+        assert FUNCTIONS[name]["Properties"]["Layers"] == [{"Ref": "CoreLayer"}, {"Ref": "LightLayer"}], name
+        assert "IgnoreGlobals" not in FUNCTIONS[name], name
 
 
 def rules() -> list[tuple[str, dict[str, Any]]]:

@@ -17,14 +17,16 @@ import pytest
 
 from structureflow import keys
 from structureflow.errors import JobStateError, MediaLimitError, ModelWeightsError
-from structureflow.flow.cache import open_flow_archive
+from structureflow.flow.archive import open_flow_archive
 from structureflow.frames.cache import FrameCache
 from structureflow.jobs.documents import put_document
 from structureflow.jobs.extract_job import ExtractionOrder, load_order
+from structureflow.jobs.inputs import Inputs
 from structureflow.jobs.raft_task import Progress, RaftOptions, carry_out_order
 from structureflow.jobs.timeline import default_timeline_id
 from structureflow.models.job import JobRequest
 from structureflow.models.results import JobRecord, now
+from structureflow.references import Reference
 from structureflow.storage.base import Storage
 from structureflow.storage.memory import MemoryStorage
 from structureflow.testing.jobs import BUCKET, JobRunner, put_pan_clip
@@ -40,8 +42,7 @@ VIDEO = "inputs/clip.mp4"
 def put_order(storage: Storage, folder: Path, *, engine: str = "raft", frames: int = 4, width: int = 160) -> str:
     """Put a clip and an order for it, as the orchestrator would, and return the order's key."""
     put_pan_clip(storage, VIDEO, folder, frames=frames, height=96, width=width)
-    info = storage.head(VIDEO)
-    identity = f"s3:{info.etag}:{info.size_bytes}"
+    source = Inputs(storage, BUCKET, max_bytes=1 << 30).find(Reference(VIDEO))
     request = JobRequest.parse(
         {
             "task_id": "job",
@@ -56,8 +57,8 @@ def put_order(storage: Storage, folder: Path, *, engine: str = "raft", frames: i
         task_id="job",
         run_id=RUN,
         request=request,
-        identity=identity,
-        timeline_id=default_timeline_id(identity),
+        source=source.pin(),
+        timeline_id=default_timeline_id(source.identity),
         engine=engine,
         created_at=now(),
     )

@@ -13,18 +13,20 @@ LIBRARY = REPO / "layers" / "core" / "python" / "structureflow"
 
 #: Lower number = closer to the root. A package may import those with a lower number, and itself.
 LEVELS = {
-    "errors": 0,
-    "keys": 1,
-    "models": 2,
-    "media": 2,
-    "storage": 2,
-    "flow": 3,
-    "frames": 4,
-    "guide": 4,
-    "report": 4,
-    "jobs": 5,
-    "runtime": 6,
-    "testing": 7,
+    "limits": 0,
+    "references": 0,
+    "errors": 1,
+    "keys": 2,
+    "models": 3,
+    "media": 3,
+    "storage": 3,
+    "flow": 4,
+    "frames": 5,
+    "guide": 5,
+    "report": 5,
+    "jobs": 6,
+    "runtime": 7,
+    "testing": 8,
 }
 #: Packages of one level that must not know each other.
 STRANGERS = [{"frames", "guide"}, {"frames", "flow"}, {"frames", "report"}, {"guide", "report"}, {"media", "storage"}]

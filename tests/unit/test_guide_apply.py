@@ -15,6 +15,7 @@ from structureflow.guide.masks import MaskValue
 from structureflow.guide.render import RenderSettings, render_segment
 from structureflow.guide.tracker import GuidanceTracker
 from structureflow.models.job import Segment
+from structureflow.references import Reference
 from structureflow.testing.scenes import ArrayFlows, join, pan_scene, psnr_db, rotation_scene
 
 Frame = NDArray[np.uint8]
@@ -26,10 +27,10 @@ class Pictures:
     def __init__(self, frames: list[Frame]) -> None:
         self._frames = frames
 
-    def image(self, reference: str) -> Frame:
-        return self._frames[int(reference)]
+    def image(self, reference: Reference) -> Frame:
+        return self._frames[int(str(reference))]
 
-    def video(self, reference: str, first: int, count: int) -> Iterator[Frame]:
+    def video(self, reference: Reference, first: int, count: int) -> Iterator[Frame]:
         raise AssertionError(f"{reference} {first} {count}")
 
 

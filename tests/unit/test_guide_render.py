@@ -14,6 +14,7 @@ from structureflow.flow.fields import FlowSource
 from structureflow.guide.masks import MaskValue, grey_frame, mask_frame
 from structureflow.guide.render import MotionSink, RenderOutcome, RenderSettings, cross_fade, render_segment
 from structureflow.models.job import Segment
+from structureflow.references import Reference
 from structureflow.testing.scenes import (
     ArrayFlows,
     Scene,
@@ -33,15 +34,15 @@ class SceneGuides:
 
     def __init__(self, frames: Frame) -> None:
         self._frames = frames
-        self.asked: list[str] = []
+        self.asked: list[Reference] = []
 
-    def image(self, reference: str) -> Frame:
+    def image(self, reference: Reference) -> Frame:
         self.asked.append(reference)
-        frame: Frame = self._frames[int(reference)].copy()
+        frame: Frame = self._frames[int(str(reference))].copy()
         frame.setflags(write=False)
         return frame
 
-    def video(self, reference: str, first: int, count: int) -> Iterator[Frame]:
+    def video(self, reference: Reference, first: int, count: int) -> Iterator[Frame]:
         self.asked.append(reference)
         shared = np.empty_like(self._frames[0])
         for frame in self._frames[first : first + count]:

@@ -112,7 +112,7 @@ def job(segments: list[SegmentResult], **changes: Any) -> tuple[Manifest, JobRec
         **shared,
         request=request,
         source=SourceInfo(
-            reference=request.structure_video,
+            reference=str(request.structure_video),
             identity="sha256:feed",
             size_bytes=1_055_736,
             frames=132,

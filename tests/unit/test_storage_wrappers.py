@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from structureflow.errors import ObjectNotFoundError, StorageError, TransientStorageError
+from structureflow.errors import ObjectChangedError, ObjectNotFoundError, StorageError, TransientStorageError
 from structureflow.storage.base import ByteRange, Suffix, check_key, check_prefix
 from structureflow.storage.memory import MemoryStorage
 from structureflow.testing.storage import CountingStorage, Fault, FaultStorage, LatencyStorage
@@ -21,7 +21,15 @@ def test_everything_is_handed_on(tmp_path: Path) -> None:
     assert storage.get("a/k", byte_range=Suffix(2)).data == b"89"
     assert storage.head("a/k") == info
     assert storage.exists("a/k")
+    with pytest.raises(ObjectChangedError):
+        storage.get_to_file("a/k", tmp_path / "file", if_match="another")
+    with pytest.raises(ObjectChangedError):
+        storage.put("a/k", b"other", if_match="another")
+    with pytest.raises(ObjectChangedError):
+        storage.copy("a/k", "a/copy", if_match="another")
     storage.get_to_file("a/k", tmp_path / "file", max_bytes=10)
+    with pytest.raises(ObjectChangedError):
+        storage.put_file("a/k2", tmp_path / "file", if_match="another")
     storage.put_file("a/file", tmp_path / "file", if_absent=True)
     storage.copy("a/k", "a/copy")
     assert [entry.key for entry in storage.list("a/", start_after="a/copy")] == ["a/file", "a/k"]

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
+from structureflow_local.cloud.dockerfile import copied_folders
 from structureflow_local.cloud.errors import TemplateError
 from structureflow_local.cloud.intrinsics import NO_VALUE, Resolver, load_yaml
 
@@ -70,8 +71,10 @@ class FunctionSpec:
 
     Attributes:
         code_dir: absolute folder that is the function's working directory.
-        python_path: absolute folders of its layers, in order; those of layers that only `sam build` can make
-            are left out (their packages come from the environment that runs the local cloud).
+        handler: ``module.function``; of an image, its command.
+        runtime: None for an image, which says itself what runs it.
+        python_path: absolute folders of its layers, in order, or those that its image copies; packages that only a
+            build installs come from the environment that runs the local cloud.
         environment: declared variables, resolved.
         reserved_concurrency: None when not declared.
         max_retries: of asynchronous invocations.
@@ -84,7 +87,7 @@ class FunctionSpec:
     arn: str
     code_dir: Path
     handler: str
-    runtime: str
+    runtime: str | None
     memory_mb: int
     timeout_s: int
     ephemeral_mb: int
@@ -315,6 +318,7 @@ _FUNCTION_ACTIVE: Final = frozenset(
         "EventInvokeConfig",
         "Events",
         "Handler",
+        "ImageConfig",
         "Layers",
         "MemorySize",
         "PackageType",
@@ -404,6 +408,7 @@ _RESOURCE_KEYS: Final = frozenset(
         "Connectors",
         "DeletionPolicy",
         "DependsOn",
+        "IgnoreGlobals",
         "Metadata",
         "Properties",
         "Type",
@@ -445,6 +450,16 @@ def load_template(
         TemplateError: anything that the local cloud would have to ignore or guess; the message names the place.
     """
     return _Reader(path.resolve(), parameters or {}, region, account_id, stack_name).read()
+
+
+@dataclass(frozen=True, slots=True)
+class _Code:
+    """What a function runs, and where."""
+
+    folder: Path
+    handler: str
+    runtime: str | None
+    python_path: tuple[Path, ...]
 
 
 class _Reader:
@@ -596,7 +611,13 @@ class _Reader:
         place = f"Resources.{logical_id}.Properties"
         properties = resource.get("Properties") or {}
         if section is not None:
-            properties = _merge(self._globals.get(section) or {}, properties)
+            ignored = resource.get("IgnoreGlobals") or ()
+            shared = {
+                name: value
+                for name, value in (self._globals.get(section) or {}).items()
+                if ignored != "*" and name not in ignored
+            }
+            properties = _merge(shared, properties)
         _refuse_unknown(properties, known, place)
         return dict(properties)
 
@@ -611,11 +632,7 @@ class _Reader:
     def _function(self, logical_id: str, resource: dict[str, Any]) -> FunctionSpec:
         place = f"Resources.{logical_id}.Properties"
         properties = self._properties(logical_id, resource, _FUNCTION_ACTIVE | _FUNCTION_PASSIVE, "Function")
-        if self._value(properties, "PackageType", place, "Zip") != "Zip":
-            raise TemplateError(f"{place}.PackageType: only Zip functions run here")
-        runtime = str(self._value(properties, "Runtime", place, ""))
-        if not runtime.startswith("python3."):
-            raise TemplateError(f"{place}.Runtime: expected python3.x, got {runtime!r}")
+        code = self._image(resource, properties, place) or self._zip(properties, place)
         arn = self._arn(logical_id)
         routes = []
         for name, event in (properties.get("Events") or {}).items():
@@ -636,20 +653,17 @@ class _Reader:
         memory_mb = _integer(self._value(properties, "MemorySize", place, 128), f"{place}.MemorySize", 128, 10_240)
         reserved = self._value(properties, "ReservedConcurrentExecutions", place)
         ephemeral = self._value(properties, "EphemeralStorage", place, {"Size": 512})
-        handler = self._value(properties, "Handler", place)
-        if not isinstance(handler, str) or "." not in handler:
-            raise TemplateError(f"{place}.Handler: expected module.function, got {handler!r}")
         return FunctionSpec(
             logical_id=logical_id,
             name=self._own_name(logical_id, resource),
             arn=arn,
-            code_dir=self._folder(self._value(properties, "CodeUri", place), f"{place}.CodeUri"),
-            handler=handler,
-            runtime=runtime,
+            code_dir=code.folder,
+            handler=code.handler,
+            runtime=code.runtime,
             memory_mb=memory_mb,
             timeout_s=_integer(self._value(properties, "Timeout", place, 3), f"{place}.Timeout", 1, 900),
             ephemeral_mb=_integer(ephemeral.get("Size"), f"{place}.EphemeralStorage.Size", 512, 10_240),
-            python_path=self._python_path(properties, place),
+            python_path=code.python_path,
             environment=self._environment(properties, place),
             reserved_concurrency=(
                 None if reserved is None else _integer(reserved, f"{place}.ReservedConcurrentExecutions", 0, 1_000_000)
@@ -661,6 +675,50 @@ class _Reader:
             dead_letter_arn=dead_letters.get("TargetArn"),
             routes=tuple(routes),
         )
+
+    def _zip(self, properties: Mapping[str, Any], place: str) -> _Code:
+        if "ImageConfig" in properties:
+            raise TemplateError(f"{place}.ImageConfig: expected PackageType Image with it")
+        runtime = str(self._value(properties, "Runtime", place, ""))
+        if not runtime.startswith("python3."):
+            raise TemplateError(f"{place}.Runtime: expected python3.x, got {runtime!r}")
+        return _Code(
+            folder=self._folder(self._value(properties, "CodeUri", place), f"{place}.CodeUri"),
+            handler=_handler(self._value(properties, "Handler", place), f"{place}.Handler"),
+            runtime=runtime,
+            python_path=self._python_path(properties, place),
+        )
+
+    def _image(self, resource: Mapping[str, Any], properties: Mapping[str, Any], place: str) -> _Code | None:
+        """Return what an image function runs, by its command and by what its Dockerfile copies; None for a zip.
+
+        No container is started: the process runs the same files, with the packages of this environment.
+        """
+        package_type = self._value(properties, "PackageType", place, "Zip")
+        if package_type == "Zip":
+            return None
+        if package_type != "Image":
+            raise TemplateError(f"{place}.PackageType: expected Zip or Image, got {package_type!r}")
+        for name in ("CodeUri", "Handler", "Layers", "Runtime"):
+            if name in properties:
+                raise TemplateError(f"{place}.{name}: an image has none (IgnoreGlobals keeps one of Globals away)")
+        config = self._value(properties, "ImageConfig", place, {})
+        _refuse_unknown(config, frozenset({"Command"}), f"{place}.ImageConfig")
+        command = config.get("Command")
+        if not isinstance(command, list) or len(command) != 1:
+            raise TemplateError(f"{place}.ImageConfig.Command: expected one handler, got {command!r:.80}")
+        metadata = resource.get("Metadata") or {}
+        where = f"{place.removesuffix('Properties')}Metadata"
+        context = self._folder(metadata.get("DockerContext"), f"{where}.DockerContext")
+        if not isinstance(metadata.get("Dockerfile"), str):
+            raise TemplateError(f"{where}.Dockerfile: expected a file, got {metadata.get('Dockerfile')!r:.80}")
+        handler = _handler(command[0], f"{place}.ImageConfig.Command")
+        folders = copied_folders(context / metadata["Dockerfile"], context, f"{where}.Dockerfile")
+        module = Path(*handler.split(".")[:-1]).with_suffix(".py")
+        found = [folder for folder in folders if (folder / module).is_file()]
+        if not found:
+            raise TemplateError(f"{place}.ImageConfig.Command: the Dockerfile copies no {module}")
+        return _Code(folder=found[0], handler=handler, runtime=None, python_path=tuple(folders))
 
     def _environment(self, properties: Mapping[str, Any], place: str) -> Mapping[str, str]:
         environment = self._value(properties, "Environment", place, {})
@@ -945,6 +1003,12 @@ def _refuse_unknown(mapping: Any, known: frozenset[str], place: str) -> None:
     for name in mapping:
         if name not in known:
             raise TemplateError(f"{place}.{name}: the local cloud does not understand this")
+
+
+def _handler(value: Any, place: str) -> str:
+    if not isinstance(value, str) or "." not in value:
+        raise TemplateError(f"{place}: expected module.function, got {value!r:.80}")
+    return value
 
 
 def _integer(value: Any, place: str, low: int, high: int) -> int:

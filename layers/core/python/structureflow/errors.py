@@ -10,16 +10,39 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self
 
+from structureflow.limits import MAX_MESSAGE_CHARS, MAX_PROBLEMS
+from structureflow.references import without_queries
+
+
+def shortened(text: str, most_chars: int = MAX_MESSAGE_CHARS) -> str:
+    """Return `text`, or its beginning and how much was left out: a message never echoes what a caller sent."""
+    if len(text) <= most_chars:
+        return text
+    return f"{text[:most_chars]} … ({len(text) - most_chars} characters more)"
+
+
+def _shown_detail(value: Any) -> Any:
+    if isinstance(value, str):
+        return shortened(without_queries(value))
+    if isinstance(value, list | tuple):
+        return [_shown_detail(one) for one in value[:MAX_PROBLEMS]]
+    return value
+
 
 class StructureFlowError(Exception):
-    """Root of all errors of this package; `detail` holds machine-readable facts about the failure."""
+    """Root of all errors of this package; `detail` holds machine-readable facts about the failure.
+
+    Message and detail are cut to `structureflow.limits.MAX_MESSAGE_CHARS`, whatever they were made of.
+    URLs in them lose their queries, which may be signatures: errors stand in records and logs.
+    """
 
     transient: ClassVar[bool] = False
 
     def __init__(self, message: str, **detail: Any) -> None:
-        super().__init__(message)
-        self.message = message
-        self.detail = detail
+        # Before it is cut: half a URL would not be known as one.
+        self.message = shortened(without_queries(message))
+        self.detail = {name: _shown_detail(value) for name, value in detail.items()}
+        super().__init__(self.message)
 
     @property
     def code(self) -> str:
@@ -72,6 +95,10 @@ class InputNotFoundError(StructureFlowError, FileNotFoundError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class InputChangedError(StructureFlowError, ValueError):
+    """A video or image was overwritten after the job looked it up; put the request again."""
 
 
 # --- media -------------------------------------------------------------------------------------------

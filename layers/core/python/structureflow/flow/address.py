@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from structureflow.flow.cache import FORMAT_VERSION
+from structureflow.flow.archive import FORMAT_VERSION
 from structureflow.flow.engines import DEFAULT_ENGINES, EngineRegistry
 from structureflow.flow.fields import QUANTIZATION_PX
 

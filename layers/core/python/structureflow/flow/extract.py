@@ -24,9 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from structureflow.errors import FlowError
-from structureflow.flow.cache import (
+from structureflow.flow.archive import (
     FORMAT_VERSION,
-    ArrayFlows,
     FlowArchiveWriter,
     FlowBlock,
     compress_flow,
@@ -42,6 +41,7 @@ from structureflow.flow.engines import (
     working_size,
 )
 from structureflow.flow.fields import FlowMeta
+from structureflow.flow.sources import ArrayFlows
 from structureflow.media.decode import DecodedFrame, DecodeLimits, VideoInfo, VideoReader
 
 #: Above this, most of the picture has no counterpart in the next frame (`discontinuity`).
@@ -211,9 +211,7 @@ def extract_from_frames(
             size = (image.shape[0], image.shape[1])
             yield prepare_frame(image, plan.height, plan.width, chosen.colour)
 
-    def pack(
-        first: Frame, second: Frame, forward: Flow, backward: Flow
-    ) -> tuple[NDArray[np.float16], NDArray[np.float16], float]:
+    def pack(first: Frame, second: Frame, forward: Flow, backward: Flow) -> tuple[Flow, Flow, float]:
         return quantise(forward), quantise(backward), discontinuity(first, second, forward, backward)
 
     results = list(chosen.run(prepared(), pack, workers=workers))

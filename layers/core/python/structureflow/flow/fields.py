@@ -82,11 +82,11 @@ class FlowSource(Protocol):
         """What is known without reading flows."""
         ...
 
-    def read(self, direction: Direction, start: int, stop: int) -> NDArray[np.float16]:
+    def read(self, direction: Direction, start: int, stop: int) -> Field32:
         """Read flows `start` (inclusive) to `stop` (exclusive).
 
         Returns:
-            ``(stop - start, height, width, 2)`` float16, (dx, dy) in pixels of the stored grid.
+            ``(stop - start, height, width, 2)`` float32, finite, (dx, dy) in pixels of the stored grid.
 
         Raises:
             FlowError: the range is not inside ``0 <= start < stop <= total_flows``, or the direction is

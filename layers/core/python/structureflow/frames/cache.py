@@ -10,16 +10,10 @@ from __future__ import annotations
 import base64
 import contextlib
 import logging
-import os
 import random
 import time
-import zlib
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
 from typing import Final, TypeVar
 
 import numpy as np
@@ -29,7 +23,6 @@ from structureflow import keys
 from structureflow.errors import (
     FrameCacheConflictError,
     FrameCacheError,
-    FrameCorruptError,
     InvalidKeyError,
     TimelineNotFoundError,
 )
@@ -42,25 +35,28 @@ from structureflow.frames.chunks import (
     list_chunks,
     open_video,
 )
-from structureflow.frames.jpeg import encode_jpeg, jpeg_size, perceptual_hash, thumbnail
+from structureflow.frames.fetch import (
+    DEFAULT_CONCURRENCY,
+    DEFAULT_PIXEL_BYTES,
+    cpus,
+    fetch_frame,
+    pixel_window,
+    read_frame,
+    transfer,
+)
+from structureflow.frames.jpeg import encode_jpeg, perceptual_hash, thumbnail
 from structureflow.frames.manifest import (
     CacheCheck,
     ChunkEntry,
     FrameManifest,
     FrameRecord,
+    clear_timeline,
     compare_listing,
     read_manifest,
 )
-from structureflow.frames.pages import FrameB64, FramePage, FrameUrl, FrameUrlPage
-from structureflow.frames.writer import (
-    DEFAULT_CONCURRENCY,
-    DEFAULT_PIXEL_BYTES,
-    DEFAULT_QUALITY,
-    FrameCacheWriter,
-    decode_record,
-    describe_frame,
-    fetch_frame,
-)
+from structureflow.frames.pages import FrameB64, FramePage, FrameUrlPage
+from structureflow.frames.screens import DEFAULT_PAGE_BYTES, THUMBNAIL_QUALITY, frame_page, frame_url_page
+from structureflow.frames.writer import DEFAULT_QUALITY, FrameCacheWriter, decode_record, describe_frame
 from structureflow.storage.base import Storage, StoredObject
 
 __all__ = ["CacheCheck", "Chunk", "Frame", "FrameCache", "FrameCacheWriter", "FrameManifest", "FrameRecord"]
@@ -69,10 +65,6 @@ _log = logging.getLogger(__name__)
 _F = TypeVar("_F")
 _T = TypeVar("_T")
 
-THUMBNAIL_QUALITY: Final = 75
-#: Base64 and its JSON in one page. A synchronous Lambda reply may have 6 MB; the rest is for the caller.
-DEFAULT_PAGE_BYTES: Final = 4_500_000
-_JSON_BYTES_PER_FRAME: Final = 320
 #: Tries of a writing that can be repeated, when another writer comes in between.
 _CONFLICT_ATTEMPTS: Final = 5
 
@@ -118,7 +110,7 @@ class FrameCache:
             raise ValueError(f"expected 1 or more of each, got concurrency {concurrency} and workers {workers}")
         self._storage = storage
         self._concurrency = concurrency
-        self._workers = workers or _cpus()
+        self._workers = workers or cpus()
         self._pixel_bytes = pixel_bytes
 
     @property
@@ -261,20 +253,8 @@ class FrameCache:
         return _until_alone(write)
 
     def clear_cache(self, timeline_id: str, *, overlays: bool = False) -> int:
-        """Remove a timeline's manifest and frames, and its overlays if asked; return how many objects.
-
-        The manifest goes first, so a run that dies half-way leaves no cache rather than a broken one.
-        """
-        manifest_key = keys.timeline_manifest(timeline_id)
-        removed = int(self._storage.exists(manifest_key))
-        self._storage.delete([manifest_key])
-        removed += self._delete_below(keys.timeline_frames_prefix(timeline_id))
-        if overlays:
-            removed += self._delete_below(keys.timeline_overlays_prefix(timeline_id))
-        return removed
-
-    def _delete_below(self, prefix: str) -> int:
-        return self._storage.delete(info.key for info in self._storage.list(prefix))
+        """Remove a timeline's manifest and frames, and its overlays if asked; return how many objects."""
+        return clear_timeline(self._storage, timeline_id, overlays=overlays)
 
     def adopt_frames(self, timeline_id: str, *, fps: float, chunk_id: str = "") -> FrameManifest:
         """Write the manifest of frames that lie in the folder without one, as an older program left them.
@@ -372,20 +352,10 @@ class FrameCache:
             after = f"{keys.TIMELINES_PREFIX}{timeline_id}/\U0010ffff"
 
     def _window(self, manifest: FrameManifest) -> int:
-        largest = max((chunk.width_px * chunk.height_px * 3 for chunk in manifest.chunks), default=1)
-        return max(2, min(self._concurrency, self._pixel_bytes // largest))
+        return pixel_window(manifest, concurrency=self._concurrency, pixel_bytes=self._pixel_bytes)
 
     def _read(self, record: FrameRecord) -> bytes:
-        data = fetch_frame(self._storage, record).data
-        # The content decides, not the ETag: a copy of the cache in another store has other ETags.
-        if len(data) != record.size_bytes or zlib.crc32(data) != record.crc32:
-            raise FrameCorruptError(
-                f"frame {record.sequence}: expected {record.size_bytes} bytes with CRC-32 {record.crc32:08x}, "
-                f"got {len(data)} with {zlib.crc32(data):08x}",
-                sequence=record.sequence,
-                key=record.key,
-            )
-        return data
+        return read_frame(self._storage, record)
 
     def _transfer(
         self,
@@ -395,30 +365,7 @@ class FrameCache:
         *,
         window: int,
     ) -> Generator[_T]:
-        """Fetch records and work on what came, `window` of them ahead of the caller; give results in order.
-
-        Many threads fetch, for that is waiting; few work, for that takes a core each.
-        """
-        remaining = iter(records)
-        pending: deque[Future[Future[_T]]] = deque()
-        working = ThreadPoolExecutor(self._workers, thread_name_prefix="frame-decode")
-        fetching = ThreadPoolExecutor(min(window, self._concurrency), thread_name_prefix="frame-fetch")
-
-        def fetch_then_work(record: FrameRecord) -> Future[_T]:
-            return working.submit(work, record, fetch(record))
-
-        try:
-            for record in islice(remaining, window):
-                pending.append(fetching.submit(fetch_then_work, record))
-            while pending:
-                result = pending.popleft().result().result()
-                for record in islice(remaining, 1):
-                    pending.append(fetching.submit(fetch_then_work, record))
-                yield result
-                del result
-        finally:
-            fetching.shutdown(wait=True, cancel_futures=True)
-            working.shutdown(wait=True, cancel_futures=True)
+        return transfer(records, fetch, work, window=window, concurrency=self._concurrency, workers=self._workers)
 
     # --- screens -------------------------------------------------------------------------------------
 
@@ -433,51 +380,32 @@ class FrameCache:
         quality: int = THUMBNAIL_QUALITY,
         max_bytes: int = DEFAULT_PAGE_BYTES,
     ) -> FramePage:
-        """Load a page of frames as base64 JPEGs.
-
-        Args:
-            timeline_id: the timeline.
-            sequences: which frames, in which order; the same for every page.
-            page: `next_page` of the page before; None for the first.
-            limit: most frames of a page.
-            width_px: scale wider frames down to this and encode them anew with `quality`; None gives the
-                stored JPEGs as they are.
-            quality: of thumbnails, 1 to 100.
-            max_bytes: most bytes of a page as JSON.
-
-        Raises:
-            FrameCacheError: a single frame exceeds `max_bytes`, or `page` is no page.
-        """
-        manifest = self.manifest(timeline_id)
-        records = manifest.select(sequences)
-        start = _page_start(page, len(records))
-        wanted = records[start : start + max(1, limit)]
-        if width_px is None:
-            work: Callable[[FrameRecord, bytes], FrameB64] = _stored_b64
-            window = self._concurrency
-        else:
-            work = partial(_thumbnail_b64, width_px, quality)
-            window = self._window(manifest)
-        taken: list[FrameB64] = []
-        used = 0
-        with contextlib.closing(self._transfer(wanted, self._read, work, window=window)) as loaded:
-            for frame in loaded:
-                used += len(frame.jpeg_base64) + _JSON_BYTES_PER_FRAME
-                if used > max_bytes:
-                    break
-                taken.append(frame)
-        if wanted and not taken:
-            raise FrameCacheError(
-                f"frame {wanted[0].sequence} alone exceeds a page of {max_bytes} bytes; ask for a smaller width_px, "
-                f"or for URLs",
-                sequence=wanted[0].sequence,
-            )
-        return FramePage(
-            timeline_id=timeline_id,
-            total=len(records),
-            frames=tuple(taken),
-            next_page=_next_page(start + len(taken), len(records)),
+        """Load a page of frames as base64 JPEGs; see `structureflow.frames.screens.frame_page`."""
+        return frame_page(
+            self._storage,
+            timeline_id,
+            sequences,
+            page=page,
+            limit=limit,
+            width_px=width_px,
+            quality=quality,
+            max_bytes=max_bytes,
+            concurrency=self._concurrency,
+            workers=self._workers,
+            pixel_bytes=self._pixel_bytes,
         )
+
+    def load_frame_urls(
+        self,
+        timeline_id: str,
+        sequences: Iterable[int] | None = None,
+        *,
+        page: str | None = None,
+        limit: int = 1000,
+        expires_s: int = 3600,
+    ) -> FrameUrlPage:
+        """Return a page of URLs that read the stored JPEGs; see `structureflow.frames.screens.frame_url_page`."""
+        return frame_url_page(self._storage, timeline_id, sequences, page=page, limit=limit, expires_s=expires_s)
 
     @staticmethod
     def frames_to_b64(
@@ -489,36 +417,6 @@ class FrameCache:
             NotAnImageError: an image is no ``(H, W, 3) uint8``.
         """
         return [_frame_b64(frame, quality, width_px) for frame in frames]
-
-    def load_frame_urls(
-        self,
-        timeline_id: str,
-        sequences: Iterable[int] | None = None,
-        *,
-        page: str | None = None,
-        limit: int = 1000,
-        expires_s: int = 3600,
-    ) -> FrameUrlPage:
-        """Return a page of URLs that read the stored JPEGs without credentials; one request in all."""
-        records = self.manifest(timeline_id).select(sequences)
-        start = _page_start(page, len(records))
-        wanted = records[start : start + max(1, limit)]
-        return FrameUrlPage(
-            timeline_id=timeline_id,
-            total=len(records),
-            frames=tuple(
-                FrameUrl(
-                    sequence=record.sequence,
-                    chunk_id=record.chunk_id,
-                    timestamp=record.timestamp,
-                    perceptual_hash=record.perceptual_hash,
-                    size_bytes=record.size_bytes,
-                    url=self._storage.presigned_url(record.key, expires_s=expires_s),
-                )
-                for record in wanted
-            ),
-            next_page=_next_page(start + len(wanted), len(records)),
-        )
 
 
 def _loaded(record: FrameRecord, data: bytes) -> Frame:
@@ -535,28 +433,6 @@ def _adopted(record: FrameRecord, found: StoredObject) -> tuple[FrameRecord, tup
     return seen, (height, width)
 
 
-def _stored_b64(record: FrameRecord, data: bytes) -> FrameB64:
-    height, width = jpeg_size(data)
-    return FrameB64(
-        sequence=record.sequence,
-        chunk_id=record.chunk_id,
-        timestamp=record.timestamp,
-        perceptual_hash=record.perceptual_hash,
-        width_px=width,
-        height_px=height,
-        jpeg_base64=base64.b64encode(data).decode(),
-    )
-
-
-def _thumbnail_b64(width_px: int, quality: int, record: FrameRecord, data: bytes) -> FrameB64:
-    return _frame_b64(_loaded(record, data), quality, width_px)
-
-
-def _cpus() -> int:
-    """Number of CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _frame_b64(frame: Frame, quality: int, width_px: int | None) -> FrameB64:
     image = frame.image if width_px is None else thumbnail(frame.image, width_px)
     return FrameB64(
@@ -568,18 +444,6 @@ def _frame_b64(frame: Frame, quality: int, width_px: int | None) -> FrameB64:
         height_px=image.shape[0],
         jpeg_base64=base64.b64encode(encode_jpeg(image, quality)).decode(),
     )
-
-
-def _page_start(page: str | None, total: int) -> int:
-    if page is None:
-        return 0
-    if not page.isascii() or not page.isdigit() or not 0 < int(page) < total:
-        raise FrameCacheError(f"page: expected the next_page of an earlier page, got {page!r:.60}")
-    return int(page)
-
-
-def _next_page(stop: int, total: int) -> str | None:
-    return str(stop) if stop < total else None
 
 
 def _until_alone(write: Callable[[], _T]) -> _T:

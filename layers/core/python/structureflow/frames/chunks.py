@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from structureflow import keys
-from structureflow.errors import TimelineNotFoundError
+from structureflow.errors import InputChangedError, TimelineNotFoundError
 from structureflow.media.decode import DecodeLimits, VideoReader
 from structureflow.storage.base import ObjectInfo, Storage
+from structureflow.storage.verified import fetch_verified
 
 #: A chunk may have a single frame.
 CHUNK_LIMITS: Final = DecodeLimits(min_frames=1)
@@ -118,9 +119,14 @@ def fetch_chunks(
 ) -> Generator[Chunk]:
     """Download chunks one at a time, the next one while the caller works; each file goes when it is done with.
 
+    Their bytes are verified, and after the last one it is seen that all are still the chunks that were listed. The
+    listing is compared with another one, for some stores tag listings otherwise than replies.
+
     Raises:
+        InputChangedError: a chunk was added, overwritten or removed since.
         StorageError: a chunk is larger than `max_bytes`, or cannot be read.
     """
+    listed = list(chunks)
     prefix = keys.timeline_chunks_prefix(timeline_id)
     with tempfile.TemporaryDirectory(prefix="chunks-") as folder, ThreadPoolExecutor(1) as pool:
 
@@ -128,16 +134,18 @@ def fetch_chunks(
             # Under its own name, which decoding errors tell.
             path = Path(folder) / str(number) / Path(info.key).name
             path.parent.mkdir()
-            storage.get_to_file(info.key, path, max_bytes=max_bytes)
+            fetch_verified(storage, info.key, path, max_bytes=max_bytes)
             return Chunk(info.key.removeprefix(prefix), path)
 
         pending: deque[Future[Chunk]] = deque()
-        for number, info in enumerate(chunks):
+        for number, info in enumerate(listed):
             pending.append(pool.submit(fetch, number, info))
             if len(pending) > 1:
                 yield from _one(pending)
         while pending:
             yield from _one(pending)
+    if chunks_identity(storage.list(prefix)) != chunks_identity(sorted(listed, key=lambda info: info.key.encode())):
+        raise InputChangedError(f"timeline {timeline_id}: its source chunks changed while they were read")
 
 
 def _one(pending: deque[Future[Chunk]]) -> Iterator[Chunk]:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import struct
 import threading
-from typing import Final, cast
+from typing import cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from structureflow.errors import MediaLimitError, NotAnImageError
+from structureflow.frames.jpeg_header import MAX_SIDE_PX, jpeg_size
 
-#: Longest side of an image that is decoded.
-MAX_SIDE_PX: Final = 8192
-#: Markers that carry the size: SOF0 to SOF15 without DHT, JPG and DAC (ITU-T T.81, table B.1).
-_SIZE_MARKERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-#: Markers without a length: TEM and RST0 to RST7.
-_BARE_MARKERS: Final = frozenset({0x01, *range(0xD0, 0xD8)})
+__all__ = [
+    "MAX_SIDE_PX",
+    "check_image",
+    "decode_jpeg",
+    "encode_jpeg",
+    "hash_distance",
+    "jpeg_size",
+    "perceptual_hash",
+    "thumbnail",
+]
 
 
 def check_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -94,34 +98,6 @@ def decode_jpeg(data: bytes | bytearray | memoryview) -> NDArray[np.uint8]:
     if image is None or image.shape != (height, width, 3):
         raise NotAnImageError(f"expected a JPEG of {width}x{height} px, got {len(data)} undecodable bytes")
     return cast("NDArray[np.uint8]", image)
-
-
-def jpeg_size(data: bytes | bytearray | memoryview) -> tuple[int, int]:
-    """Return (height, width) in pixels from a JPEG's header, and check that its end is there.
-
-    Raises:
-        NotAnImageError: the bytes are no whole JPEG.
-    """
-    view = memoryview(data)
-    if view.nbytes < 4 or bytes(view[:2]) != b"\xff\xd8":
-        raise NotAnImageError(f"expected a JPEG, got {bytes(view[:8])!r}")
-    if bytes(view[-2:]) != b"\xff\xd9":
-        raise NotAnImageError(f"expected a whole JPEG, got {view.nbytes} bytes without an end")
-    position = 2
-    while position + 9 <= view.nbytes and view[position] == 0xFF:
-        marker = view[position + 1]
-        if marker == 0xFF:
-            position += 1
-        elif marker in _BARE_MARKERS:
-            position += 2
-        elif marker in _SIZE_MARKERS:
-            height, width = struct.unpack_from(">HH", view, position + 5)
-            if height and width:
-                return height, width
-            break
-        else:
-            position += 2 + int(struct.unpack_from(">H", view, position + 2)[0])
-    raise NotAnImageError(f"expected a JPEG with a size, got {view.nbytes} bytes without one")
 
 
 def perceptual_hash(image: NDArray[np.uint8]) -> str:

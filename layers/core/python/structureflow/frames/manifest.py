@@ -13,8 +13,11 @@ from pydantic import ValidationError, model_validator
 
 from structureflow import keys
 from structureflow.errors import FrameCacheError, FrameNotFoundError, ObjectNotFoundError, TimelineNotFoundError
+from structureflow.limits import MAX_FRAME_MANIFEST_BYTES
+from structureflow.models.bounds import first_problem, validate_json
 from structureflow.models.results import Model, now
 from structureflow.storage.base import Storage
+from structureflow.storage.bounded import read_bounded
 
 FORMAT_VERSION: Final = 1
 
@@ -140,12 +143,10 @@ class FrameManifest(Model):
             FrameCacheError: another format version, another timeline, or no manifest at all.
         """
         try:
-            manifest = cls.model_validate_json(data)
+            manifest = validate_json(cls, data)
         except ValidationError as error:
-            problem = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in problem["loc"]) or "document"
             raise FrameCacheError(
-                f"manifest of timeline {timeline_id}: {where}: {problem['msg']}", timeline_id=timeline_id
+                f"manifest of timeline {timeline_id}: {first_problem(error)}", timeline_id=timeline_id
             ) from error
         if manifest.timeline_id != timeline_id:
             raise FrameCacheError(
@@ -155,8 +156,19 @@ class FrameManifest(Model):
         return manifest
 
     def to_json(self) -> bytes:
-        """Return the document as it is stored: compact UTF-8 JSON."""
-        return self.model_dump_json().encode()
+        """Return the document as it is stored: compact UTF-8 JSON.
+
+        Raises:
+            FrameCacheError: it lists so many frames that readers refuse it.
+        """
+        data = self.model_dump_json().encode()
+        if len(data) > MAX_FRAME_MANIFEST_BYTES:
+            raise FrameCacheError(
+                f"timeline {self.timeline_id}: {self.total} frames make a manifest of {len(data)} bytes, "
+                f"expected at most {MAX_FRAME_MANIFEST_BYTES}",
+                timeline_id=self.timeline_id,
+            )
+        return data
 
     @property
     def total(self) -> int:
@@ -233,10 +245,16 @@ def read_manifest(storage: Storage, timeline_id: str) -> FrameManifest:
         TimelineNotFoundError: there is none.
         FrameCacheError: it cannot be used.
     """
+    key = keys.timeline_manifest(timeline_id)
     try:
-        found = storage.get(keys.timeline_manifest(timeline_id))
+        found = read_bounded(storage, key, MAX_FRAME_MANIFEST_BYTES)
     except ObjectNotFoundError as error:
         raise TimelineNotFoundError(f"timeline {timeline_id} has no cached frames", timeline_id=timeline_id) from error
+    if found.info.size_bytes > MAX_FRAME_MANIFEST_BYTES:
+        raise FrameCacheError(
+            f"{key}: expected at most {MAX_FRAME_MANIFEST_BYTES} bytes, got {found.info.size_bytes}",
+            timeline_id=timeline_id,
+        )
     return FrameManifest.parse(found.data, timeline_id)
 
 
@@ -258,3 +276,17 @@ def compare_listing(storage: Storage, manifest: FrameManifest) -> CacheCheck:
             changed.append(frames.sequence[position])
     missing = tuple(frames.sequence[position] for position, there in enumerate(seen) if not there)
     return CacheCheck(manifest.total, missing, tuple(sorted(changed)), extra)
+
+
+def clear_timeline(storage: Storage, timeline_id: str, *, overlays: bool = False) -> int:
+    """Remove a timeline's manifest and frames, and its overlays if asked; return how many objects.
+
+    The manifest goes first, so a run that dies half-way leaves no cache rather than a broken one.
+    """
+    manifest_key = keys.timeline_manifest(timeline_id)
+    prefixes = [keys.timeline_frames_prefix(timeline_id)]
+    if overlays:
+        prefixes.append(keys.timeline_overlays_prefix(timeline_id))
+    removed = int(storage.exists(manifest_key))
+    storage.delete([manifest_key])
+    return removed + sum(storage.delete(info.key for info in storage.list(prefix)) for prefix in prefixes)

@@ -6,16 +6,16 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, cast, get_args
-
-import cv2
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Final, cast, get_args
 
 from structureflow import keys
 from structureflow.errors import InvalidIdError, InvalidKeyError, NotAnImageError, ObjectNotFoundError
 from structureflow.models.job import OverlayStage
 from structureflow.storage.base import ObjectInfo, Storage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 STAGES: Final[tuple[str, ...]] = get_args(OverlayStage)
 _CONCURRENCY: Final = 16
@@ -170,6 +170,10 @@ def _check_stage(stage: str) -> None:
 
 
 def _encode_png(image: NDArray[np.uint8]) -> bytes:
+    # Here and below: who only lists overlays, as the API does, has neither.
+    import cv2
+    import numpy as np
+
     shape: tuple[int, ...] = image.shape
     colour = len(shape) == 3 and shape[2] == 3
     if image.dtype != np.uint8 or not (colour or len(shape) == 2) or not min(shape[:2]) > 0:
@@ -182,6 +186,9 @@ def _encode_png(image: NDArray[np.uint8]) -> bytes:
 
 
 def _decode_png(data: bytes, key: str) -> NDArray[np.uint8]:
+    import cv2
+    import numpy as np
+
     # IHDR is always first: eight bytes of signature, eight of chunk header, then width and height.
     width, height = (int.from_bytes(data[start : start + 4], "big") for start in (16, 20))
     if not data.startswith(b"\x89PNG\r\n\x1a\n") or not 1 <= max(width, height) <= _MAX_SIDE_PX:

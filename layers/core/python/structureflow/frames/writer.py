@@ -19,12 +19,12 @@ from structureflow.errors import (
     FrameCacheConflictError,
     FrameCacheError,
     FrameCorruptError,
-    FrameNotFoundError,
     MediaError,
     ObjectNotFoundError,
     StorageError,
     TimelineNotFoundError,
 )
+from structureflow.frames.fetch import fetch_frame
 from structureflow.frames.jpeg import check_image, decode_jpeg, encode_jpeg, hash_distance, perceptual_hash
 from structureflow.frames.manifest import ChunkEntry, FrameManifest, FrameRecord, compare_listing, read_manifest
 from structureflow.storage.base import Storage, StoredObject
@@ -32,10 +32,6 @@ from structureflow.storage.base import Storage, StoredObject
 _log = logging.getLogger(__name__)
 
 DEFAULT_QUALITY: Final = 85
-#: Requests in flight, as many as `S3Settings` keeps connections; at S3's 0.1 s each, 100 frames take two rounds.
-DEFAULT_CONCURRENCY: Final = 64
-#: Bytes of pixels that transfers may hold at once: 64 frames of 720p and a few.
-DEFAULT_PIXEL_BYTES: Final = 192 << 20
 #: Pictures per encoding thread that wait for it: enough to keep it busy, whatever the decoder's rhythm.
 _WAITING_PER_WORKER: Final = 4
 #: Hashes of two encodings of the same frame differ in no more bits than this.
@@ -311,22 +307,6 @@ class FrameCacheWriter:
                 self._storage.delete([keys.timeline_manifest(self._timeline_id)])
         except (FrameCacheError, StorageError) as error:
             _log.warning("timeline %s: uncommitted frames remain: %s", self._timeline_id, error)
-
-
-def fetch_frame(storage: Storage, record: FrameRecord) -> StoredObject:
-    """Read the object of a frame, whatever bytes it has.
-
-    Raises:
-        FrameNotFoundError: it is gone; the sequence is named.
-    """
-    try:
-        return storage.get(record.key)
-    except ObjectNotFoundError as error:
-        raise FrameNotFoundError(
-            f"frame {record.sequence} is listed in the manifest, but {record.key} is gone; rebuild the timeline",
-            sequence=record.sequence,
-            key=record.key,
-        ) from error
 
 
 def describe_frame(record: FrameRecord, found: StoredObject) -> tuple[FrameRecord, tuple[int, ...]]:

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from structureflow.errors import GuidanceError
-from structureflow.flow.cache import ArrayFlows
 from structureflow.flow.fields import FlowMeta, FlowSource, Treatment, check_flow
+from structureflow.flow.sources import ArrayFlows
 from structureflow.guide.masks import KEEP, MaskValue
 from structureflow.guide.render import RenderSettings, render_segment
 from structureflow.guide.tracker import GuidanceTracker
 from structureflow.models.job import Anchors, Guide, Segment
+from structureflow.references import Reference
 
 Frame = NDArray[np.uint8]
 
@@ -88,10 +89,10 @@ class _Given:
     def __init__(self, frames: Sequence[Frame]) -> None:
         self._frames = frames
 
-    def image(self, reference: str) -> Frame:
+    def image(self, reference: Reference) -> Frame:
         raise GuidanceError(f"image {reference}: expected frames only")
 
-    def video(self, reference: str, first: int, count: int) -> Iterator[Frame]:  # noqa: ARG002 - there is one
+    def video(self, reference: Reference, first: int, count: int) -> Iterator[Frame]:  # noqa: ARG002 - there is one
         return iter(self._frames[first : first + count])
 
 
@@ -119,14 +120,14 @@ def _size(frame: Frame) -> tuple[int, int]:
 
 
 def _source(flows: Sequence[NDArray[Any]] | NDArray[Any], height: int, width: int) -> FlowSource | None:
-    """Serve forward flows that are arrays, as float16 like those of an archive."""
+    """Serve forward flows that are arrays, as float32 like those of an archive."""
     checked = [check_flow(np.asarray(flow), f"flow {index}") for index, flow in enumerate(flows)]
     if not checked:
         return None
     for index, flow in enumerate(checked):
         if flow.shape != checked[0].shape:
             raise GuidanceError(f"flow {index}: expected shape {checked[0].shape} as flow 0, got {flow.shape}")
-    stored = np.stack(checked).astype(np.float16)
+    stored = np.stack(checked)
     meta = FlowMeta(
         total_flows=len(stored),
         height=stored.shape[1],

@@ -25,11 +25,8 @@ from structureflow.flow.fields import (
 )
 from structureflow.guide.plan import Leg, PathPlan
 
-#: Bytes of stored flow that are read at a time: 74 flows of 448x252, so that most segments read once.
-CHUNK_BYTES: Final = 32 * 2**20
-
-_SIGN_AND_NUMBER: Final = np.uint32(0x8FFFE000).view(np.int32)
-_EXPONENT_SHIFT: Final = np.float32(2.0**112)
+#: Bytes of flow that are read at a time: 74 flows of 448x252, so that most segments read once.
+CHUNK_BYTES: Final = 64 * 2**20
 
 
 class FlowChunks:
@@ -47,12 +44,12 @@ class FlowChunks:
         self._io = io
         meta = source.meta
         self.shape = (meta.height, meta.width, 2)
-        self.chunk_flows = max(2, chunk_bytes // (meta.height * meta.width * 4))
+        self.chunk_flows = max(2, chunk_bytes // (meta.height * meta.width * 8))
         self._limit = float(min(MAX_DISPLACEMENT_PX, 4 * max(meta.height, meta.width)))
-        self._held: list[tuple[int, NDArray[np.float16]]] = []
-        self._ahead: tuple[int, int, Future[NDArray[np.float16]]] | None = None
+        self._held: list[tuple[int, Field32]] = []
+        self._ahead: tuple[int, int, Future[Field32]] | None = None
 
-    def find(self, start: int, stop: int) -> NDArray[np.float16] | None:
+    def find(self, start: int, stop: int) -> Field32 | None:
         """Return flows `start` (inclusive) to `stop` (exclusive) if one held chunk has them all."""
         for place, (first, chunk) in enumerate(self._held):
             if first <= start and stop <= first + len(chunk):
@@ -80,7 +77,7 @@ class FlowChunks:
         if self._ahead is None and self.find(start, stop) is None:
             self._ahead = (start, stop, self._io.submit(self._read, start, stop))
 
-    def _read(self, start: int, stop: int) -> NDArray[np.float16]:
+    def _read(self, start: int, stop: int) -> Field32:
         chunk = self._source.read(self._direction, start, stop)
         if chunk.shape != (stop - start, *self.shape):
             raise FlowError(f"flows {start} to {stop}: expected shape {(stop - start, *self.shape)}, got {chunk.shape}")
@@ -135,11 +132,11 @@ class LegReader:
     def _fill(self, number: int, out: Field32) -> None:
         leg = self._plan.leg(number)
         flows = self._flows_of(leg, number)
-        widen(flows[0], out)
+        np.copyto(out, flows[0])
         if leg.weight:
             if not self._other.size:
                 self._other = np.empty_like(out)
-            widen(flows[1], self._other)
+            np.copyto(self._other, flows[1])
             out *= np.float32(1 - leg.weight)
             self._other *= np.float32(leg.weight)
             out += self._other
@@ -154,7 +151,7 @@ class LegReader:
             first = self._legs[1] - 1 if self._descending else self._legs[0]
             self._chunks.tell_ahead(*self._extend(first))
 
-    def _flows_of(self, leg: Leg, number: int) -> NDArray[np.float16]:
+    def _flows_of(self, leg: Leg, number: int) -> Field32:
         start, stop = _flows_in(leg)
         flows = self._chunks.find(start, stop)
         if flows is None:
@@ -186,40 +183,22 @@ def _flows_in(leg: Leg) -> tuple[int, int]:
     return leg.index, leg.index + (2 if leg.weight else 1)
 
 
-def widen(flow: NDArray[np.float16], out: Field32) -> Field32:
-    """Convert finite float16 to float32 exactly, several times faster than numpy casts it.
-
-    The bits of a float16 in the place of a float32's are the same number times 2^-112.
-
-    Args:
-        flow: any shape, float16, finite.
-        out: the same shape, float32, contiguous; written to and returned.
-    """
-    bits = out.view(np.int32)
-    np.copyto(bits, flow.view(np.int16))
-    np.left_shift(bits, 13, out=bits)
-    # sign extension left copies of the sign in the three highest bits of the exponent
-    np.bitwise_and(bits, _SIGN_AND_NUMBER, out=bits)
-    return np.multiply(out, _EXPONENT_SHIFT, out=out)
-
-
-def bounded_chunk(chunk: NDArray[np.float16], limit_px: float, first: int) -> NDArray[np.float16]:
-    """Return float16 flows with no vector longer than `limit_px` per axis; a copy only if one is.
+def bounded_chunk(chunk: Field32, limit_px: float, first: int) -> Field32:
+    """Return float32 flows with no vector longer than `limit_px` per axis; a copy only if one is.
 
     Raises:
         FlowError: a vector is not finite; the message names the flow, `chunk[0]` being number `first`.
     """
-    if chunk.dtype != np.float16:
-        raise FlowError(f"flows: expected float16, got {chunk.dtype}")
-    longest = 0
+    if chunk.dtype != np.float32:
+        raise FlowError(f"flows: expected float32, got {chunk.dtype}")
+    longest = 0.0
     for index, flow in enumerate(chunk):
-        # float16 without its sign bit sorts as an integer, infinity and NaN last: one cheap pass
-        longest = max(longest, int(np.bitwise_and(flow.view(np.uint16), np.uint16(0x7FFF)).max(initial=0)))
-        if longest >= 0x7C00:
+        # min and max carry NaN through, and need no array of their own
+        low, high = float(flow.min(initial=0)), float(flow.max(initial=0))
+        if not (math.isfinite(low) and math.isfinite(high)):
             raise FlowError(f"flow {first + index}: expected finite vectors, got NaN or infinity")
-    if float(np.uint16(longest).view(np.float16)) <= limit_px:
-        return chunk
-    return np.asarray(chunk.clip(np.float16(-limit_px), np.float16(limit_px)), np.float16)
+        longest = max(longest, -low, high)
+    return chunk if longest <= limit_px else chunk.clip(-limit_px, limit_px)
 
 
 class Carry:

@@ -36,6 +36,7 @@ from structureflow.guide.spans import unguided_count, unguided_ranges
 from structureflow.guide.tracker import GuidanceTracker
 from structureflow.guide.warp import Anchor, Geometry, Warper, expand_mask, mix
 from structureflow.models.job import Anchors, Guide, Segment
+from structureflow.references import Reference
 
 Frame = NDArray[np.uint8]
 
@@ -100,11 +101,11 @@ class RenderOutcome:
 class GuideSource(Protocol):
     """Where the pictures of guides come from, already fitted to the resolution (`images.fit`)."""
 
-    def image(self, reference: str) -> Frame:
+    def image(self, reference: Reference) -> Frame:
         """Return a guide image, ``(height, width, 3)`` uint8 RGB; the renderer never changes it."""
         ...
 
-    def video(self, reference: str, first: int, count: int) -> Iterator[Frame]:
+    def video(self, reference: Reference, first: int, count: int) -> Iterator[Frame]:
         """Yield `count` frames of a guide video from frame `first`, ``(height, width, 3)`` uint8 RGB each."""
         ...
 

@@ -20,19 +20,21 @@ from structureflow.errors import (
     StorageError,
     StructureFlowError,
     TransientError,
+    shortened,
 )
-from structureflow.frames.cache import THUMBNAIL_QUALITY, FrameCache
+from structureflow.frames.manifest import clear_timeline as remove_timeline
 from structureflow.frames.overlays import list_overlay_frames
 from structureflow.frames.pages import FramePage, FrameUrlPage
+from structureflow.frames.screens import THUMBNAIL_QUALITY, frame_page, frame_url_page
 from structureflow.jobs.documents import get_document
 from structureflow.jobs.services import Services
+from structureflow.limits import MAX_FIELD_NAME_CHARS, MAX_FIELDS, MAX_PAGE, MAX_PROBLEMS, MAX_SEQUENCES
 from structureflow.models.job import OverlayStage
 from structureflow.models.results import JobStatus, Manifest, Model
 from structureflow.storage.base import MAX_PRESIGN_S
 
 #: Signed by a Lambda role a URL ends with the role's session at the latest, whatever it says itself.
 DEFAULT_EXPIRY_S: Final = 3600
-_MAX_SEQUENCES: Final = 100_000
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 _Query = TypeVar("_Query", bound="_Parameters")
 
@@ -49,11 +51,15 @@ class _Parameters(BaseModel):
         Raises:
             InvalidRequestError: an unknown or bad one; it is named.
         """
+        given = dict(query or {})
+        if len(given) > MAX_FIELDS:
+            raise InvalidRequestError(f"query: expected at most {MAX_FIELDS} parameters, got {len(given)}")
         try:
-            return cls.model_validate(dict(query or {}))
+            return cls.model_validate(given)
         except ValidationError as error:
             problems = [
-                f"{'.'.join(map(str, problem['loc'])) or 'query'}: {problem['msg']}" for problem in error.errors()
+                f"{shortened('.'.join(map(str, problem['loc'])), MAX_FIELD_NAME_CHARS) or 'query'}: {problem['msg']}"
+                for problem in error.errors(include_url=False)[:MAX_PROBLEMS]
             ]
             raise InvalidRequestError("; ".join(problems), problems=problems) from error
 
@@ -95,7 +101,7 @@ class OverlaysQuery(OutputsQuery):
 
     job_id: str | None = None
     stage: OverlayStage | None = None
-    page: int = Field(default=0, ge=0)
+    page: int = Field(default=0, ge=0, le=MAX_PAGE)
     limit: int = Field(default=500, ge=1, le=2000)
 
 
@@ -157,11 +163,13 @@ def parse_sequences(text: str) -> list[int]:
     for part in text.split(","):
         match = _RANGE.fullmatch(part.strip())
         if match is None:
-            raise InvalidRequestError(f"sequences: expected numbers and ranges as in 0-20,30, got {part!r:.60}")
+            raise InvalidRequestError(f"sequences: expected numbers and ranges as in 0-20,30, got {part!r:.40}")
         first = int(match[1])
         last = int(match[2] or first)
-        if last < first or len(numbers) + last - first >= _MAX_SEQUENCES:
-            raise InvalidRequestError(f"sequences: expected a rising range of at most {_MAX_SEQUENCES}, got {part!r}")
+        if last < first or len(numbers) + last - first >= MAX_SEQUENCES:
+            raise InvalidRequestError(
+                f"sequences: expected a rising range of at most {MAX_SEQUENCES}, got {part!r:.60}"
+            )
         numbers.extend(range(first, last + 1))
     return numbers
 
@@ -208,20 +216,27 @@ def timeline_frames(timeline_id: str, query: ThumbnailsQuery, services: Services
     Raises:
         FrameCacheError: no such timeline or frame, a bad page, a corrupt frame.
     """
-    return FrameCache(services.storage).load_cached_frames_b64(
+    return frame_page(
+        services.storage,
         timeline_id,
         query.numbers,
         page=query.page,
         limit=query.limit,
         width_px=query.width_px,
         quality=query.quality,
+        workers=services.workers,
     )
 
 
 def timeline_frame_urls(timeline_id: str, query: UrlsQuery, services: Services) -> FrameUrlPage:
     """Return a page of URLs that read frames without credentials; errors as `timeline_frames`."""
-    return FrameCache(services.storage).load_frame_urls(
-        timeline_id, query.numbers, page=query.page, limit=query.limit, expires_s=query.expires_s
+    return frame_url_page(
+        services.storage,
+        timeline_id,
+        query.numbers,
+        page=query.page,
+        limit=query.limit,
+        expires_s=query.expires_s,
     )
 
 
@@ -249,7 +264,7 @@ def timeline_overlays(timeline_id: str, query: OverlaysQuery, services: Services
 
 def clear_timeline(timeline_id: str, query: ClearQuery, services: Services) -> ClearedTimeline:
     """Remove a timeline's cached frames, and its overlays if asked."""
-    removed = FrameCache(services.storage).clear_cache(timeline_id, overlays=query.overlays)
+    removed = remove_timeline(services.storage, timeline_id, overlays=query.overlays)
     return ClearedTimeline(timeline_id=timeline_id, removed=removed)
 
 

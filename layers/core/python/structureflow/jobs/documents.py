@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from structureflow import keys
 from structureflow.errors import JobStateError, ObjectNotFoundError, StructureFlowError, SupersededRunError
+from structureflow.limits import MAX_DOCUMENT_BYTES, MAX_REQUEST_BYTES
+from structureflow.models.bounds import first_problem, validate_json
+from structureflow.models.job import JobRequest
 from structureflow.models.results import ErrorInfo, JobRecord, JobState, JobStatus, Model, now
 from structureflow.storage.base import ObjectInfo, Storage, StoredObject
+from structureflow.storage.bounded import read_bounded
 
 _JSON = "application/json"
 _Document = TypeVar("_Document", bound=BaseModel)
@@ -28,22 +33,26 @@ def get_document(storage: Storage, key: str, model: type[_Document], *, made_by:
         JobStateError: it is not there, or is not what that step writes.
     """
     try:
-        data = storage.get(key).data
+        stored = read_bounded(storage, key, MAX_DOCUMENT_BYTES)
     except ObjectNotFoundError as error:
         raise JobStateError(f"{key}: expected from {made_by}, but it is not there") from error
+    if stored.info.size_bytes > MAX_DOCUMENT_BYTES:
+        raise JobStateError(
+            f"{key}: expected at most {MAX_DOCUMENT_BYTES} bytes of {made_by}, got {stored.info.size_bytes}"
+        )
     try:
-        return model.model_validate_json(data)
+        return validate_json(model, stored.data)
     except ValidationError as error:
-        raise JobStateError(f"{key}: not a document of {made_by}: {error}") from error
+        raise JobStateError(f"{key}: not a document of {made_by}: {first_problem(error)}") from error
 
 
-def run_id(request: StoredObject) -> str:
+def run_id(request: ObjectInfo) -> str:
     """Return the id of the run that this copy of a ``request.json`` asks for.
 
     Two deliveries of the same event give the same run; putting the request again, even unchanged, a new one.
     """
-    moment = request.info.last_modified.isoformat() if request.info.last_modified else ""
-    return hashlib.sha256(f"{request.info.key}|{request.info.etag}|{moment}".encode()).hexdigest()[:16]
+    moment = request.last_modified.isoformat() if request.last_modified else ""
+    return hashlib.sha256(f"{request.key}|{request.etag}|{moment}".encode()).hexdigest()[:16]
 
 
 def check_current(storage: Storage, task_id: str, expected_run_id: str) -> None:
@@ -52,9 +61,33 @@ def check_current(storage: Storage, task_id: str, expected_run_id: str) -> None:
     Raises:
         SupersededRunError: it was put again, or deleted.
     """
+    _check_run(task_id, expected_run_id, storage.head)
+
+
+def whole_request(storage: Storage, task_id: str, expected_run_id: str, recorded: JobRequest) -> JobRequest:
+    """Return the request of a run with whole references; records keep them without the queries of URLs.
+
+    Only a request with such URLs is read again.
+
+    Raises:
+        SupersededRunError: it was put again, or deleted.
+    """
+    if not recorded.is_redacted:
+        return recorded
+    found: list[StoredObject] = []
+
+    def read(key: str) -> ObjectInfo:
+        found.append(read_bounded(storage, key, MAX_REQUEST_BYTES))
+        return found[0].info
+
+    _check_run(task_id, expected_run_id, read)
+    return JobRequest.parse_json(found[0].data, expected_task_id=task_id)
+
+
+def _check_run(task_id: str, expected_run_id: str, look: Callable[[str], ObjectInfo]) -> None:
     key = keys.job_request(task_id)
     try:
-        current = run_id(storage.get(key))
+        current = run_id(look(key))
     except ObjectNotFoundError as error:
         raise SupersededRunError(f"job {task_id}: run {expected_run_id} ends, for {key} was deleted") from error
     if current != expected_run_id:

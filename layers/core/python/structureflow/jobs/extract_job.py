@@ -25,18 +25,25 @@ from structureflow.errors import (
     StructureFlowError,
 )
 from structureflow.flow.address import flow_address
-from structureflow.flow.cache import open_flow_archive
+from structureflow.flow.archive import open_flow_archive
 from structureflow.flow.engines import FlowEngine
 from structureflow.flow.extract import ExtractionResult, extract_to_archive, plan_extraction
 from structureflow.flow.fields import FlowMeta
 from structureflow.flow.times import uneven_times
-from structureflow.jobs.documents import check_current, get_document, load_record, put_document, put_status
-from structureflow.jobs.inputs import InputInfo
+from structureflow.jobs.documents import (
+    check_current,
+    get_document,
+    load_record,
+    put_document,
+    put_status,
+    whole_request,
+)
+from structureflow.jobs.inputs import Source
 from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import FrameKeeper
 from structureflow.media.decode import DecodeLimits, VideoReader
 from structureflow.models.job import JobRequest
-from structureflow.models.results import Fallback, JobRecord, Model, SourceInfo
+from structureflow.models.results import Fallback, InputPin, JobRecord, Model, SourceInfo
 from structureflow.storage.base import Storage
 
 _NPZ: Final = "application/zip"
@@ -48,7 +55,8 @@ class ExtractionOrder(Model):
     Attributes:
         bucket: the data bucket's name.
         request: the whole request.
-        identity: of the structure video, as the orchestrator found it.
+        source: the structure video, as the orchestrator found it.
+        guides: as in `JobRecord`.
         engine: what computes the flows: ``dis``, ``farneback`` or ``raft``.
         fallbacks, timings_s: what happened before.
         deadline: when the order counts as lost; only an order for the GPU has one.
@@ -60,7 +68,8 @@ class ExtractionOrder(Model):
     task_id: str
     run_id: str
     request: JobRequest
-    identity: str
+    source: InputPin | None = None
+    guides: tuple[InputPin, ...] = ()
     timeline_id: str
     engine: str
     created_at: datetime
@@ -69,6 +78,22 @@ class ExtractionOrder(Model):
     deadline: datetime | None = None
     weights: str | None = None
     failure: str | None = None
+
+    @property
+    def found(self) -> InputPin:
+        """The structure video.
+
+        Raises:
+            JobStateError: it was not looked up yet.
+        """
+        if self.source is None:
+            raise JobStateError(f"run {self.run_id}: the structure video was not looked up")
+        return self.source
+
+    @property
+    def identity(self) -> str:
+        """That of the structure video."""
+        return self.found.identity
 
     @property
     def shared_key(self) -> str:
@@ -103,6 +128,17 @@ def note_failure(storage: Storage, key: str, error: StructureFlowError) -> None:
     put_document(storage, key, order.model_copy(update={"failure": f"{error.code}: {error.message}"[:1000]}))
 
 
+def order_source(order: ExtractionOrder, services: Services) -> Source:
+    """Return the structure video of an order that another process left.
+
+    Raises:
+        SupersededRunError: its URL stands in the request only, and that was put again, or deleted.
+        InputChangedError, InputNotAllowedError: as `Inputs.known`.
+    """
+    request = whole_request(services.storage, order.task_id, order.run_id, order.request)
+    return services.inputs.known(request.structure_video, order.found)
+
+
 def committed_record(storage: Storage, order: ExtractionOrder) -> JobRecord | None:
     """Return the record of this very run if somebody wrote it already, else None."""
     try:
@@ -129,15 +165,21 @@ def look_up(order: ExtractionOrder, services: Services) -> tuple[ExtractionOrder
 
 
 def extract_and_commit(
-    order: ExtractionOrder, services: Services, *, engine: FlowEngine | None = None, fetched: Path | None = None
+    order: ExtractionOrder,
+    source: Source,
+    services: Services,
+    *,
+    engine: FlowEngine | None = None,
+    fetched: Path | None = None,
 ) -> JobRecord:
     """Extract frames and flows of an order, and start its segments.
 
     Args:
         order: what to do.
+        source: its structure video.
         services: adapters and limits.
         engine: runs the flows in place of the engine that is registered by that name (RAFT must be given).
-        fetched: the structure video, where it is a local file already.
+        fetched: the bytes of `source`, where they are a local file already.
 
     Returns:
         The record of the job. If somebody committed the run with other flows meanwhile, it is theirs, and nothing
@@ -145,16 +187,17 @@ def extract_and_commit(
         for its segments may be under way; only the archive is copied once more.
 
     Raises:
-        MediaError, InputNotFoundError, EngineUnavailableError, FlowError: it can't be done; nothing is committed.
+        MediaError, InputNotFoundError, InputChangedError, EngineUnavailableError, FlowError: it can't be done;
+            nothing is committed.
         SupersededRunError: the job was started again meanwhile; only orders of the GPU live that long.
         TransientError: a later try may succeed; nothing is committed.
     """
-    return _Extraction(order, services, engine).run(fetched)
+    return _Extraction(order, services, engine).run(source, fetched)
 
 
-def commit_cached(order: ExtractionOrder, meta: FlowMeta, source: InputInfo, services: Services) -> JobRecord:
+def commit_cached(order: ExtractionOrder, meta: FlowMeta, services: Services) -> JobRecord:
     """Start the segments of a job whose flows are in the shared cache already."""
-    return _Extraction(order, services, None).commit(meta, source, hit=True)
+    return _Extraction(order, services, None).commit(meta, hit=True)
 
 
 class _Extraction:
@@ -165,7 +208,7 @@ class _Extraction:
         self._engine = engine
         self._timings_s = dict(order.timings_s)
 
-    def run(self, fetched: Path | None) -> JobRecord:
+    def run(self, source: Source, fetched: Path | None) -> JobRecord:
         order = self._order
         self._check_current()
         put_status(self._storage, task_id=order.task_id, run_id=order.run_id, state="running", stage="extract")
@@ -173,9 +216,8 @@ class _Extraction:
             video = fetched or folder / "structure_video"
             if fetched is None:
                 with self._timed("download"):
-                    source = self._services.inputs.fetch(order.request.structure_video, video)
-            else:
-                source = self._services.inputs.find(order.request.structure_video)
+                    source = source.fetch(video)
+            self._order = order.model_copy(update={"source": source.pin()})
             archive = folder / "flows.npz"
             with self._timed("extract"):
                 result = self._extract(video, archive)
@@ -183,8 +225,8 @@ class _Extraction:
             with self._timed("store"):
                 stored = self._store(archive)
         if not stored:
-            return self._start_without_cache(result.meta, source)
-        return self.commit(result.meta, source, hit=False)
+            return self._start_without_cache(result.meta)
+        return self.commit(result.meta, hit=False)
 
     def _extract(self, video: Path, archive: Path) -> ExtractionResult:
         """Decode once: every frame goes to the frame cache and to the flow engine."""
@@ -197,7 +239,7 @@ class _Extraction:
                 video,
                 archive,
                 plan,
-                source_video=order.request.structure_video,
+                source_video=str(order.request.structure_video),
                 source_identity=order.identity,
                 limits=limits,
                 workers=services.workers,
@@ -220,14 +262,14 @@ class _Extraction:
             return False
         return True
 
-    def commit(self, meta: FlowMeta, source: InputInfo, *, hit: bool) -> JobRecord:
+    def commit(self, meta: FlowMeta, *, hit: bool) -> JobRecord:
         """Write the record, then the archive: its arrival starts the segments."""
         order = self._order
         self._check_current()
         flows_key = keys.job_flows(order.task_id)
         record = committed_record(self._storage, order)
         if record is None:
-            record = self._record(meta, source, flows_key=flows_key, shared_key=order.shared_key, hit=hit)
+            record = self._record(meta, flows_key=flows_key, shared_key=order.shared_key, hit=hit)
             put_document(self._storage, keys.job_record(order.task_id), record)
         elif record.flows_key is None:
             self._start_directly()
@@ -238,13 +280,13 @@ class _Extraction:
             self._storage.copy(order.shared_key, flows_key)
         except StorageError as error:
             self._fall_back("commit", "cache", "none", f"{flows_key} cannot be written: {error}")
-            return self._start_without_cache(meta, source)
+            return self._start_without_cache(meta)
         return record
 
-    def _start_without_cache(self, meta: FlowMeta, source: InputInfo) -> JobRecord:
+    def _start_without_cache(self, meta: FlowMeta) -> JobRecord:
         """Start the state machine as the archive's arrival would have; each segment extracts what it needs."""
         self._check_current()
-        record = self._record(meta, source, flows_key=None, shared_key=None, hit=False)
+        record = self._record(meta, flows_key=None, shared_key=None, hit=False)
         put_document(self._storage, keys.job_record(self._order.task_id), record)
         self._start_directly()
         return record
@@ -263,9 +305,7 @@ class _Extraction:
         # The name makes a second start of the same run a no-op.
         self._services.start_segments(f"{order.task_id[:60]}-{order.run_id}", payload)
 
-    def _record(
-        self, meta: FlowMeta, source: InputInfo, *, flows_key: str | None, shared_key: str | None, hit: bool
-    ) -> JobRecord:
+    def _record(self, meta: FlowMeta, *, flows_key: str | None, shared_key: str | None, hit: bool) -> JobRecord:
         order, request = self._order, self._order.request
         even = (meta.original_width // 2 * 2, meta.original_height // 2 * 2)
         times_s = uneven_times(meta.timestamps_s, meta.total_flows)
@@ -274,15 +314,14 @@ class _Extraction:
             run_id=order.run_id,
             request=request,
             source=SourceInfo(
-                reference=request.structure_video,
-                identity=order.identity,
-                size_bytes=source.size_bytes,
+                **order.found.model_dump(),
                 frames=meta.total_flows + 1,
                 fps=meta.original_fps,
                 width_px=meta.original_width,
                 height_px=meta.original_height,
                 timestamps_s=() if times_s is None else tuple(times_s.tolist()),
             ),
+            guides=order.guides,
             timeline_id=order.timeline_id,
             resolution=request.resolution or even,
             engine_requested=request.engine,

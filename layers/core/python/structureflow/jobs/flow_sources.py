@@ -22,10 +22,12 @@ from structureflow.errors import (
     StorageError,
     TransientError,
 )
-from structureflow.flow.cache import ArrayFlows, FlowArchive, open_flow_archive
+from structureflow.flow.archive import FlowArchive, open_flow_archive
 from structureflow.flow.extract import ExtractionPlan, extract_from_frames, plan_extraction
-from structureflow.flow.fields import Direction, FlowMeta, FlowSource
+from structureflow.flow.fields import Direction, Field32, FlowMeta, FlowSource
+from structureflow.flow.sources import ArrayFlows
 from structureflow.frames.cache import FrameCache
+from structureflow.jobs.documents import whole_request
 from structureflow.jobs.services import Services
 from structureflow.media.decode import DecodeLimits, VideoInfo, VideoReader
 from structureflow.models.results import Fallback, FlowSourceName, JobRecord
@@ -51,7 +53,7 @@ class ComputedFlows:
         self._workers = workers
         self._kept: tuple[int, int, ArrayFlows] | None = None
 
-    def read(self, direction: Direction, start: int, stop: int) -> NDArray[np.float16]:
+    def read(self, direction: Direction, start: int, stop: int) -> Field32:
         """Compute flows `start` (inclusive) to `stop` (exclusive); see `FlowSource.read`."""
         if self._kept is None or self._kept[:2] != (start, stop):
             flows = extract_from_frames(
@@ -90,7 +92,7 @@ class SegmentFlows:
         if isinstance(self._flows, FlowArchive) and start < stop:
             self._flows.expect(start, stop)
 
-    def read(self, direction: Direction, start: int, stop: int) -> NDArray[np.float16]:
+    def read(self, direction: Direction, start: int, stop: int) -> Field32:
         """Read flows `start` (inclusive) to `stop` (exclusive); see `FlowSource.read`."""
         while True:
             try:
@@ -153,7 +155,9 @@ class SegmentFlows:
     def _fetch_video(self) -> Path:
         path = self._folder / "structure_video"
         if not path.exists():
-            self._services.inputs.fetch(self._record.source.reference, path)
+            record, services = self._record, self._services
+            request = whole_request(services.storage, record.task_id, record.run_id, record.request)
+            services.inputs.known(request.structure_video, record.source).fetch(path)
         return path
 
     def _computed(self, load: LoadFrames) -> FlowSource:

@@ -13,18 +13,22 @@ from pydantic import BaseModel, ConfigDict
 from structureflow import keys
 from structureflow.errors import GpuUnavailableError, MediaError, ObjectExistsError, StructureFlowError
 from structureflow.flow.fields import FlowMeta
-from structureflow.guide.images import check_guide_image
+from structureflow.guide.images import MAX_IMAGE_BYTES, check_guide_image
 from structureflow.jobs.documents import load_record, put_status, run_id
 from structureflow.jobs.extract_job import ExtractionOrder, commit_cached, extract_and_commit, look_up
 from structureflow.jobs.fail_job import reject_request
 from structureflow.jobs.gpu_route import order_gpu
-from structureflow.jobs.inputs import InputInfo
+from structureflow.jobs.inputs import Source
 from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import default_timeline_id, keep_frames
+from structureflow.limits import MAX_REQUEST_BYTES
 from structureflow.media.decode import DecodeLimits, VideoReader
+from structureflow.models.bounds import check_request_bytes
 from structureflow.models.job import JobRequest
-from structureflow.models.results import JobRecord, JobState, now
+from structureflow.models.results import InputPin, JobRecord, JobState, now
+from structureflow.references import Reference
 from structureflow.storage.base import Storage
+from structureflow.storage.bounded import read_bounded
 
 _IMAGE_CHECKS = 8
 
@@ -66,14 +70,15 @@ def orchestrate(event: OrchestrateInput, services: Services) -> OrchestrateResul
         TransientError: the store broke off; nothing is committed.
     """
     task_id = keys.parse_job_request(event.key)
-    document = services.storage.get(event.key)
-    run = run_id(document)
+    document = read_bounded(services.storage, event.key, MAX_REQUEST_BYTES)
+    run = run_id(document.info)
     try:
         known = _begin(services.storage, task_id, run)
         if known is not None:
             services.count("DuplicateEvents", 1)
             return _started(known)
         services.count("JobsStarted", 1)
+        check_request_bytes(document.info.size_bytes)
         request = JobRequest.parse_json(document.data, expected_task_id=task_id)
         return _Orchestration(event.bucket, request, run, services).run()
     except StructureFlowError as error:
@@ -120,7 +125,6 @@ class _Orchestration:
             task_id=request.task_id,
             run_id=run,
             request=request,
-            identity="",
             timeline_id="",
             engine="dis",
             created_at=now(),
@@ -129,9 +133,9 @@ class _Orchestration:
     def run(self) -> OrchestrateResult:
         with self._timed("validate"):
             source = self._services.inputs.find(self._request.structure_video)
-            self._check_guides()
+            guides = self._check_guides()
         timeline_id = self._request.timeline_id or default_timeline_id(source.identity)
-        self._update(identity=source.identity, timeline_id=timeline_id)
+        self._update(source=source.pin(), guides=tuple(guide.pin() for guide in guides), timeline_id=timeline_id)
         with self._timed("lookup"):
             meta = self._find_flows()
         self._services.count("FlowCacheMisses" if meta is None else "FlowCacheHits", 1)
@@ -140,32 +144,34 @@ class _Orchestration:
         with self._services.scratch() as folder:
             return self._extract(folder, source)
 
-    def _check_guides(self) -> None:
+    def _check_guides(self) -> list[Source]:
         """Look at every guide before any work is done: a missing or broken one fails the job at once."""
         videos = {
             guide.video for segment in self._request.segments for guide in segment.guides if guide.video is not None
         }
 
-        def check(reference: str) -> None:
+        def check(reference: Reference) -> Source:
+            found = self._services.inputs.find(reference)
             if reference in videos:
-                self._check_guide_video(reference)
-            else:
-                check_guide_image(self._services.inputs.read(reference), what=reference)
+                return self._check_guide_video(found)
+            data, source = found.read(max_bytes=MAX_IMAGE_BYTES)
+            check_guide_image(data, what=str(reference))
+            return source
 
         with ThreadPoolExecutor(_IMAGE_CHECKS, thread_name_prefix="guides") as pool:
-            for _ in pool.map(check, self._request.references()):
-                pass
+            return list(pool.map(check, self._request.references()))
 
-    def _check_guide_video(self, reference: str) -> None:
+    def _check_guide_video(self, found: Source) -> Source:
         """Open a guide video; that it is as long as asked for shows when its frames are decoded."""
         with self._services.scratch() as folder:
             path = folder / "guide_video"
-            self._services.inputs.fetch(reference, path)
+            source = found.fetch(path)
             limits = DecodeLimits(max_frames=self._services.max_video_frames, min_frames=1)
             try:
                 VideoReader(path, limits).close()
             except MediaError as error:
-                raise error.within(f"guide video {reference}") from error
+                raise error.within(f"guide video {found.reference}") from error
+        return source
 
     # --- which engine ---------------------------------------------------------------------------------
 
@@ -196,14 +202,14 @@ class _Orchestration:
 
     # --- the three ways on ----------------------------------------------------------------------------
 
-    def _start_cached(self, meta: FlowMeta, source: InputInfo) -> OrchestrateResult:
+    def _start_cached(self, meta: FlowMeta, source: Source) -> OrchestrateResult:
         order = self._order
-        record = commit_cached(order, meta, source, self._services)
+        record = commit_cached(order, meta, self._services)
         # The segments are on their way; now see to it that the timeline has the frames too.
-        keep_frames(order.timeline_id, order.identity, self._request.structure_video, self._services)
+        keep_frames(order.timeline_id, source, self._services)
         return _started(record)
 
-    def _extract(self, folder: Path, source: InputInfo) -> OrchestrateResult:
+    def _extract(self, folder: Path, source: Source) -> OrchestrateResult:
         if self._request.engine == "raft":
             if self._order_gpu():
                 return self._ordered()
@@ -213,11 +219,12 @@ class _Orchestration:
                 return self._start_cached(meta, source)
         video = folder / "structure_video"
         with self._timed("download"):
-            self._services.inputs.fetch(self._request.structure_video, video)
+            source = source.fetch(video)
+        self._update(source=source.pin())
         if self._is_heavy(video) and self._order_gpu():
             return self._ordered()
         self._update(engine="farneback" if self._request.engine == "farneback" else "dis")
-        return _started(extract_and_commit(self._order, self._services, fetched=video))
+        return _started(extract_and_commit(self._order, source, self._services, fetched=video))
 
     def _order_gpu(self) -> bool:
         """Hand the order to a GPU task; False, with the reason on record, where none can be had."""
@@ -246,7 +253,7 @@ class _Orchestration:
         order = self._order
         return OrchestrateResult(task_id=order.task_id, run_id=order.run_id, state="running", engine=order.engine)
 
-    def _update(self, **known: str) -> None:
+    def _update(self, **known: str | InputPin | tuple[InputPin, ...]) -> None:
         self._order = self._order.model_copy(update=known)
 
     def _fall_back(self, stage: str, wanted: str, used: str, reason: str) -> None:

@@ -10,7 +10,9 @@ from structureflow import keys
 from structureflow.errors import JobStateError, ObjectExistsError
 from structureflow.jobs.documents import load_record, put_status
 from structureflow.jobs.services import MAX_CONCURRENCY, Services
+from structureflow.limits import MAX_CLAIM_BYTES
 from structureflow.storage.base import Storage
+from structureflow.storage.bounded import read_bounded
 
 
 class PlanSegmentsInput(BaseModel):
@@ -82,7 +84,7 @@ def claimant(storage: Storage, task_id: str, run_id: str) -> str:
         JobStateError: the claim is unreadable.
     """
     key = keys.job_run_claim(task_id, run_id)
-    data = storage.get(key).data
+    data = read_bounded(storage, key, MAX_CLAIM_BYTES).data
     try:
         holder = json.loads(data)["execution_id"]
     except (ValueError, KeyError, TypeError) as error:

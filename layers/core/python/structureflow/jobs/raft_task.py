@@ -13,10 +13,18 @@ from structureflow.flow.engines import DEFAULT_ENGINES, EnginePreset
 from structureflow.flow.progress import ReportingEngine
 from structureflow.flow.raft import Device, Precision, RaftEngine
 from structureflow.flow.raft_weights import RaftModel, weights_name
-from structureflow.jobs.extract_job import commit_cached, committed_record, extract_and_commit, load_order, look_up
+from structureflow.jobs.extract_job import (
+    commit_cached,
+    committed_record,
+    extract_and_commit,
+    load_order,
+    look_up,
+    order_source,
+)
 from structureflow.jobs.services import Services
 from structureflow.media.decode import DecodeLimits, VideoReader
 from structureflow.models.results import JobRecord
+from structureflow.references import Reference
 
 #: Stands for the model's name in `RaftOptions.weights`.
 MODEL_FIELD: Final = "{model}"
@@ -78,13 +86,13 @@ def carry_out_order(
         # The orchestrator looked for flows by the preset's weights only.
         order, meta = look_up(order.model_copy(update={"weights": weights}), services)
         if meta is not None:
-            source = services.inputs.find(order.request.structure_video)
-            return commit_cached(order, meta, source, services)
+            return commit_cached(order, meta, services)
+    source = order_source(order, services)
     with services.scratch() as folder:
         engine = _engine(preset, model, options, services, folder)
         video = folder / "structure_video"
         begin = time.perf_counter()
-        services.inputs.fetch(order.request.structure_video, video)
+        source = source.fetch(video)
         timings_s = order.timings_s | {"download": round(time.perf_counter() - begin, 3)}
         with VideoReader(video, DecodeLimits(max_frames=services.max_video_frames)) as reader:
             frames = reader.info.frames
@@ -94,6 +102,7 @@ def carry_out_order(
 
         return extract_and_commit(
             order.model_copy(update={"timings_s": timings_s}),
+            source,
             services,
             engine=ReportingEngine(engine, tell),
             fetched=video,
@@ -114,7 +123,7 @@ def _engine(
     path = Path(place)
     if not path.is_absolute():
         path = folder / f"{model}.pth"
-        services.inputs.fetch(place, path)
+        services.inputs.find(Reference(place)).fetch(path)
     return RaftEngine(
         model=model,
         weights=path,

@@ -11,7 +11,7 @@ from structureflow.errors import StructureFlowError
 from structureflow.guide.render import RenderOutcome, RenderSettings
 from structureflow.guide.render import render_segment as render
 from structureflow.guide.spans import flow_window, unguided_count
-from structureflow.jobs.documents import load_record, put_document
+from structureflow.jobs.documents import load_record, put_document, whole_request
 from structureflow.jobs.flow_sources import SegmentFlows
 from structureflow.jobs.guides import FittedGuides
 from structureflow.jobs.segment_files import SegmentFiles
@@ -58,9 +58,14 @@ def render_segment(event: RenderSegmentInput, services: Services) -> RenderedSeg
 
 def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
     record = load_record(services.storage, event.task_id, expected_run_id=event.run_id)
-    request = record.request
+    request = whole_request(services.storage, record.task_id, record.run_id, record.request)
     segment = request.segments[event.index]
     width, height = record.resolution
+    sources = {
+        reference: services.inputs.known(reference, pin)
+        for reference, pin in zip(request.references(), record.guides, strict=True)
+        if reference in segment.references()
+    }
     begin = time.perf_counter()
     with services.scratch() as folder:
         flows = SegmentFlows(record, services, folder)
@@ -86,7 +91,7 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
             flow_stop=stop,
             workers=services.workers,
         )
-        guides = FittedGuides(services, folder, height=height, width=width)
+        guides = FittedGuides(services, sources, folder, height=height, width=width)
         with SegmentFiles(record, event.index, flows, (start, stop), services, folder) as files:
             outcome = render(segment, files.flows, guides, settings, files)
             files.finish()

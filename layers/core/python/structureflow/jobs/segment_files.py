@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from structureflow import keys
 from structureflow.errors import FrameCacheError, StorageError, TimelineNotFoundError
 from structureflow.flow.colors import display_range, flow_to_rgb
-from structureflow.flow.fields import Direction, FlowMeta, FlowSource
+from structureflow.flow.fields import Direction, Field32, FlowMeta, FlowSource
 from structureflow.frames.cache import FrameCache
 from structureflow.frames.overlays import Overlay, save_overlays
 from structureflow.guide.spans import unguided_ranges
@@ -57,14 +57,14 @@ class TappedFlows:
         """As of the flows behind."""
         return self._flows.meta
 
-    def read(self, direction: Direction, start: int, stop: int) -> NDArray[np.float16]:
+    def read(self, direction: Direction, start: int, stop: int) -> Field32:
         """Read flows `start` (inclusive) to `stop` (exclusive); see `FlowSource.read`."""
         chunk = self._flows.read(direction, start, stop)
         # What the next frame was pulled from is, reversed, where the pixels went.
         sign = -1 if direction == "backward" else 1
         for flow in range(start, stop):
             for frame in self._wanted.pop(flow, ()):
-                self._previews.flow(frame, sign * chunk[flow - start].astype(np.float32))
+                self._previews.flow(frame, np.float32(sign) * chunk[flow - start])
         return chunk
 
 

@@ -30,6 +30,7 @@ from structureflow.jobs.extract_job import (
     extract_and_commit,
     load_order,
     look_up,
+    order_source,
 )
 from structureflow.jobs.fail_job import reject_request
 from structureflow.jobs.services import Services
@@ -165,9 +166,9 @@ def _extract_here(order: ExtractionOrder, reason: str, services: Services) -> st
     why = reason if order.failure is None else f"{reason}: {order.failure}"
     fallen = order.falling_back("route", _GPU_ENGINE, _LAMBDA_ENGINE, why)
     fallen, meta = look_up(fallen.model_copy(update={"engine": _LAMBDA_ENGINE}), services)
+    source = order_source(order, services)
     if meta is None:
-        return extract_and_commit(fallen, services).engine
-    reference = order.request.structure_video
-    record = commit_cached(fallen, meta, services.inputs.find(reference), services)
-    keep_frames(order.timeline_id, order.identity, reference, services)
+        return extract_and_commit(fallen, source, services).engine
+    record = commit_cached(fallen, meta, services)
+    keep_frames(order.timeline_id, source, services)
     return record.engine

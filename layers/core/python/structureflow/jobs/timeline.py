@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from structureflow.errors import FrameCacheError, StorageError, StructureFlowError, TimelineNotFoundError
 from structureflow.frames.cache import FrameCache, FrameCacheWriter
+from structureflow.jobs.inputs import Source
 from structureflow.jobs.services import Services
 from structureflow.media.decode import DecodedFrame, DecodeLimits, VideoReader
 from structureflow.storage.base import Storage
@@ -61,15 +62,15 @@ class FrameKeeper:
         return self._problem
 
 
-def keep_frames(timeline_id: str, source_identity: str, reference: str, services: Services) -> None:
+def keep_frames(timeline_id: str, source: Source, services: Services) -> None:
     """Fill a timeline's frame cache from its video, where the flows were found but the frames are not there.
 
     The job is under way by then and does not need the frames; what goes wrong is logged and counted.
     """
     cache = FrameCache(services.storage)
     try:
-        if not _is_filled(cache, timeline_id, source_identity):
-            _cache_video(cache, timeline_id, source_identity, reference, services)
+        if not _is_filled(cache, timeline_id, source.identity):
+            _cache_video(cache, timeline_id, source, services)
     except StructureFlowError as error:
         _log.warning("timeline %s: frames cannot be kept: %s: %s", timeline_id, error.code, error.message)
         services.count("Fallbacks", 1)
@@ -96,14 +97,14 @@ def _is_filled(cache: FrameCache, timeline_id: str, source_identity: str) -> boo
     return False
 
 
-def _cache_video(cache: FrameCache, timeline_id: str, source_identity: str, reference: str, services: Services) -> None:
+def _cache_video(cache: FrameCache, timeline_id: str, source: Source, services: Services) -> None:
     with services.scratch() as folder:
         video = folder / "structure_video"
-        services.inputs.fetch(reference, video)
+        source.fetch(video)
         limits = DecodeLimits(max_frames=services.max_video_frames)
         with (
             VideoReader(video, limits) as reader,
-            cache.writer(timeline_id, source_identity=source_identity) as writer,
+            cache.writer(timeline_id, source_identity=source.identity) as writer,
         ):
             for frame in reader:
                 writer.add(frame.index, frame.image, timestamp=frame.timestamp_s, chunk_id=_SOURCE_CHUNK)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import json
-from typing import Annotated, Any, Literal
+import re
+from collections import Counter
+from collections.abc import Sized
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -12,6 +14,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    FailFast,
     Field,
     ValidationError,
     model_validator,
@@ -19,6 +22,19 @@ from pydantic import (
 
 from structureflow.errors import InvalidIdError, InvalidRequestError
 from structureflow.keys import check_id
+from structureflow.limits import (
+    MAX_GUIDES,
+    MAX_NAMES,
+    MAX_OUTPUT_FPS,
+    MAX_OUTPUT_SIDE_PX,
+    MAX_PROBLEMS,
+    MAX_SEGMENT_FRAMES,
+    MAX_SEGMENTS,
+    MIN_OUTPUT_FPS,
+    MIN_OUTPUT_SIDE_PX,
+)
+from structureflow.models.bounds import check_shape, load_request
+from structureflow.references import Reference, without_queries
 
 Treatment = Literal["adjust", "clip", "retime"]
 EngineName = Literal["auto", "dis", "farneback", "raft"]
@@ -28,11 +44,26 @@ Anchors = Literal["start", "both"]
 ExtraOutput = Literal["flow_vis", "visibility"]
 OverlayStage = Literal["flow", "visibility", "guidance", "warp"]
 
-MAX_SEGMENTS = 400
-MAX_SEGMENT_FRAMES = 2_000
-MAX_SIDE_PX = 4096
-MIN_SIDE_PX = 32
-MAX_REFERENCE_CHARS = 2_048
+_Item = TypeVar("_Item")
+_RESOLUTION = re.compile(r"\s*([0-9]{1,6})\s*[xX]\s*([0-9]{1,6})\s*")
+
+
+def _at_most(count: int) -> BeforeValidator:
+    """Look at the length of a list before any of its items is looked at."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, Sized) and not isinstance(value, str) and len(value) > count:
+            raise ValueError(f"expected at most {count} items, got {len(value)}")
+        return value
+
+    return BeforeValidator(check)
+
+
+def _once_each(names: tuple[_Item, ...]) -> tuple[_Item, ...]:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise ValueError(f"expected every name once, got {name!r} {count} times")
+    return names
 
 
 def _id_checker(what: str) -> Any:
@@ -48,22 +79,21 @@ def _id_checker(what: str) -> Any:
 def _resolution(value: Any) -> Any:
     """Accept ``"1280x720"`` beside ``[1280, 720]``."""
     if isinstance(value, str):
-        parts = value.lower().split("x")
-        if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
+        match = _RESOLUTION.fullmatch(value)
+        if match is None:
             raise ValueError(f"expected [width, height] or 'WIDTHxHEIGHT', got {value!r:.60}")
-        return tuple(int(part) for part in parts)
+        return int(match[1]), int(match[2])
     return value
 
 
 def _check_resolution(value: tuple[int, int]) -> tuple[int, int]:
     for side, name in zip(value, ("width", "height"), strict=True):
-        if side % 2 or not MIN_SIDE_PX <= side <= MAX_SIDE_PX:
-            raise ValueError(f"{name}: expected an even number from {MIN_SIDE_PX} to {MAX_SIDE_PX}, got {side}")
+        if side % 2 or not MIN_OUTPUT_SIDE_PX <= side <= MAX_OUTPUT_SIDE_PX:
+            raise ValueError(
+                f"{name}: expected an even number from {MIN_OUTPUT_SIDE_PX} to {MAX_OUTPUT_SIDE_PX}, got {side}"
+            )
     return value
 
-
-Reference = Annotated[str, Field(min_length=1, max_length=MAX_REFERENCE_CHARS)]
-"""A key in the job's bucket, an ``s3://`` URI in an allowed bucket, or an ``https://`` URL on an allowed host."""
 
 Resolution = Annotated[tuple[int, int], BeforeValidator(_resolution), AfterValidator(_check_resolution)]
 """(width, height) in pixels, both even."""
@@ -112,7 +142,7 @@ class Guide(_Model):
             raise ValueError(f"at: {given[0]} needs a range [first, last], got {self.at}")
         return self
 
-    def references(self) -> tuple[str, ...]:
+    def references(self) -> tuple[Reference, ...]:
         """Every file that the guide shows."""
         return self.fade or tuple(ref for ref in (self.image, self.video) if ref is not None)
 
@@ -121,7 +151,8 @@ class Segment(_Model):
     """One piece of the generated video: its length and what is given of it, sorted by frame."""
 
     frames: Annotated[int, Field(ge=2, le=MAX_SEGMENT_FRAMES)]
-    guides: Annotated[tuple[Guide, ...], Field(max_length=MAX_SEGMENT_FRAMES)] = ()
+    #: The first bad guide is told, not each of thousands.
+    guides: Annotated[tuple[Guide, ...], FailFast(), _at_most(MAX_SEGMENT_FRAMES)] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Segment:
@@ -136,6 +167,10 @@ class Segment(_Model):
                 raise ValueError(f"guides at {before.at} and {after.at} overlap")
         object.__setattr__(self, "guides", ordered)
         return self
+
+    def references(self) -> tuple[Reference, ...]:
+        """Every guide file of the segment once, in order of first use."""
+        return tuple(dict.fromkeys(ref for guide in self.guides for ref in guide.references()))
 
 
 class JobRequest(_Model):
@@ -166,15 +201,20 @@ class JobRequest(_Model):
     ] = None
     fps: Annotated[
         float,
-        Field(gt=0, le=240, allow_inf_nan=False, validation_alias=AliasChoices("fps", "fps_helpers")),
+        Field(
+            ge=MIN_OUTPUT_FPS,
+            le=MAX_OUTPUT_FPS,
+            allow_inf_nan=False,
+            validation_alias=AliasChoices("fps", "fps_helpers"),
+        ),
     ] = 16
     engine: EngineName = "auto"
     quality: Quality = "balanced"
     flow_span: FlowSpan = "per_segment"
     anchors: Anchors = "start"
-    outputs: tuple[ExtraOutput, ...] = ()
-    overlays: tuple[OverlayStage, ...] = ()
-    segments: Annotated[tuple[Segment, ...], Field(min_length=1, max_length=MAX_SEGMENTS)]
+    outputs: Annotated[tuple[ExtraOutput, ...], _at_most(MAX_NAMES), AfterValidator(_once_each)] = ()
+    overlays: Annotated[tuple[OverlayStage, ...], _at_most(MAX_NAMES), AfterValidator(_once_each)] = ()
+    segments: Annotated[tuple[Segment, ...], Field(min_length=1), _at_most(MAX_SEGMENTS)]
 
     @model_validator(mode="before")
     @classmethod
@@ -182,6 +222,7 @@ class JobRequest(_Model):
         """Turn `images`, `frames`, `overlap`, `fade` into `segments`."""
         if not isinstance(data, dict):
             return data
+        _check_guide_count(data.get("segments"))
         shorthand = {name: data[name] for name in ("images", "frames", "overlap", "fade") if name in data}
         if not shorthand:
             return data
@@ -190,29 +231,30 @@ class JobRequest(_Model):
         if "images" not in shorthand:
             raise ValueError(f"{', '.join(shorthand)}: only together with images")
         expanded = {name: value for name, value in data.items() if name not in shorthand}
-        expanded["segments"] = _Shorthand.model_validate(shorthand).segments()
+        try:
+            expanded["segments"] = _Shorthand.model_validate(shorthand).segments()
+        except ValidationError as error:
+            raise ValueError("; ".join(_problems(error))) from None
         return expanded
 
-    def references(self) -> tuple[str, ...]:
+    def references(self) -> tuple[Reference, ...]:
         """Every guide file of the job once, in order of first use."""
-        return tuple(
-            dict.fromkeys(ref for segment in self.segments for guide in segment.guides for ref in guide.references())
-        )
+        return tuple(dict.fromkeys(ref for segment in self.segments for ref in segment.references()))
+
+    @property
+    def is_redacted(self) -> bool:
+        """Whether it was read from a record, which shows references without the queries of URLs."""
+        return any(reference.is_redacted for reference in (self.structure_video, *self.references()))
 
     @classmethod
     def parse_json(cls, data: bytes, *, expected_task_id: str) -> JobRequest:
         """Validate the bytes of a ``request.json`` that lies in the folder of `expected_task_id`.
 
         Raises:
-            InvalidRequestError: not JSON, not an object, an unknown or bad field (named), or another task id.
+            InvalidRequestError: too large, not JSON, not an object, an unknown or bad field (named), or another
+                task id.
         """
-        try:
-            document = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise InvalidRequestError(f"request.json: expected JSON, got {data[:60]!r}: {error}") from error
-        if not isinstance(document, dict):
-            raise InvalidRequestError(f"request.json: expected a JSON object, got {type(document).__name__}")
-        request = cls.parse(document)
+        request = cls._validated(load_request(data))
         if request.task_id != expected_task_id:
             raise InvalidRequestError(
                 f"task_id: expected {expected_task_id!r}, the folder of the request, got {request.task_id!r}"
@@ -226,21 +268,27 @@ class JobRequest(_Model):
         Raises:
             InvalidRequestError: with one line per bad field: its path, what was expected, what came.
         """
+        check_shape(document)
+        return cls._validated(document)
+
+    @classmethod
+    def _validated(cls, document: dict[str, Any]) -> JobRequest:
         try:
             return cls.model_validate(document)
         except ValidationError as error:
-            problems = [_describe(problem) for problem in _causes(error.errors(include_url=False))]
-            raise InvalidRequestError("; ".join(problems[:20]), problems=problems[:20]) from error
+            problems = _problems(error)
+            # Not `from error`: it holds every bad value, and a logged traceback would print them all.
+            raise InvalidRequestError("; ".join(problems), problems=problems) from None
 
     def to_document(self) -> dict[str, Any]:
-        """Return the canonical JSON form; `parse` of it gives an equal request."""
+        """Return the canonical JSON form; `parse` of it gives an equal request, but for the queries of URLs."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 class _Shorthand(_Model):
     """N images make N-1 segments of `frames` frames: hold the first, cross-fade to the second at the end."""
 
-    images: Annotated[tuple[Reference, ...], Field(min_length=2, max_length=MAX_SEGMENTS + 1)]
+    images: Annotated[tuple[Reference, ...], Field(min_length=2), _at_most(MAX_SEGMENTS + 1)]
     frames: Annotated[int, Field(ge=2, le=MAX_SEGMENT_FRAMES)] = 73
     overlap: Annotated[int, Field(ge=1)] = 20
     fade: Annotated[int, Field(ge=0)] = 10
@@ -261,17 +309,27 @@ class _Shorthand(_Model):
         return segments
 
 
+def _check_guide_count(segments: Any) -> None:
+    """Count the guides of all segments before any of them is looked at."""
+    if not isinstance(segments, list | tuple):
+        return
+    lists = [segment.get("guides") for segment in segments if isinstance(segment, dict)]
+    guides = sum(len(found) for found in lists if isinstance(found, list | tuple))
+    if guides > MAX_GUIDES:
+        raise ValueError(f"segments: expected at most {MAX_GUIDES} guides in all, got {guides}")
+
+
+def _problems(error: ValidationError) -> list[str]:
+    """Return a line for each bad field, at most `MAX_PROBLEMS` and how many more there are."""
+    found = _causes(error.errors(include_url=False, include_context=False))
+    problems = [_describe(problem) for problem in found[:MAX_PROBLEMS]]
+    return problems if len(found) <= MAX_PROBLEMS else [*problems[:-1], f"and {len(found) - MAX_PROBLEMS + 1} more"]
+
+
 def _causes(problems: list[Any]) -> list[Any]:
     """Drop what only follows from another problem: a list counts as too short when one of its items is bad."""
-    return [
-        problem
-        for problem in problems
-        if problem["type"] != "too_short"
-        or not any(
-            len(other["loc"]) > len(problem["loc"]) and other["loc"][: len(problem["loc"])] == problem["loc"]
-            for other in problems
-        )
-    ]
+    places = {tuple(problem["loc"][:depth]) for problem in problems for depth in range(len(problem["loc"]))}
+    return [problem for problem in problems if problem["type"] != "too_short" or tuple(problem["loc"]) not in places]
 
 
 def _describe(problem: Any) -> str:
@@ -282,4 +340,5 @@ def _describe(problem: Any) -> str:
     got = problem.get("input")
     if problem["type"] in ("missing", "value_error"):
         return f"{path}: {message}"
-    return f"{path}: {message}, got {got!r:.120}"
+    # Before it is cut: half a URL's query would not be known as one.
+    return f"{path}: {message}, got {without_queries(repr(got)):.120}"

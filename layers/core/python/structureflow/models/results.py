@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from structureflow.errors import shortened
 from structureflow.models.cost import StepUsage
 from structureflow.models.job import ExtraOutput, JobRequest
+from structureflow.storage.verified import VerifiedBy
 
 FlowSourceName = Literal["cache", "frames", "video"]
 JobState = Literal["running", "done", "failed"]
@@ -31,23 +33,35 @@ class Model(BaseModel):
 
 
 class ErrorInfo(Model):
-    """A typed error as it stands in ``status.json``."""
+    """A typed error as it stands in ``status.json``; its texts are cut as those of an error are."""
 
-    code: str
-    message: str
+    code: Annotated[str, AfterValidator(shortened)]
+    message: Annotated[str, AfterValidator(shortened)]
     stage: str
     detail: dict[str, Any] = {}
 
 
-class SourceInfo(Model):
-    """The structure video as it was found. `identity` changes whenever the bytes may have changed.
+class InputPin(Model):
+    """An input as it was found: who reads it later gets these bytes, or `InputChangedError`.
 
-    `timestamps_s` is the time of each frame where the rate varies; empty where times say no more than `fps`.
+    `reference` is for people: the query of a URL is left out. `identity` changes whenever the bytes may have
+    changed. `sha256` and `verified_by` (how the bytes were seen to be the store's) are absent until they were read:
+    flows that were found in the cache need no video.
     """
 
     reference: str
     identity: str
     size_bytes: int
+    sha256: str | None = None
+    verified_by: VerifiedBy | None = None
+
+
+class SourceInfo(InputPin):
+    """The structure video as it was found.
+
+    `timestamps_s` is the time of each frame where the rate varies; empty where times say no more than `fps`.
+    """
+
     frames: int
     fps: float
     width_px: int
@@ -65,12 +79,16 @@ class Fallback(Model):
 
 
 class JobRecord(Model):
-    """``job.json``: the request and everything the orchestrator resolved; input of all later steps."""
+    """``job.json``: the request and everything the orchestrator resolved; input of all later steps.
+
+    `guides` are those of ``request.references()``, in that order.
+    """
 
     task_id: str
     run_id: str
     request: JobRequest
     source: SourceInfo
+    guides: tuple[InputPin, ...] = ()
     timeline_id: str
     resolution: tuple[int, int]
     engine_requested: str

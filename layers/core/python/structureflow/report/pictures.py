@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from structureflow.errors import JobStateError
+from structureflow.models.bounds import first_problem, validate_json
 
 Jpeg = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]+={0,2}$", max_length=200_000)]
 """A JPEG in base64."""
@@ -51,7 +52,6 @@ class SegmentPictures(_Model):
             JobStateError: the bytes are something else.
         """
         try:
-            return cls.model_validate_json(data)
+            return validate_json(cls, data)
         except ValidationError as error:
-            problem = error.errors(include_url=False, include_input=False)[0]
-            raise JobStateError(f"no thumbnails of a segment: {problem['loc']}: {problem['msg']}") from error
+            raise JobStateError(f"no thumbnails of a segment: {first_problem(error)}") from error

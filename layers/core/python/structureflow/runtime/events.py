@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from aws_lambda_powertools.utilities.parser.models import S3EventNotificationEventBridgeModel
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from structureflow import keys
 from structureflow.errors import InvalidRequestError
+from structureflow.limits import MAX_EVENT_VALUES
+from structureflow.models.bounds import first_problem
+
+_Event = TypeVar("_Event", bound=BaseModel)
 
 
 class CreatedObject(BaseModel):
@@ -107,7 +111,7 @@ def parse_ended_execution(event: dict[str, Any]) -> EndedExecution:
     try:
         return EndedExecution.model_validate(event["detail"])
     except (KeyError, ValidationError) as error:
-        raise InvalidRequestError(f"expected a status change of an execution: {error}") from error
+        raise InvalidRequestError("expected a status change of an execution") from error
 
 
 def parse_created_object(event: dict[str, Any]) -> CreatedObject:
@@ -119,8 +123,41 @@ def parse_created_object(event: dict[str, Any]) -> CreatedObject:
     try:
         detail = S3EventNotificationEventBridgeModel.model_validate(event).detail
     except ValidationError as error:
-        raise InvalidRequestError(f"expected an S3 Object Created event of EventBridge: {error}") from error
+        raise InvalidRequestError(
+            f"expected an S3 Object Created event of EventBridge: {first_problem(error)}"
+        ) from error
     return CreatedObject(bucket=detail.bucket.name, key=detail.object.key)
+
+
+def parse_event(model: type[_Event], event: dict[str, Any]) -> _Event:
+    """Turn an event of the state machine, or of a direct call, into a step's input.
+
+    Raises:
+        InvalidRequestError: it has other fields; the first is named.
+    """
+    try:
+        return model.model_validate(event)
+    except ValidationError as error:
+        raise InvalidRequestError(f"expected an event of {model.__name__}: {first_problem(error)}") from error
+
+
+def check_event(event: Any) -> None:
+    """Refuse an event of more values than any that AWS sends, before models look at each of them.
+
+    Raises:
+        InvalidRequestError: it holds more than `MAX_EVENT_VALUES`, or is no object.
+    """
+    if not isinstance(event, dict):
+        raise InvalidRequestError(f"expected an event that is a JSON object, got {type(event).__name__}")
+    waiting: list[Any] = [event]
+    values = 0
+    while waiting:
+        one = waiting.pop()
+        items = one.values() if isinstance(one, dict) else one
+        values += len(items)
+        if values > MAX_EVENT_VALUES:
+            raise InvalidRequestError(f"expected an event of at most {MAX_EVENT_VALUES} values, got more")
+        waiting.extend(item for item in items if isinstance(item, dict | list))
 
 
 def event_subject(event: dict[str, Any]) -> dict[str, Any]:
@@ -178,4 +215,4 @@ def parse_stopped_task(event: dict[str, Any]) -> StoppedTask:
     try:
         return StoppedTask.model_validate(event["detail"])
     except (KeyError, ValidationError) as error:
-        raise InvalidRequestError(f"expected a state change of an ECS task: {error}") from error
+        raise InvalidRequestError("expected a state change of an ECS task") from error

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeVar, cast, get_args
 
 from structureflow.errors import SettingsError
+from structureflow.limits import MAX_VIDEO_FRAMES, MAX_WHOLE_NUMBER
 
 _MB_PER_VCPU = 1769
 AddressingStyle = Literal["auto", "path", "virtual"]
@@ -88,7 +89,7 @@ class Settings:
             region=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or None,
             state_machine_arn=environment.get("STATE_MACHINE_ARN") or None,
             memory_mb=_positive(environment, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
-            max_video_frames=_positive(environment, "MAX_VIDEO_FRAMES"),
+            max_video_frames=_positive(environment, "MAX_VIDEO_FRAMES", most=MAX_VIDEO_FRAMES),
             max_video_bytes=_positive(environment, "MAX_VIDEO_MEGABYTES") * 1_000_000,
             work_dir=Path(environment.get("TMPDIR") or "/tmp"),  # noqa: S108  the only writable folder of a Lambda
             max_concurrent_segments=_optional_positive(environment, "MAX_CONCURRENT_SEGMENTS"),
@@ -124,14 +125,14 @@ def _parsed(environment: Mapping[str, str], name: str, parse: Callable[[str], _V
         raise SettingsError(f"{name}: expected {expected}, got {value!r}") from error
 
 
-def _positive(environment: Mapping[str, str], name: str) -> int:
+def _positive(environment: Mapping[str, str], name: str, *, most: int | None = None) -> int:
     def parse(value: str) -> int:
         number = int(value)
-        if number < 1:
+        if not 1 <= number <= (most or MAX_WHOLE_NUMBER):
             raise ValueError(value)
         return number
 
-    return _parsed(environment, name, parse, "a whole number above 0")
+    return _parsed(environment, name, parse, "a whole number above 0" + (f", at most {most}" if most else ""))
 
 
 def _optional_positive(environment: Mapping[str, str], name: str) -> int | None:

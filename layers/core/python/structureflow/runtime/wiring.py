@@ -16,11 +16,12 @@ from aws_lambda_powertools.metrics import MetricUnit
 from structureflow.errors import SettingsError, StructureFlowError
 from structureflow.jobs.inputs import Inputs
 from structureflow.jobs.services import MAX_CONCURRENCY, GpuLauncher, Services
-from structureflow.runtime.events import event_subject
+from structureflow.runtime.events import check_event, event_subject
 from structureflow.runtime.meter import Meter
 from structureflow.runtime.settings import Settings
 from structureflow.storage.base import Storage
-from structureflow.storage.s3 import S3Settings, S3Storage
+from structureflow.storage.s3 import S3Storage
+from structureflow.storage.s3_settings import S3Settings
 
 Handler = Callable[[dict[str, Any], Any], Any]
 _Handler = TypeVar("_Handler", bound=Handler)
@@ -83,12 +84,15 @@ def services() -> Services:
 def instrumented(handler: _Handler) -> _Handler:
     """Wrap a handler with log context, metrics and, on AWS, a trace; typed errors are logged once, then raised.
 
+    An event of more values than `structureflow.limits.MAX_EVENT_VALUES` is refused before the handler sees it.
+
     Every line that the handler's code logs carries the job, run, segment and timeline that the event names.
     """
 
     @functools.wraps(handler)
     def wrapped(event: dict[str, Any], context: Any) -> Any:
         meter().restart()
+        check_event(event)
         subject = event_subject(event)
         logger().append_keys(**subject)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from structureflow.errors import ObjectChangedError, RangeNotSatisfiableError, StorageError
-from structureflow.storage.base import ByteRange, ObjectInfo, Suffix
+from structureflow.storage.base import ByteRange, Checksum, ObjectInfo, Suffix
 
 #: Bytes moved at a time between a socket and a file.
 CHUNK_BYTES: Final = 1 << 20
+
+_MD5: Final = re.compile(r"[0-9a-f]{32}")
 
 
 def slice_range(info: ObjectInfo, byte_range: ByteRange | Suffix | None) -> tuple[int, int]:
@@ -45,6 +48,16 @@ def check_if_match(info: ObjectInfo, etag: str | None) -> None:
         raise ObjectChangedError(f"{info.key}: expected ETag {etag}, got {info.etag}", key=info.key)
 
 
+def check_conditions(*, if_absent: bool, if_match: str | None) -> None:
+    """Check that a write has at most one condition.
+
+    Raises:
+        ValueError: it must create and replace.
+    """
+    if if_absent and if_match is not None:
+        raise ValueError("expected if_absent or if_match, got both")
+
+
 def check_size(key: str, size_bytes: int, max_bytes: int | None) -> None:
     """Check the size of a download before it starts.
 
@@ -58,6 +71,11 @@ def check_size(key: str, size_bytes: int, max_bytes: int | None) -> None:
             size_bytes=size_bytes,
             max_bytes=max_bytes,
         )
+
+
+def etag_checksums(etag: str) -> tuple[Checksum, ...]:
+    """Return the MD5 that an ETag of 32 hex digits most often is."""
+    return (Checksum("md5", etag, from_etag=True),) if _MD5.fullmatch(etag) else ()
 
 
 @contextmanager

@@ -7,11 +7,11 @@ adapters add nothing to them. All methods may be called from several threads at 
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from structureflow.errors import InvalidKeyError
 
@@ -93,13 +93,31 @@ class Suffix:
 
 
 @dataclass(frozen=True, slots=True)
+class Checksum:
+    """What a store says of an object's bytes, in lower-case hex digits.
+
+    An ETag may be the MD5 of the bytes, or (``md5-parts``, `part_bytes` long each) of a multipart upload; that it
+    is not the one of the bytes proves nothing (`from_etag`).
+    """
+
+    algorithm: Literal["md5", "sha1", "sha256", "crc32", "md5-parts"]
+    value: str
+    from_etag: bool = False
+    part_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """What a store knows of an object without its bytes. `etag` has no quotes and is opaque."""
+    """What a store knows of an object without its bytes. `etag` has no quotes and is opaque.
+
+    `checksums` came with the reply; `Storage.checksums` may know more.
+    """
 
     key: str
     size_bytes: int
     etag: str
     last_modified: datetime | None = None
+    checksums: tuple[Checksum, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +155,14 @@ class Storage(abc.ABC):
         """
 
     @abc.abstractmethod
-    def get_to_file(self, key: str, path: Path, *, max_bytes: int | None = None) -> ObjectInfo:
+    def get_to_file(
+        self, key: str, path: Path, *, max_bytes: int | None = None, if_match: str | None = None
+    ) -> ObjectInfo:
         """Download an object into the file `path` with bounded memory; no partial file stays behind.
 
         Raises:
             ObjectNotFoundError: no such object.
+            ObjectChangedError: `if_match` is given and the object's ETag is another one.
             StorageError: the object is larger than `max_bytes`.
         """
 
@@ -153,18 +174,30 @@ class Storage(abc.ABC):
         *,
         content_type: str | None = None,
         if_absent: bool = False,
+        if_match: str | None = None,
     ) -> ObjectInfo:
         """Write an object in one piece; readers see the old object or the new one, never a mixture.
 
-        With `if_absent`, create only: a lost reply whose write did arrive counts as success, so an object
-        with the very same bytes does too. To claim something, write bytes that no other claimant writes.
+        With `if_absent`, create only; with `if_match`, overwrite only the object that has this ETag (compare
+        and swap). In both cases a lost reply whose write did arrive counts as success, so an object with the
+        very same bytes does too. To claim something, write bytes that no other claimant writes.
 
         Raises:
             ObjectExistsError: `if_absent` and an object with other bytes is there.
+            ObjectChangedError: `if_match` and an object with another ETag and other bytes is there, or none.
+            ValueError: both conditions are given.
         """
 
     @abc.abstractmethod
-    def put_file(self, key: str, path: Path, *, content_type: str | None = None, if_absent: bool = False) -> ObjectInfo:
+    def put_file(
+        self,
+        key: str,
+        path: Path,
+        *,
+        content_type: str | None = None,
+        if_absent: bool = False,
+        if_match: str | None = None,
+    ) -> ObjectInfo:
         """Write an object from the file `path` with bounded memory; otherwise as `put`."""
 
     @abc.abstractmethod
@@ -174,6 +207,13 @@ class Storage(abc.ABC):
         Raises:
             ObjectNotFoundError: no such object.
         """
+
+    def checksums(self, info: ObjectInfo) -> Sequence[Checksum]:
+        """Return what the store says of the bytes of an object whose `info` was read; empty if it says nothing.
+
+        A store may do a further request for it.
+        """
+        return info.checksums
 
     @abc.abstractmethod
     def exists(self, key: str) -> bool:
@@ -195,11 +235,15 @@ class Storage(abc.ABC):
         """
 
     @abc.abstractmethod
-    def copy(self, source_key: str, target_key: str) -> ObjectInfo:
+    def copy(self, source_key: str, target_key: str, *, if_match: str | None = None) -> ObjectInfo:
         """Copy an object inside the store without moving its bytes through this process.
+
+        `if_match` is about the source. A store that does not obey it is looked at before and after: if the
+        source changes in between, the copy has been made of the newer object, and the error says so.
 
         Raises:
             ObjectNotFoundError: no such source.
+            ObjectChangedError: `if_match` is given and the source's ETag is another one.
         """
 
     @abc.abstractmethod

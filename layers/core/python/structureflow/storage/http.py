@@ -1,17 +1,17 @@
 """Read-only access to ``https://`` URLs that a request names: as little trust as will do.
 
 Only hosts of an allow-list are asked. The name is resolved here, every address it has must be public, and the
-connection goes to the very address that was checked, so an answer that changes between check and connection
-(DNS rebinding) changes nothing. Redirects are refused, sizes capped, and every download has a deadline.
+connection goes to the very addresses that were checked, so an answer that changes between check and connection
+(DNS rebinding) changes nothing. Redirects are refused, sizes capped, and one deadline covers everything from the
+look-up of the name to the last byte. The query of a URL may be a signature: nothing here shows it.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.client
 import ipaddress
-import secrets
-import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,81 +19,38 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from structureflow.errors import (
     InputNotAllowedError,
     ObjectChangedError,
     ObjectNotFoundError,
-    RangeNotSatisfiableError,
     StorageError,
     TransientStorageError,
 )
-from structureflow.storage._files import CHUNK_BYTES, check_if_match, check_size, slice_range, writing
-from structureflow.storage.base import ByteRange, ObjectInfo, StoredObject, Suffix
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-#: Returns the addresses of a host name.
-Resolver = Callable[[str, int], Sequence[str]]
+from structureflow.limits import MAX_REFERENCE_CHARS
+from structureflow.references import without_queries
+from structureflow.storage._files import CHUNK_BYTES, check_if_match, check_size, etag_checksums, writing
+from structureflow.storage._https_wire import (
+    Address,
+    Clock,
+    Deadline,
+    PinnedConnection,
+    Resolver,
+    is_public,
+    resolve,
+    resolve_in_time,
+)
+from structureflow.storage.base import Checksum, ObjectInfo, StoredObject
 
 _T = TypeVar("_T")
-_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 _ATTEMPTS: Final = 2
-_MAX_URL_CHARS: Final = 2048
+_PAUSE_S: Final = 0.2
+#: What a server may send beside the body: headers, chunk lines, trailers.
+_OVERHEAD_BYTES: Final = 4 << 20
 #: What servers answer to HEAD when they, or a signed URL, know only GET.
 _NO_HEAD: Final = frozenset({400, 403, 405, 501})
-
-
-def resolve(host: str, port: int) -> Sequence[str]:
-    """Return all addresses of a host name, by the system's resolver."""
-    return [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-
-
-def is_public(address: Address) -> bool:
-    """Tell whether an address is a public unicast one, looking into IPv6 forms that carry an IPv4 address.
-
-    Private, loopback, link-local (so also the metadata services of clouds), shared, reserved and multicast
-    ranges are not (IANA special-purpose address registries).
-    """
-    if isinstance(address, ipaddress.IPv6Address):
-        if address in _NAT64:
-            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
-        if inner is not None:
-            return is_public(inner)
-        if address.is_site_local:
-            return False
-    return address.is_global and not address.is_multicast and not address.is_reserved
-
-
-class _PinnedConnection(http.client.HTTPSConnection):
-    """Speaks to one address, and checks the certificate of the name."""
-
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        address: str,
-        context: ssl.SSLContext,
-        connect_timeout_s: float,
-        read_timeout_s: float,
-    ) -> None:
-        super().__init__(host, port, context=context)
-        self._address = address
-        self._tls = context
-        self._connect_timeout_s = connect_timeout_s
-        self._read_timeout_s = read_timeout_s
-
-    def connect(self) -> None:
-        """Connect to the address, and shake hands for the name."""
-        plain = socket.create_connection((self._address, self.port), self._connect_timeout_s)
-        try:
-            self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
-        except BaseException:
-            plain.close()
-            raise
-        self.sock.settimeout(self._read_timeout_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +59,17 @@ class _Target:
     port: int
     path: str
     identity: str
+    shown: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Exchange:
+    """One call: whom it is about, where to ask, and until when."""
+
+    target: _Target
+    addresses: Sequence[str]
+    deadline: Deadline
+    cap: int
 
 
 class HttpsSource:
@@ -112,8 +80,8 @@ class HttpsSource:
             than 443.
         max_bytes: largest object.
         connect_timeout_s, read_timeout_s: of one connection, and of silence on it.
-        deadline_s: of one request with its body.
-        resolver, allows_address, ssl_context: replaced by tests, which have no public address.
+        deadline_s: of one call, from the look-up of the name to the last byte, with all its tries.
+        clock, sleep, resolver, allows_address, ssl_context: replaced by tests, which have no public address.
     """
 
     def __init__(
@@ -124,6 +92,8 @@ class HttpsSource:
         connect_timeout_s: float = 5.0,
         read_timeout_s: float = 20.0,
         deadline_s: float = 600.0,
+        clock: Clock = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
         resolver: Resolver = resolve,
         allows_address: Callable[[Address], bool] = is_public,
         ssl_context: ssl.SSLContext | None = None,
@@ -133,6 +103,8 @@ class HttpsSource:
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
         self._deadline_s = deadline_s
+        self._clock = clock
+        self._sleep = sleep
         self._resolver = resolver
         self._allows_address = allows_address
         self._ssl_context = ssl_context
@@ -140,113 +112,102 @@ class HttpsSource:
     def head(self, key: str) -> ObjectInfo:
         """Return size and ETag of a URL.
 
-        The ETag also depends on host and path. A server that sends neither ``ETag`` nor ``Last-Modified`` gives
-        no means to see a change: the ETag is then another one each time.
+        The ETag also depends on host and path, not on the query. Where HEAD is not answered, GET is, and its body is
+        left unread unless its length can be had no other way; it is then counted, not kept.
 
         Raises:
             InputNotAllowedError: scheme, host, port or address is not allowed, or the server redirects.
             ObjectNotFoundError: the server knows no such URL.
-            StorageError: it refuses, or does not tell the size.
-            TransientStorageError: it cannot be reached, or fails.
+            StorageError: it refuses, sends more than allowed, or gives neither ``ETag`` nor ``Last-Modified``, so
+                that the bytes could change unseen.
+            TransientStorageError: it cannot be reached, fails, or is too slow.
         """
-        target = self._target(key)
 
-        def ask() -> ObjectInfo | None:
-            with self._request("HEAD", key, target, {}) as reply:
-                if reply.status in _NO_HEAD or (reply.status < 300 and _length(reply) is None):
-                    return None
-                self._check(key, reply)
-                return _info(key, target, reply, _length(reply) or 0)
+        def ask(exchange: _Exchange) -> ObjectInfo:
+            with self._request("HEAD", exchange) as reply:
+                length = _length(reply)
+                if reply.status not in _NO_HEAD and (reply.status >= 300 or length is not None):
+                    _check(exchange.target, reply)
+                    return _info(exchange.target, reply, length or 0)
+            with self._request("GET", exchange) as reply:
+                _check(exchange.target, reply)
+                length = _length(reply)
+                if length is None:
+                    length = sum(len(chunk) for chunk in self._body(exchange, reply))
+                return _info(exchange.target, reply, length)
 
-        info = self._with_retry(ask)
-        return info if info is not None else self._get(key, target, ByteRange(0, 1), None).info
+        return self._call(key, self._max_bytes, ask)
 
-    def get(
-        self, key: str, *, byte_range: ByteRange | Suffix | None = None, if_match: str | None = None
-    ) -> StoredObject:
-        """Read a URL, or a part of it, into memory.
-
-        Raises:
-            InputNotAllowedError, ObjectNotFoundError, StorageError, TransientStorageError: as `head`.
-            ObjectChangedError: `if_match` is given and the object's ETag is another one.
-            RangeNotSatisfiableError: the range starts at or past the end.
-        """
-        return self._get(key, self._target(key), byte_range, if_match)
-
-    def get_to_file(self, key: str, path: Path, *, max_bytes: int | None = None) -> ObjectInfo:
-        """Download a URL into the file `path` with bounded memory; no partial file stays behind.
+    def get(self, key: str, *, if_match: str | None = None, max_bytes: int | None = None) -> StoredObject:
+        """Read a URL into memory.
 
         Raises:
             InputNotAllowedError, ObjectNotFoundError, StorageError, TransientStorageError: as `head`; also
                 `StorageError` when it is larger than `max_bytes`, or than this source allows.
+            ObjectChangedError: `if_match` is given and the object's ETag is another one.
         """
-        target = self._target(key)
-        cap = self._max_bytes if max_bytes is None else min(max_bytes, self._max_bytes)
 
-        def read() -> ObjectInfo:
-            with self._request("GET", key, target, {}) as reply:
-                self._check(key, reply)
+        def read(exchange: _Exchange) -> StoredObject:
+            with self._request("GET", exchange) as reply:
+                self._begin(exchange, reply, if_match)
+                data = b"".join(self._body(exchange, reply))
+                return StoredObject(data, _end(exchange, reply, len(data), if_match))
+
+        return self._call(key, self._cap(max_bytes), read)
+
+    def get_to_file(
+        self, key: str, path: Path, *, max_bytes: int | None = None, if_match: str | None = None
+    ) -> ObjectInfo:
+        """Download a URL into the file `path` with bounded memory; no partial file stays behind. Errors as `get`."""
+
+        def read(exchange: _Exchange) -> ObjectInfo:
+            with self._request("GET", exchange) as reply:
+                self._begin(exchange, reply, if_match)
                 with writing(path) as file:
                     size = 0
-                    for chunk in self._body(key, reply, cap):
+                    for chunk in self._body(exchange, reply):
                         file.write(chunk)
                         size += len(chunk)
-                return _info(key, target, reply, size)
+                    return _end(exchange, reply, size, if_match)
 
-        return self._with_retry(read)
+        return self._call(key, self._cap(max_bytes), read)
 
-    def _get(
-        self, key: str, target: _Target, byte_range: ByteRange | Suffix | None, if_match: str | None
-    ) -> StoredObject:
-        headers = {}
-        if isinstance(byte_range, ByteRange):
-            headers["Range"] = f"bytes={byte_range.start}-{byte_range.stop - 1}"
-        elif isinstance(byte_range, Suffix):
-            headers["Range"] = f"bytes=-{byte_range.length}"
+    def checksums(self, info: ObjectInfo) -> Sequence[Checksum]:
+        """Return the checksums that came with the bytes."""
+        return info.checksums
 
-        def read() -> StoredObject:
-            with self._request("GET", key, target, headers) as reply:
-                self._check(key, reply)
-                if reply.status == 206 and byte_range is not None:
-                    start, stop, size = _content_range(key, reply)
-                    info = _info(key, target, reply, size)
-                    check_if_match(info, if_match)
-                    check_size(key, size, self._max_bytes)
-                    data = b"".join(self._body(key, reply, stop - start))
-                    if (start, stop) != slice_range(info, byte_range) or len(data) != stop - start:
-                        raise StorageError(f"{key}: expected {byte_range}, got bytes {start}-{stop - 1}", key=key)
-                    return StoredObject(data, info, start)
-                whole = b"".join(self._body(key, reply, self._max_bytes))
-                info = _info(key, target, reply, len(whole))
-                check_if_match(info, if_match)
-                start, stop = slice_range(info, byte_range)
-                return StoredObject(whole[start:stop], info, start)
-
-        return self._with_retry(read)
+    def _cap(self, max_bytes: int | None) -> int:
+        return self._max_bytes if max_bytes is None else min(max_bytes, self._max_bytes)
 
     # --- what may be asked ---------------------------------------------------------------------------
 
     def _target(self, url: str) -> _Target:
-        if len(url) > _MAX_URL_CHARS or not url.isascii() or any(ord(letter) <= 32 for letter in url):
-            raise InputNotAllowedError(f"expected a URL of up to {_MAX_URL_CHARS} plain characters, got {url!r:.100}")
+        shown = without_queries(url)
+        if len(url) > MAX_REFERENCE_CHARS or not url.isascii() or any(ord(letter) <= 32 for letter in url):
+            raise InputNotAllowedError(
+                f"expected a URL of up to {MAX_REFERENCE_CHARS} plain characters, got {shown!r:.100}"
+            )
         try:
             parts = urlsplit(url)
             host, port = (parts.hostname or "").rstrip("."), parts.port or 443
         except ValueError as error:
-            raise InputNotAllowedError(f"expected an https:// URL, got {url!r:.200}") from error
+            raise InputNotAllowedError(f"expected an https:// URL, got {shown!r:.200}") from error
         if parts.scheme != "https" or not host or parts.username is not None or parts.password is not None:
-            raise InputNotAllowedError(f"expected https://host/path without a user name, got {url!r:.200}")
+            raise InputNotAllowedError(f"expected https://host/path without a user name, got {shown!r:.200}")
         if not any(_matches(allowed, host, port) for allowed in self._hosts):
             raise InputNotAllowedError(
                 f"host {host}:{port} is not allowed; allowed: {', '.join(self._hosts) or 'none'}", host=host
             )
         path = parts.path or "/"
         identity = hashlib.sha256(f"{host}:{port}{path}".encode()).hexdigest()[:16]
-        return _Target(host, port, f"{path}?{parts.query}" if parts.query else path, identity)
+        return _Target(host, port, f"{path}?{parts.query}" if parts.query else path, identity, f"{shown:.300}")
 
-    def _address(self, target: _Target) -> str:
+    def _addresses(self, target: _Target, deadline: Deadline) -> Sequence[str]:
         try:
-            found = [ipaddress.ip_address(text.partition("%")[0]) for text in self._resolver(target.host, target.port)]
+            texts = resolve_in_time(self._resolver, target.host, target.port, deadline)
+            found = [ipaddress.ip_address(text.partition("%")[0]) for text in texts]
+        except TransientStorageError:
+            raise
         except OSError as error:
             raise TransientStorageError(f"{target.host}: cannot be resolved: {error}", host=target.host) from error
         if not found:
@@ -256,77 +217,94 @@ class HttpsSource:
                 raise InputNotAllowedError(
                     f"host {target.host} has the address {address}, which is not public", host=target.host
                 )
-        return str(found[0])
+        return [str(address) for address in dict.fromkeys(found)]
 
     # --- requests ------------------------------------------------------------------------------------
 
+    def _call(self, url: str, cap: int, action: Callable[[_Exchange], _T]) -> _T:
+        """Look the name up once, check every address, and try the action twice, all under one deadline."""
+        target = self._target(url)
+        deadline = Deadline(self._deadline_s, clock=self._clock, what=target.shown)
+        addresses = self._addresses(target, deadline)
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return action(_Exchange(target, addresses, deadline, cap))
+            except TransientStorageError:
+                self._sleep(deadline.remaining_s(_PAUSE_S))
+                # One that answers and breaks off must not hide the others.
+                addresses = [*addresses[1:], *addresses[:1]]
+        return action(_Exchange(target, addresses, deadline, cap))
+
     @contextmanager
-    def _request(
-        self, method: str, key: str, target: _Target, headers: dict[str, str]
-    ) -> Iterator[http.client.HTTPResponse]:
-        """Send one request to a checked address; the connection is closed with the block."""
-        connection = _PinnedConnection(
+    def _request(self, method: str, exchange: _Exchange) -> Iterator[http.client.HTTPResponse]:
+        """Send one request; the connection is closed with the block."""
+        target = exchange.target
+        connection = PinnedConnection(
             target.host,
             target.port,
-            self._address(target),
+            exchange.addresses,
             self._ssl_context or ssl.create_default_context(),
-            self._connect_timeout_s,
-            self._read_timeout_s,
+            exchange.deadline,
+            connect_timeout_s=self._connect_timeout_s,
+            silence_s=self._read_timeout_s,
+            most_bytes=exchange.cap + _OVERHEAD_BYTES,
         )
         try:
-            sent = {"Accept-Encoding": "identity", "User-Agent": "structureflow", **headers}
-            connection.request(method, target.path, headers=sent)
+            connection.request(
+                method, target.path, headers={"Accept-Encoding": "identity", "User-Agent": "structureflow"}
+            )
             with connection.getresponse() as reply:
                 yield reply
         except (http.client.HTTPException, OSError) as error:
             if isinstance(error, StorageError | InputNotAllowedError):
                 raise
-            raise TransientStorageError(f"{key:.300}: no whole answer: {error}", key=key) from error
+            raise TransientStorageError(f"{target.shown}: no whole answer: {error}", key=target.shown) from error
         finally:
             connection.close()
+            connection.hang_up()
 
-    def _body(self, key: str, reply: http.client.HTTPResponse, cap: int) -> Iterator[bytes]:
+    def _begin(self, exchange: _Exchange, reply: http.client.HTTPResponse, if_match: str | None) -> None:
+        """Look at the head of an answer, before its body is read."""
+        _check(exchange.target, reply)
         length = _length(reply)
-        check_size(key, length or 0, cap)
-        deadline = time.monotonic() + self._deadline_s
+        # An ETag made of a time knows the size too, which a chunked answer tells at its end.
+        if reply.headers.get("ETag") or length is not None:
+            check_if_match(_info(exchange.target, reply, length or 0), if_match)
+
+    @staticmethod
+    def _body(exchange: _Exchange, reply: http.client.HTTPResponse) -> Iterator[bytes]:
+        shown = exchange.target.shown
+        length = _length(reply)
+        check_size(shown, length or 0, exchange.cap)
         received = 0
-        # What has arrived is taken at once, however little, so that a slow sender meets the deadline.
         while chunk := reply.read1(CHUNK_BYTES):
             received += len(chunk)
-            check_size(key, received, cap)
-            if time.monotonic() > deadline:
-                raise TransientStorageError(f"{key:.300}: not finished after {self._deadline_s:g} s", key=key)
+            check_size(shown, received, exchange.cap)
             yield chunk
         if length is not None and received != length:
-            raise TransientStorageError(f"{key:.300}: expected {length} bytes, got {received}", key=key)
+            raise TransientStorageError(f"{shown}: expected {length} bytes, got {received}", key=shown)
 
-    @staticmethod
-    def _check(key: str, reply: http.client.HTTPResponse) -> None:
-        status = reply.status
-        where = f"{key:.300}"
-        if 300 <= status < 400:
-            raise InputNotAllowedError(f"{where}: answers with a redirect ({status}), which is not followed", key=key)
-        if status in (404, 410):
-            raise ObjectNotFoundError(f"{where}: no such object ({status})", key=key)
-        if status == 412:
-            raise ObjectChangedError(f"{where}: has changed", key=key)
-        if status == 416:
-            raise RangeNotSatisfiableError(f"{where}: the range starts at or past the end", key=key)
-        if status in (408, 425, 429) or status >= 500:
-            raise TransientStorageError(f"{where}: the server answers {status}", key=key)
-        if status not in (200, 206):
-            raise StorageError(f"{where}: the server answers {status}", key=key)
-        if reply.headers.get("Content-Encoding", "identity") != "identity":
-            raise StorageError(f"{where}: expected no Content-Encoding, got one", key=key)
 
-    @staticmethod
-    def _with_retry(action: Callable[[], _T]) -> _T:
-        for _ in range(_ATTEMPTS - 1):
-            try:
-                return action()
-            except TransientStorageError:
-                time.sleep(0.2)
-        return action()
+def _end(exchange: _Exchange, reply: http.client.HTTPResponse, size: int, if_match: str | None) -> ObjectInfo:
+    info = _info(exchange.target, reply, size)
+    check_if_match(info, if_match)
+    return info
+
+
+def _check(target: _Target, reply: http.client.HTTPResponse) -> None:
+    status, where = reply.status, target.shown
+    if 300 <= status < 400:
+        raise InputNotAllowedError(f"{where}: answers with a redirect ({status}), which is not followed", key=where)
+    if status in (404, 410):
+        raise ObjectNotFoundError(f"{where}: no such object ({status})", key=where)
+    if status == 412:
+        raise ObjectChangedError(f"{where}: has changed", key=where)
+    if status in (408, 425, 429) or status >= 500:
+        raise TransientStorageError(f"{where}: the server answers {status}", key=where)
+    if status != 200:
+        raise StorageError(f"{where}: the server answers {status}", key=where)
+    if reply.headers.get("Content-Encoding", "identity") != "identity":
+        raise StorageError(f"{where}: expected no Content-Encoding, got one", key=where)
 
 
 def _matches(allowed: str, host: str, port: int) -> bool:
@@ -337,27 +315,53 @@ def _matches(allowed: str, host: str, port: int) -> bool:
 
 
 def _length(reply: http.client.HTTPResponse) -> int | None:
-    value = reply.headers.get("Content-Length", "")
-    return int(value) if value.isascii() and value.isdigit() else None
+    value = reply.headers.get("Content-Length")
+    if value is None or reply.chunked:
+        return None
+    if not (value.isascii() and value.isdigit() and len(value) <= 18):
+        raise StorageError(f"expected a Content-Length in bytes, got {value!r:.60}")
+    return int(value)
 
 
-def _info(key: str, target: _Target, reply: http.client.HTTPResponse, size: int) -> ObjectInfo:
+def _info(target: _Target, reply: http.client.HTTPResponse, size: int) -> ObjectInfo:
     modified = reply.headers.get("Last-Modified", "")
-    validator = reply.headers.get("ETag", "") or (modified and f"{modified} {size}") or secrets.token_hex(16)
+    etag = reply.headers.get("ETag", "")
+    validator = etag or (modified and f"{modified} {size}")
+    if not validator:
+        raise StorageError(
+            f"{target.shown}: expected an ETag or Last-Modified, got neither: its bytes could change unseen",
+            key=target.shown,
+            missing="ETag",
+        )
     try:
         moment = parsedate_to_datetime(modified)
     except ValueError:
         moment = None
     digest = hashlib.sha256(f"{target.identity} {validator}".encode()).hexdigest()[:32]
-    return ObjectInfo(key, size, digest, moment)
+    checksums = (*_checksums(reply), *etag_checksums(etag.strip('"')))
+    return ObjectInfo(target.shown, size, digest, moment, checksums)
 
 
-def _content_range(key: str, reply: http.client.HTTPResponse) -> tuple[int, int, int]:
-    """Return (start, stop, size) of ``bytes 0-9/100``, half-open."""
-    value = reply.headers.get("Content-Range", "")
+def _checksums(reply: http.client.HTTPResponse) -> Iterator[Checksum]:
+    """Yield what the server says of the bytes: ``Repr-Digest`` (RFC 9530), Google's and the older ``Content-MD5``.
+
+    What is no base64 of the right length is no checksum of ours.
+    """
+    for field in reply.headers.get("Repr-Digest", "").split(","):
+        name, _, value = field.strip().partition("=")
+        if name == "sha-256":
+            yield from _checksum("sha256", value.strip(":"))
+    for field in ",".join(reply.headers.get_all("X-Goog-Hash", [])).split(","):
+        name, _, value = field.strip().partition("=")
+        if name == "md5":
+            yield from _checksum("md5", value)
+    yield from _checksum("md5", reply.headers.get("Content-MD5", ""))
+
+
+def _checksum(algorithm: Literal["md5", "sha256"], value: str) -> Iterator[Checksum]:
     try:
-        span, size = value.removeprefix("bytes ").split("/")
-        first, last = span.split("-")
-        return int(first), int(last) + 1, int(size)
-    except ValueError as error:
-        raise StorageError(f"{key:.300}: expected a Content-Range like 'bytes 0-9/100', got {value!r:.80}") from error
+        digest = base64.b64decode(value, validate=True)
+    except ValueError:
+        return
+    if len(digest) == {"md5": 16, "sha256": 32}[algorithm]:
+        yield Checksum(algorithm, digest.hex())

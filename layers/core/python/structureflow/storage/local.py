@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import logging
 import os
 import secrets
 import shutil
@@ -10,13 +12,19 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from structureflow.errors import InvalidKeyError, ObjectExistsError, ObjectNotFoundError, StorageError
-from structureflow.storage._files import CHUNK_BYTES, check_if_match, check_size, slice_range, writing
+from structureflow.errors import (
+    InvalidKeyError,
+    ObjectChangedError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    StorageError,
+)
+from structureflow.storage._files import CHUNK_BYTES, check_conditions, check_if_match, check_size, slice_range, writing
 from structureflow.storage.base import (
     ByteRange,
     ObjectInfo,
@@ -31,7 +39,10 @@ from structureflow.storage.base import (
 #: Folder of files that are being written; no key starts with it.
 SCRATCH: Final = ".structureflow-tmp"
 
+_log = logging.getLogger(__name__)
 _PLACE_ATTEMPTS: Final = 20
+#: File systems that know no locks (some network ones).
+_NO_LOCKS: Final = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _ABSENT: Final = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 
 
@@ -55,15 +66,17 @@ _CLOCK = _Clock()
 class LocalStorage(Storage):
     """Objects as files below `root`, which is created when the first object is written.
 
-    A write goes to a scratch file and is renamed into place (linked, for `if_absent`), so readers see whole
-    objects only. The ETag is made of modification time and size: a copy of the folder that keeps times keeps
-    ETags. Keys cannot leave the root, neither by ``..`` nor through a symbolic link. Where S3 holds both ``a``
-    and ``a/b``, a folder cannot: the second write is a `StorageError`.
+    A write goes to a scratch file and is renamed into place (linked, for `if_absent`) while the scratch folder is
+    locked against other processes, so readers see whole objects only and `if_match` compares and swaps in one
+    step. A file that is written past this class knows no lock. The ETag is made of modification time and size: a
+    copy of the folder that keeps times keeps ETags. Keys cannot leave the root, neither by ``..`` nor through a
+    symbolic link. Where S3 holds both ``a`` and ``a/b``, a folder cannot: the second write is a `StorageError`.
     """
 
     def __init__(self, root: Path | str) -> None:
         self._root = Path(os.path.realpath(root))
         self._folders = threading.Lock()
+        self._said = False
 
     @property
     def root(self) -> Path:
@@ -88,9 +101,12 @@ class LocalStorage(Storage):
             raise StorageError(f"{key}: expected {stop - start} bytes, got {len(data)}", key=key)
         return StoredObject(data, info, start)
 
-    def get_to_file(self, key: str, path: Path, *, max_bytes: int | None = None) -> ObjectInfo:
+    def get_to_file(
+        self, key: str, path: Path, *, max_bytes: int | None = None, if_match: str | None = None
+    ) -> ObjectInfo:
         """Copy an object into a file; see `Storage.get_to_file`."""
         with self._reading(key) as (source, info):
+            check_if_match(info, if_match)
             check_size(key, info.size_bytes, max_bytes)
             with writing(path) as target:
                 shutil.copyfileobj(source, target, CHUNK_BYTES)
@@ -103,8 +119,11 @@ class LocalStorage(Storage):
         *,
         content_type: str | None = None,  # noqa: ARG002 - kept by stores that serve HTTP
         if_absent: bool = False,
+        if_match: str | None = None,
     ) -> ObjectInfo:
         """Write an object; see `Storage.put`."""
+
+        check_conditions(if_absent=if_absent, if_match=if_match)
 
         def fill(file: BinaryIO) -> None:
             file.write(data)
@@ -112,7 +131,7 @@ class LocalStorage(Storage):
         def equals(present: BinaryIO) -> bool:
             return present.read() == bytes(data)
 
-        return self._write(key, fill, equals if if_absent else None)
+        return self._write(key, fill, equals, create=if_absent, if_match=if_match)
 
     def put_file(
         self,
@@ -121,8 +140,11 @@ class LocalStorage(Storage):
         *,
         content_type: str | None = None,  # noqa: ARG002 - kept by stores that serve HTTP
         if_absent: bool = False,
+        if_match: str | None = None,
     ) -> ObjectInfo:
         """Write an object from a file; see `Storage.put_file`."""
+
+        check_conditions(if_absent=if_absent, if_match=if_match)
 
         def fill(file: BinaryIO) -> None:
             with path.open("rb") as source:
@@ -132,7 +154,7 @@ class LocalStorage(Storage):
             with path.open("rb") as source:
                 return _same_bytes(source, present)
 
-        return self._write(key, fill, equals if if_absent else None)
+        return self._write(key, fill, equals, create=if_absent, if_match=if_match)
 
     def head(self, key: str) -> ObjectInfo:
         """Return what is known of an object; see `Storage.head`."""
@@ -196,7 +218,8 @@ class LocalStorage(Storage):
         for key in keys:
             path = self._path(key)
             try:
-                path.unlink()
+                with self._locked():
+                    path.unlink()
             except OSError as error:
                 if error.errno not in _ABSENT and not path.is_dir():
                     raise self._error(key, error) from error
@@ -205,14 +228,15 @@ class LocalStorage(Storage):
             count += 1
         return count
 
-    def copy(self, source_key: str, target_key: str) -> ObjectInfo:
+    def copy(self, source_key: str, target_key: str, *, if_match: str | None = None) -> ObjectInfo:
         """Copy an object; see `Storage.copy`."""
-        with self._reading(source_key) as (source, _):
+        with self._reading(source_key) as (source, info):
+            check_if_match(info, if_match)
 
             def fill(file: BinaryIO) -> None:
                 shutil.copyfileobj(source, file, CHUNK_BYTES)
 
-            return self._write(target_key, fill, None)
+            return self._write(target_key, fill)
 
     def presigned_url(self, key: str, *, expires_s: int = 3600) -> str:
         """Return the ``file:`` URL of the object, which never expires."""
@@ -242,9 +266,15 @@ class LocalStorage(Storage):
             yield file, _info(key, status)
 
     def _write(
-        self, key: str, fill: Callable[[BinaryIO], None], equals: Callable[[BinaryIO], bool] | None
+        self,
+        key: str,
+        fill: Callable[[BinaryIO], None],
+        equals: Callable[[BinaryIO], bool] | None = None,
+        *,
+        create: bool = False,
+        if_match: str | None = None,
     ) -> ObjectInfo:
-        """Write a scratch file and move it into place; `equals` (of an object already there) means create only."""
+        """Write a scratch file and move it into place; `equals` compares with an object already there."""
         path = self._path(key)
         scratch = self._root / SCRATCH / secrets.token_hex(12)
         try:
@@ -254,38 +284,84 @@ class LocalStorage(Storage):
             moment = _CLOCK.next_ns()
             os.utime(scratch, ns=(moment, moment))
             status = scratch.stat()
-            self._place(scratch, path, create=equals is not None)
+            self._place(scratch, path, key, create=create, if_match=if_match)
         except FileExistsError as error:
-            if equals is None or path.is_dir():
+            if not create or equals is None or path.is_dir():
                 raise self._error(key, error) from error
-            with self._reading(key) as (present, info):
-                if equals(present):
-                    return info
-            raise ObjectExistsError(f"{self.uri}/{key}: exists with other bytes", key=key) from error
+            return self._same_or(key, equals, ObjectExistsError(f"{self.uri}/{key}: exists with other bytes", key=key))
+        except ObjectChangedError as error:
+            if equals is None:
+                raise
+            return self._same_or(key, equals, error)
         except OSError as error:
             raise self._error(key, error, writing=True) from error
         finally:
             scratch.unlink(missing_ok=True)
         return _info(key, status)
 
-    def _place(self, scratch: Path, path: Path, *, create: bool) -> None:
+    def _same_or(self, key: str, equals: Callable[[BinaryIO], bool], otherwise: StorageError) -> ObjectInfo:
+        """Return the object that is there if it has the bytes that were to be written."""
+        try:
+            with self._reading(key) as (present, info):
+                if equals(present):
+                    return info
+        except ObjectNotFoundError:
+            raise otherwise from None
+        raise otherwise
+
+    def _place(self, scratch: Path, path: Path, key: str, *, create: bool, if_match: str | None) -> None:
         for attempt in range(_PLACE_ATTEMPTS):
             try:
-                with self._folders:
+                with self._locked():
+                    if if_match is not None:
+                        self._check_present(key, if_match)
                     path.parent.mkdir(parents=True, exist_ok=True)
                     if create:
                         os.link(scratch, path)
                     else:
                         scratch.replace(path)
             except FileNotFoundError:
-                # Another process pruned the folder between the two calls.
+                # A process that could not lock pruned the folder between the two calls.
                 if attempt == _PLACE_ATTEMPTS - 1:
                     raise
             else:
                 return
 
+    def _check_present(self, key: str, etag: str) -> None:
+        try:
+            check_if_match(self.head(key), etag)
+        except ObjectNotFoundError as error:
+            raise ObjectChangedError(f"{self.uri}/{key}: expected ETag {etag}, the object is gone", key=key) from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other threads, and other processes that use this class, from placing and deleting files."""
+        with self._folders, ExitStack() as stack:
+            # Without the folder nothing was ever written here.
+            if (self._root / SCRATCH).is_dir():
+                folder = os.open(self._root / SCRATCH, os.O_RDONLY | os.O_DIRECTORY)
+                # Closing unlocks; the kernel does so for a process that is killed.
+                stack.callback(os.close, folder)
+                self._lock_folder(folder)
+            yield
+
+    def _lock_folder(self, folder: int) -> None:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            if not self._said:
+                self._said = True
+                _log.warning(
+                    "%s: the file system knows no locks (%s): two processes that write with if_match at the same "
+                    "moment may both succeed",
+                    self.uri,
+                    error.strerror,
+                )
+
     def _prune(self, folder: Path) -> None:
-        with self._folders:
+        with self._locked():
             while folder != self._root:
                 try:
                     folder.rmdir()

@@ -10,8 +10,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from structureflow.errors import ObjectExistsError, ObjectNotFoundError, StorageError
-from structureflow.storage._files import check_if_match, check_size, slice_range, writing
+from structureflow.errors import ObjectChangedError, ObjectExistsError, ObjectNotFoundError, StorageError
+from structureflow.storage._files import (
+    check_conditions,
+    check_if_match,
+    check_size,
+    etag_checksums,
+    slice_range,
+    writing,
+)
 from structureflow.storage.base import (
     ByteRange,
     ObjectInfo,
@@ -52,9 +59,12 @@ class MemoryStorage(Storage):
         start, stop = slice_range(entry.info, byte_range)
         return StoredObject(entry.data[start:stop], entry.info, start)
 
-    def get_to_file(self, key: str, path: Path, *, max_bytes: int | None = None) -> ObjectInfo:
+    def get_to_file(
+        self, key: str, path: Path, *, max_bytes: int | None = None, if_match: str | None = None
+    ) -> ObjectInfo:
         """Copy an object into a file; see `Storage.get_to_file`."""
         entry = self._entry(key)
+        check_if_match(entry.info, if_match)
         check_size(key, entry.info.size_bytes, max_bytes)
         with writing(path) as file:
             file.write(entry.data)
@@ -67,28 +77,43 @@ class MemoryStorage(Storage):
         *,
         content_type: str | None = None,  # noqa: ARG002 - kept by stores that serve HTTP
         if_absent: bool = False,
+        if_match: str | None = None,
     ) -> ObjectInfo:
         """Write an object; see `Storage.put`."""
         check_key(key)
+        check_conditions(if_absent=if_absent, if_match=if_match)
         copied = bytes(data)
         etag = hashlib.md5(copied, usedforsecurity=False).hexdigest()
-        entry = _Entry(copied, ObjectInfo(key, len(copied), etag, datetime.now(UTC)))
+        entry = _Entry(copied, ObjectInfo(key, len(copied), etag, datetime.now(UTC), etag_checksums(etag)))
         with self._lock:
             present = self._entries.get(key)
             if if_absent and present is not None:
                 if present.data != copied:
                     raise ObjectExistsError(f"{self.uri}/{key}: exists with other bytes", key=key)
                 return present.info
+            if if_match is not None and (present is None or present.info.etag != if_match):
+                if present is not None and present.data == copied:
+                    return present.info
+                found = f"got {present.info.etag}" if present is not None else "the object is gone"
+                raise ObjectChangedError(f"{self.uri}/{key}: expected ETag {if_match}, {found}", key=key)
             self._entries[key] = entry
         return entry.info
 
-    def put_file(self, key: str, path: Path, *, content_type: str | None = None, if_absent: bool = False) -> ObjectInfo:
+    def put_file(
+        self,
+        key: str,
+        path: Path,
+        *,
+        content_type: str | None = None,
+        if_absent: bool = False,
+        if_match: str | None = None,
+    ) -> ObjectInfo:
         """Write an object from a file; see `Storage.put_file`."""
         try:
             data = path.read_bytes()
         except OSError as error:
             raise StorageError(f"cannot read {path}: {error}", key=key) from error
-        return self.put(key, data, content_type=content_type, if_absent=if_absent)
+        return self.put(key, data, content_type=content_type, if_absent=if_absent, if_match=if_match)
 
     def head(self, key: str) -> ObjectInfo:
         """Return what is known of an object; see `Storage.head`."""
@@ -122,9 +147,9 @@ class MemoryStorage(Storage):
             count += 1
         return count
 
-    def copy(self, source_key: str, target_key: str) -> ObjectInfo:
+    def copy(self, source_key: str, target_key: str, *, if_match: str | None = None) -> ObjectInfo:
         """Copy an object; see `Storage.copy`."""
-        return self.put(target_key, self._entry(source_key).data)
+        return self.put(target_key, self.get(source_key, if_match=if_match).data)
 
     def presigned_url(self, key: str, *, expires_s: int = 3600) -> str:
         """Return the object itself as a ``data:`` URL, which never expires.

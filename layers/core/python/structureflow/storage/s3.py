@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from structureflow import keys as layout
 from structureflow.errors import (
     ObjectChangedError,
-    ObjectExistsError,
     ObjectNotFoundError,
     RangeNotSatisfiableError,
     StorageError,
     TransientStorageError,
 )
-from structureflow.storage._files import CHUNK_BYTES, check_if_match, check_size, slice_range, writing
+from structureflow.storage._files import CHUNK_BYTES, check_conditions, check_if_match, check_size, writing
+from structureflow.storage._s3_errors import TRANSIENT_CODES, BrokenBodyError, call
+from structureflow.storage._s3_replies import check_received, etag, listed_info, part_count, stored, whole_info
+from structureflow.storage._s3_writes import Body, BytesBody, ConditionalWrites, FileBody
 from structureflow.storage.base import (
     ByteRange,
+    Checksum,
     ObjectInfo,
     Storage,
     StoredObject,
@@ -34,6 +33,7 @@ from structureflow.storage.base import (
     check_key,
     check_prefix,
 )
+from structureflow.storage.s3_settings import S3Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -42,99 +42,19 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-ChecksumMode = Literal["when_supported", "when_required"]
 #: Keys of one DeleteObjects request, and of one page of a listing (both are S3's limits).
 PAGE_KEYS: Final = 1000
 #: Reads are tried so often when the body breaks off, which the SDK does not retry.
 _BODY_ATTEMPTS: Final = 2
-#: Creations are tried so often when the store says that another one is in progress (HTTP 409).
-_CONFLICT_ATTEMPTS: Final = 3
-
-_TRANSIENT_CODES: Final = frozenset(
-    {
-        "RequestTimeout",
-        "RequestTimeTooSkewed",
-        "SlowDown",
-        "Throttling",
-        "ThrottlingException",
-        "RequestLimitExceeded",
-        "TooManyRequests",
-        "ServiceUnavailable",
-        "InternalError",
-        "OperationAborted",
-        "ConditionalRequestConflict",
-        "BandwidthLimitExceeded",
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
-class S3Settings:
-    """How a bucket is reached. Nothing here is read from the environment.
-
-    Attributes:
-        endpoint_url: of an S3-compatible store; None for AWS.
-        region: of the bucket; None leaves it to the SDK.
-        addressing_style: None means ``path`` with an `endpoint_url`, else ``auto``.
-        request_checksums, response_checksums: None means ``when_required`` with an `endpoint_url` (many
-            stores refuse checksum trailers, or answer ranges with the whole object's checksum), else
-            ``when_supported``.
-        access_key_id, secret_access_key, session_token: None leaves credentials to the SDK's own chain.
-        max_connections: of the connection pool; callers get no more requests in flight than this.
-        connect_timeout_s, read_timeout_s: of one try.
-        max_attempts: tries of one request in all, by the SDK, with backoff.
-        conditional_writes: whether the store obeys ``If-None-Match``; ``auto`` believes AWS and tests others
-            once, before the first conditional write.
-    """
-
-    endpoint_url: str | None = None
-    region: str | None = None
-    addressing_style: Literal["auto", "path", "virtual"] | None = None
-    request_checksums: ChecksumMode | None = None
-    response_checksums: ChecksumMode | None = None
-    access_key_id: str | None = None
-    secret_access_key: str | None = field(default=None, repr=False)
-    session_token: str | None = field(default=None, repr=False)
-    max_connections: int = 64
-    connect_timeout_s: float = 5.0
-    read_timeout_s: float = 30.0
-    max_attempts: int = 4
-    conditional_writes: Literal["auto", "yes", "no"] = "auto"
-
-    def build_client(self) -> S3Client:
-        """Build a new client with these settings."""
-        import boto3
-        from botocore.config import Config
-
-        custom = self.endpoint_url is not None
-        default_checksums: ChecksumMode = "when_required" if custom else "when_supported"
-        config = Config(
-            region_name=self.region,
-            connect_timeout=self.connect_timeout_s,
-            read_timeout=self.read_timeout_s,
-            max_pool_connections=self.max_connections,
-            retries={"mode": "standard", "total_max_attempts": self.max_attempts},
-            signature_version="s3v4",
-            s3={"addressing_style": self.addressing_style or ("path" if custom else "auto")},
-            request_checksum_calculation=self.request_checksums or default_checksums,
-            response_checksum_validation=self.response_checksums or default_checksums,
-        )
-        return boto3.session.Session().client(
-            "s3",
-            endpoint_url=self.endpoint_url,
-            aws_access_key_id=self.access_key_id,
-            aws_secret_access_key=self.secret_access_key,
-            aws_session_token=self.session_token,
-            config=config,
-        )
 
 
 class S3Storage(Storage):
     """Objects of one bucket. The client is built at first use, or is the one given.
 
-    `conditional_writes` tells whether the store obeys ``If-None-Match``: True, False, or None while not yet
-    known. Where it does not, `put(if_absent=True)` looks before it writes and reads back after: two writers
-    that start within the same moment may then both succeed, and the last one's bytes stay.
+    `conditional_writes` and `conditional_replacement` tell whether the store obeys ``If-None-Match`` and
+    ``If-Match`` of a PUT. Where it does not, `put` with `if_absent` or `if_match` looks before it writes and
+    reads back after: two writers that start within the same moment may then both succeed, and the last one's
+    bytes stay.
     """
 
     def __init__(self, bucket: str, *, client: S3Client | None = None, settings: S3Settings | None = None) -> None:
@@ -142,7 +62,7 @@ class S3Storage(Storage):
         self._settings = settings or S3Settings()
         self._client = client
         self._lock = threading.RLock()
-        self._conditional = {"yes": True, "no": False, "auto": None}[self._settings.conditional_writes]
+        self._writes = ConditionalWrites(self, self._send, self._believed)
 
     @property
     def bucket(self) -> str:
@@ -165,8 +85,13 @@ class S3Storage(Storage):
 
     @property
     def conditional_writes(self) -> bool | None:
-        """Whether the store obeys conditional writes; None while not yet known."""
-        return self._conditional
+        """Whether the store obeys ``If-None-Match`` of a PUT; None while not yet known."""
+        return self._writes.obeyed.get("IfNoneMatch")
+
+    @property
+    def conditional_replacement(self) -> bool | None:
+        """Whether the store obeys ``If-Match`` of a PUT; None while not yet known."""
+        return self._writes.obeyed.get("IfMatch")
 
     # --- reading -------------------------------------------------------------------------------------
 
@@ -180,7 +105,7 @@ class S3Storage(Storage):
             reply = self._open(key, byte_range, if_match)
             with closing(reply["Body"]) as body:
                 data = body.read()
-            return _stored(key, reply, data, byte_range)
+            return stored(key, reply, data, byte_range)
 
         try:
             return self._with_whole_body(key, read)
@@ -194,21 +119,23 @@ class S3Storage(Storage):
                 raise
             return self.get(key, if_match=info.etag)
 
-    def get_to_file(self, key: str, path: Path, *, max_bytes: int | None = None) -> ObjectInfo:
+    def get_to_file(
+        self, key: str, path: Path, *, max_bytes: int | None = None, if_match: str | None = None
+    ) -> ObjectInfo:
         """Download an object into a file; see `Storage.get_to_file`."""
         check_key(key)
 
         def read() -> ObjectInfo:
-            reply = self._open(key, None, None)
+            reply = self._open(key, None, if_match)
             with closing(reply["Body"]) as body:
-                info = _whole_info(key, reply)
+                info = whole_info(key, reply)
                 check_size(key, info.size_bytes, max_bytes)
                 with writing(path) as file:
                     received = 0
                     while chunk := body.read(CHUNK_BYTES):
                         file.write(chunk)
                         received += len(chunk)
-                    _check_received(key, received, info.size_bytes)
+                    check_received(key, received, info.size_bytes)
             return info
 
         return self._with_whole_body(key, read)
@@ -217,7 +144,30 @@ class S3Storage(Storage):
         """Return what the store knows of an object; see `Storage.head`."""
         check_key(key)
         reply = self._call(key, lambda: self.client.head_object(Bucket=self._bucket, Key=key))
-        return ObjectInfo(key, reply["ContentLength"], _unquoted(reply["ETag"]), reply["LastModified"])
+        return whole_info(key, reply)
+
+    def checksums(self, info: ObjectInfo) -> Sequence[Checksum]:
+        """Return what S3 says of an object's bytes; of a multipart upload it asks for the size of the parts."""
+        parts = part_count(info.etag)
+        if info.checksums or not parts:
+            return info.checksums
+        try:
+            reply = self._call(
+                info.key,
+                lambda: self.client.head_object(
+                    Bucket=self._bucket, Key=info.key, PartNumber=1, IfMatch=f'"{info.etag}"'
+                ),
+            )
+        except (TransientStorageError, ObjectChangedError, ObjectNotFoundError):
+            raise
+        except StorageError as error:
+            _log.info("%s/%s: the store tells no size of parts: %s", self.uri, info.key, error)
+            return ()
+        part_bytes = reply["ContentLength"]
+        # A store that does not know parts tells the size of the whole.
+        if part_bytes < 1 or -(-info.size_bytes // part_bytes) != parts:
+            return ()
+        return (Checksum("md5-parts", info.etag, from_etag=True, part_bytes=part_bytes),)
 
     def exists(self, key: str) -> bool:
         """Tell whether an object is there. A missing bucket has no objects either."""
@@ -237,18 +187,27 @@ class S3Storage(Storage):
         if start_after is not None:
             arguments["StartAfter"] = start_after
         after = start_after.encode() if start_after is not None else b""
+        seen: set[str] = set()
         while True:
             reply = self._call(prefix, lambda: self.client.list_objects_v2(**arguments))
             for entry in reply.get("Contents", ()):
-                key = entry["Key"]
-                if key.endswith("/") and entry["Size"] == 0:
+                info = listed_info(prefix, entry)
+                if info.key.endswith("/") and info.size_bytes == 0:
                     continue
                 # Some stores do not know StartAfter.
-                if key.encode() > after:
-                    yield ObjectInfo(key, entry["Size"], _unquoted(entry.get("ETag", "")), entry["LastModified"])
-            token = reply.get("NextContinuationToken")
-            if not reply.get("IsTruncated") or not token:
+                if info.key.encode() > after:
+                    yield info
+            if not reply.get("IsTruncated"):
                 return
+            token = reply.get("NextContinuationToken")
+            if not token or token in seen:
+                # Stopping here would lose keys, going on would never end.
+                raise StorageError(
+                    f"{self.uri}/{prefix}: expected a new continuation token of a listing, got "
+                    f"{'one that it had sent before' if token else 'none'}",
+                    key=prefix,
+                )
+            seen.add(token)
             arguments["ContinuationToken"] = token
 
     def presigned_url(self, key: str, *, expires_s: int = 3600) -> str:
@@ -271,16 +230,50 @@ class S3Storage(Storage):
         *,
         content_type: str | None = None,
         if_absent: bool = False,
+        if_match: str | None = None,
     ) -> ObjectInfo:
         """Write an object; see `Storage.put`."""
         check_key(key)
-        body = bytes(data) if isinstance(data, memoryview) else data
-        return self._put(_BytesSource(body), key, content_type, if_absent)
+        body = BytesBody(bytes(data) if isinstance(data, memoryview) else data)
+        return self._put(body, key, content_type, if_absent=if_absent, if_match=if_match)
 
-    def put_file(self, key: str, path: Path, *, content_type: str | None = None, if_absent: bool = False) -> ObjectInfo:
+    def put_file(
+        self,
+        key: str,
+        path: Path,
+        *,
+        content_type: str | None = None,
+        if_absent: bool = False,
+        if_match: str | None = None,
+    ) -> ObjectInfo:
         """Write an object from a file of up to 5 GB in one request; see `Storage.put_file`."""
         check_key(key)
-        return self._put(_FileSource(path, key), key, content_type, if_absent)
+        return self._put(FileBody(path, key), key, content_type, if_absent=if_absent, if_match=if_match)
+
+    def _put(
+        self, body: Body, key: str, content_type: str | None, *, if_absent: bool, if_match: str | None
+    ) -> ObjectInfo:
+        check_conditions(if_absent=if_absent, if_match=if_match)
+        extra: dict[str, Any] = {"ContentType": content_type} if content_type else {}
+        if if_absent:
+            return self._writes.create(body, key, extra)
+        if if_match is not None:
+            return self._writes.replace(body, key, extra, if_match)
+        return self._send(body, key, extra)
+
+    def _send(self, body: Body, key: str, extra: dict[str, Any]) -> ObjectInfo:
+        with ExitStack() as stack:
+            sent: Any = body.open(stack)
+            reply = self._call(key, lambda: self.client.put_object(Bucket=self._bucket, Key=key, Body=sent, **extra))
+        return ObjectInfo(key, body.size_bytes, etag(key, reply))
+
+    def _believed(self) -> bool | None:
+        said = {"yes": True, "no": False, "auto": None}[self._settings.conditional_writes]
+        return True if said is None and self._is_aws() else said
+
+    def _is_aws(self) -> bool:
+        host = urlsplit(self.client.meta.endpoint_url).hostname or ""
+        return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
     def delete(self, keys: Iterable[str]) -> int:
         """Delete objects, a request per 1,000; see `Storage.delete`."""
@@ -301,7 +294,7 @@ class S3Storage(Storage):
         failed = [entry for entry in reply.get("Errors", ()) if entry.get("Code") != "NoSuchKey"]
         if failed:
             codes = sorted({entry.get("Code", "") for entry in failed})
-            kind = TransientStorageError if all(code in _TRANSIENT_CODES for code in codes) else StorageError
+            kind = TransientStorageError if all(code in TRANSIENT_CODES for code in codes) else StorageError
             first = failed[0].get("Key", "")
             raise kind(
                 f"{self.uri}: expected to delete {len(page)} objects, {len(failed)} remain ({', '.join(codes)}), "
@@ -309,110 +302,24 @@ class S3Storage(Storage):
                 key=first,
             )
 
-    def copy(self, source_key: str, target_key: str) -> ObjectInfo:
+    def copy(self, source_key: str, target_key: str, *, if_match: str | None = None) -> ObjectInfo:
         """Copy an object of up to 5 GB inside the bucket; see `Storage.copy`."""
         check_key(source_key)
         check_key(target_key)
+        # Only AWS is believed to obey the condition: moto and rclone copy whatever is there.
+        looks = if_match is not None and not self._is_aws()
+        if looks:
+            check_if_match(self.head(source_key), if_match)
+        extra: dict[str, Any] = {} if if_match is None else {"CopySourceIfMatch": f'"{if_match}"'}
         self._call(
             source_key,
             lambda: self.client.copy_object(
-                Bucket=self._bucket, Key=target_key, CopySource={"Bucket": self._bucket, "Key": source_key}
+                Bucket=self._bucket, Key=target_key, CopySource={"Bucket": self._bucket, "Key": source_key}, **extra
             ),
         )
+        if looks:
+            check_if_match(self.head(source_key), if_match)
         return self.head(target_key)
-
-    # --- conditional creation ------------------------------------------------------------------------
-
-    def _put(
-        self, source: _BytesSource | _FileSource, key: str, content_type: str | None, if_absent: bool
-    ) -> ObjectInfo:
-        extra: dict[str, Any] = {"ContentType": content_type} if content_type else {}
-        if not if_absent:
-            return self._send(source, key, extra)
-        if not self._knows_conditional_writes():
-            return self._put_with_read_back(source, key, extra)
-        for attempt in range(_CONFLICT_ATTEMPTS):
-            try:
-                return self._send(source, key, {**extra, "IfNoneMatch": "*"})
-            except ObjectChangedError as error:
-                # The SDK repeats a PUT whose reply was lost and is then told that the object exists: its own.
-                return self._same_or_conflict(source, key, error)
-            except TransientStorageError as error:
-                if error.detail.get("code") != "ConditionalRequestConflict" or attempt == _CONFLICT_ATTEMPTS - 1:
-                    raise
-        raise AssertionError("unreachable")
-
-    def _send(self, source: _BytesSource | _FileSource, key: str, extra: dict[str, Any]) -> ObjectInfo:
-        with ExitStack() as stack:
-            body: Any = source.open(stack)
-            reply = self._call(key, lambda: self.client.put_object(Bucket=self._bucket, Key=key, Body=body, **extra))
-        return ObjectInfo(key, source.size_bytes, _unquoted(reply.get("ETag", "")))
-
-    def _put_with_read_back(self, source: _BytesSource | _FileSource, key: str, extra: dict[str, Any]) -> ObjectInfo:
-        if self.exists(key):
-            return self._same_or_conflict(source, key, None)
-        self._send(source, key, extra)
-        return self._same_or_conflict(source, key, None)
-
-    def _same_or_conflict(self, source: _BytesSource | _FileSource, key: str, cause: StorageError | None) -> ObjectInfo:
-        """Return the object that is there if it has the bytes of `source`, else raise `ObjectExistsError`."""
-        try:
-            present = self.head(key)
-        except ObjectNotFoundError as error:
-            raise TransientStorageError(
-                f"{self.uri}/{key}: refused as existing, then gone; deleted by another at the same moment",
-                key=key,
-            ) from error
-        if present.size_bytes == source.size_bytes:
-            if present.etag == source.md5():
-                return present
-            # With other encryption than S3's own, an ETag is no MD5.
-            found = self.get(key)
-            if source.equals(found.data):
-                return found.info
-        raise ObjectExistsError(f"{self.uri}/{key}: exists with other bytes", key=key) from cause
-
-    def _knows_conditional_writes(self) -> bool:
-        if self._conditional is None:
-            with self._lock:
-                if self._conditional is None:
-                    self._conditional = self._is_aws() or self._probe()
-                    if not self._conditional:
-                        _log.warning(
-                            "%s: the store does not obey conditional writes (If-None-Match); looking before and "
-                            "reading back after each one, which leaves a moment in which two writers both succeed",
-                            self.uri,
-                        )
-        return self._conditional
-
-    def _is_aws(self) -> bool:
-        host = urlsplit(self.client.meta.endpoint_url).hostname or ""
-        return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
-
-    def _probe(self) -> bool:
-        """Create an object twice; a store that lets the second one pass does not know the condition."""
-        key = layout.storage_probe(secrets.token_hex(8))
-        try:
-            self._send(_BytesSource(b"first"), key, {"IfNoneMatch": "*"})
-            try:
-                self._send(_BytesSource(b"second"), key, {"IfNoneMatch": "*"})
-            except ObjectChangedError:
-                return True
-            return False
-        except TransientStorageError:
-            raise
-        except StorageError as error:
-            # 501 NotImplemented from stores that refuse the header, or 403 below a narrow policy.
-            _log.warning("%s: cannot find out whether conditional writes are obeyed: %s", self.uri, error)
-            return False
-        finally:
-            self._forget_probe(key)
-
-    def _forget_probe(self, key: str) -> None:
-        try:
-            self._delete_page([key])
-        except StorageError as error:
-            _log.warning("%s: the probe object %s remains: %s", self.uri, key, error)
 
     # --- requests ------------------------------------------------------------------------------------
 
@@ -425,147 +332,26 @@ class S3Storage(Storage):
         if if_match is not None:
             arguments["IfMatch"] = f'"{if_match}"'
         reply = self._call(key, lambda: self.client.get_object(Bucket=self._bucket, Key=key, **arguments))
-        if if_match is not None and _unquoted(reply["ETag"]) != if_match:
-            # A store that does not know If-Match.
+        try:
+            # A store that does not know If-Match sends another object.
+            if if_match is not None and etag(key, reply) != if_match:
+                raise ObjectChangedError(f"{key}: expected ETag {if_match}, got {etag(key, reply)}", key=key)
+        except StorageError:
             reply["Body"].close()
-            raise ObjectChangedError(f"{key}: expected ETag {if_match}, got {_unquoted(reply['ETag'])}", key=key)
+            raise
         return reply
 
     def _with_whole_body(self, key: str, read: Callable[[], _T]) -> _T:
         for _ in range(_BODY_ATTEMPTS - 1):
             try:
                 return self._call(key, read, reading_body=True)
-            except _BrokenBodyError as error:
+            except BrokenBodyError as error:
                 _log.warning("%s/%s: %s; reading once more", self.uri, key, error)
-        return self._call(key, read, reading_body=True)
+        try:
+            return self._call(key, read, reading_body=True)
+        except BrokenBodyError as error:
+            # Callers, and the state machine's retries, know errors by the names in `structureflow.errors`.
+            raise TransientStorageError(error.message, **error.detail) from error
 
     def _call(self, key: str, request: Callable[[], _T], *, reading_body: bool = False) -> _T:
-        """Do a request; every error of the SDK becomes one of ours here and nowhere else."""
-        from botocore import exceptions as sdk
-        from urllib3.exceptions import HTTPError
-
-        try:
-            return request()
-        except sdk.ClientError as error:
-            raise self._refused(key, error) from error
-        except (
-            sdk.HTTPClientError,
-            sdk.ConnectionError,
-            sdk.IncompleteReadError,
-            sdk.FlexibleChecksumError,
-            sdk.ChecksumError,
-            HTTPError,
-        ) as error:
-            if reading_body:
-                raise _BrokenBodyError(f"{self.uri}/{key}: the reply broke off: {error}", key=key) from error
-            raise TransientStorageError(f"{self.uri}/{key}: no answer: {error}", key=key) from error
-        except sdk.BotoCoreError as error:
-            raise StorageError(f"{self.uri}/{key}: {error}", key=key) from error
-
-    def _refused(self, key: str, error: Any) -> StorageError:
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        message = str(error.response.get("Error", {}).get("Message", ""))
-        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        where = f"{self.uri}/{key}"
-        if code == "NoSuchBucket":
-            return StorageError(f"{self.uri}: no such bucket", key=key, code=code)
-        if code in ("NoSuchKey", "404", "NotFound") or status == 404:
-            return ObjectNotFoundError(f"{where}: no such object", key=key)
-        if code in ("PreconditionFailed", "412") or status == 412:
-            return ObjectChangedError(f"{where}: a condition of the request does not hold", key=key)
-        if code in ("InvalidRange", "416") or status == 416:
-            return RangeNotSatisfiableError(f"{where}: the range starts at or past the end", key=key)
-        # 501 NotImplemented is what stores answer to a header they refuse: no later try helps.
-        if code in _TRANSIENT_CODES or status in (409, 429) or (status >= 500 and status != 501):
-            return TransientStorageError(f"{where}: {code or status} {message}".rstrip(), key=key, code=code)
-        return StorageError(f"{where}: {code or status} {message}".rstrip(), key=key, code=code)
-
-
-class _BrokenBodyError(TransientStorageError):
-    """The reply started well and broke off; told apart because a read may at once be repeated."""
-
-    @property
-    def code(self) -> str:
-        return TransientStorageError.__name__
-
-
-class _BytesSource:
-    """Bytes to be written."""
-
-    def __init__(self, data: bytes | bytearray) -> None:
-        self._data = data
-        self.size_bytes = len(data)
-
-    def open(self, stack: ExitStack) -> bytes | bytearray:  # noqa: ARG002 - a file needs it
-        return self._data
-
-    def md5(self) -> str:
-        return hashlib.md5(self._data, usedforsecurity=False).hexdigest()
-
-    def equals(self, other: bytes) -> bool:
-        return self._data == other
-
-
-class _FileSource:
-    """A file to be written."""
-
-    def __init__(self, path: Path, key: str) -> None:
-        self._path = path
-        try:
-            self.size_bytes = path.stat().st_size
-        except OSError as error:
-            raise StorageError(f"cannot read {path}: {error}", key=key) from error
-
-    def open(self, stack: ExitStack) -> BinaryIO:
-        try:
-            return stack.enter_context(self._path.open("rb"))
-        except OSError as error:
-            raise StorageError(f"cannot read {self._path}: {error}", path=str(self._path)) from error
-
-    def md5(self) -> str:
-        with self._path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-    def equals(self, other: bytes) -> bool:
-        return self._path.read_bytes() == other
-
-
-def _stored(
-    key: str, reply: GetObjectOutputTypeDef, data: bytes, byte_range: ByteRange | Suffix | None
-) -> StoredObject:
-    content_range = str(reply.get("ContentRange", ""))
-    if byte_range is None or not content_range:
-        info = _whole_info(key, reply)
-        _check_received(key, len(data), info.size_bytes)
-        # A store that does not know ranges sends the whole object.
-        start, stop = slice_range(info, byte_range)
-        return StoredObject(data[start:stop] if byte_range else data, info, start)
-    start, stop, size = _parse_content_range(key, content_range)
-    _check_received(key, len(data), stop - start)
-    info = ObjectInfo(key, size, _unquoted(reply["ETag"]), reply["LastModified"])
-    if (start, stop) != slice_range(info, byte_range):
-        raise StorageError(f"{key}: expected {byte_range}, got {content_range!r}", key=key)
-    return StoredObject(data, info, start)
-
-
-def _whole_info(key: str, reply: GetObjectOutputTypeDef) -> ObjectInfo:
-    return ObjectInfo(key, reply["ContentLength"], _unquoted(reply["ETag"]), reply["LastModified"])
-
-
-def _check_received(key: str, received: int, expected: int) -> None:
-    if received != expected:
-        raise _BrokenBodyError(f"{key}: expected {expected} bytes, got {received}", key=key)
-
-
-def _parse_content_range(key: str, value: str) -> tuple[int, int, int]:
-    """Return (start, stop, size) of ``bytes 0-9/100``, half-open."""
-    try:
-        span, size = value.removeprefix("bytes ").split("/")
-        first, last = span.split("-")
-        return int(first), int(last) + 1, int(size)
-    except ValueError as error:
-        raise StorageError(f"{key}: expected a Content-Range like 'bytes 0-9/100', got {value!r:.80}") from error
-
-
-def _unquoted(etag: str) -> str:
-    return etag.strip('"')
+        return call(self.uri, key, request, reading_body=reading_body)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from structureflow.errors import ObjectChangedError, ObjectNotFoundError, RangeNotSatisfiableError
-from structureflow.flow.cache import FlowArchiveWriter, quantise
+from structureflow.flow.archive import FlowArchiveWriter, FlowBlock, compress_flow, quantise
 from structureflow.storage.base import ByteRange, ObjectInfo, Storage, StoredObject, Suffix
 
 
@@ -60,12 +60,33 @@ def archive_bytes(
     engine: str = "dis",
 ) -> bytes:
     """Write flows ``(N, h, w, 2)`` into an archive and return its bytes."""
-    total, height, width, _ = forward.shape
+    _, height, width, _ = forward.shape
+    return packed_archive(
+        [compress_flow(quantise(flow)) for flow in forward],
+        height,
+        width,
+        None if backward is None else [compress_flow(quantise(flow)) for flow in backward],
+        scene_cuts=scene_cuts,
+        engine=engine,
+    )
+
+
+def packed_archive(
+    forward: list[FlowBlock],
+    height: int,
+    width: int,
+    backward: list[FlowBlock] | None = None,
+    *,
+    scene_cuts: tuple[int, ...] = (),
+    engine: str = "dis",
+) -> bytes:
+    """Write blocks, sound or not, into an archive of fields of one size and return its bytes."""
+    total = len(forward)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "flows.npz"
         with FlowArchiveWriter(path, height=height, width=width, backward=backward is not None) as writer:
             for index in range(total):
-                writer.feed(forward[index], None if backward is None else backward[index])
+                writer.feed_blocks(forward[index], None if backward is None else backward[index])
             writer.finish(
                 original_height=2 * height,
                 original_width=2 * width,

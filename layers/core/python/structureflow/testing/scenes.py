@@ -41,7 +41,7 @@ class Scene:
 
 
 class ArrayFlows:
-    """A `FlowSource` over arrays in memory, rounded to float16, with a log of what was read."""
+    """A `FlowSource` over arrays in memory, with a log of what was read."""
 
     def __init__(
         self,
@@ -52,9 +52,9 @@ class ArrayFlows:
         original: tuple[int, int] | None = None,
     ) -> None:
         """Serve ``(N, h, w, 2)`` fields; `original` is the video's (height, width), default the grid's."""
-        self._fields: dict[Direction, NDArray[np.float16]] = {"forward": forward.astype(np.float16)}
+        self._fields: dict[Direction, NDArray[np.float32]] = {"forward": forward.astype(np.float32)}
         if backward is not None:
-            self._fields["backward"] = backward.astype(np.float16)
+            self._fields["backward"] = backward.astype(np.float32)
         total, height, width, _ = forward.shape
         original_height, original_width = original or (height, width)
         self.meta = FlowMeta(
@@ -75,7 +75,7 @@ class ArrayFlows:
         """Serve a scene's exact flows."""
         return cls(scene.forward, scene.backward if backward else None, scene_cuts=scene.cuts)
 
-    def read(self, direction: Direction, start: int, stop: int) -> NDArray[np.float16]:
+    def read(self, direction: Direction, start: int, stop: int) -> NDArray[np.float32]:
         """See `FlowSource.read`."""
         if direction not in self._fields or not 0 <= start < stop <= self.meta.total_flows:
             raise FlowError(f"no {direction} flows {start} to {stop}")

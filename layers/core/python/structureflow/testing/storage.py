@@ -8,12 +8,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from structureflow.storage.base import ByteRange, ObjectInfo, Storage, StoredObject, Suffix
+from structureflow.storage.base import ByteRange, Checksum, ObjectInfo, Storage, StoredObject, Suffix
 
 #: Keys of one request of `list` and `delete`, as in S3.
 PAGE_KEYS: Final = 1000
@@ -44,10 +44,12 @@ class WrapperStorage(Storage):
         with self._request("get", key):
             return self.inner.get(key, byte_range=byte_range, if_match=if_match)
 
-    def get_to_file(self, key: str, path: Path, *, max_bytes: int | None = None) -> ObjectInfo:
+    def get_to_file(
+        self, key: str, path: Path, *, max_bytes: int | None = None, if_match: str | None = None
+    ) -> ObjectInfo:
         """See `Storage.get_to_file`."""
         with self._request("get_to_file", key):
-            return self.inner.get_to_file(key, path, max_bytes=max_bytes)
+            return self.inner.get_to_file(key, path, max_bytes=max_bytes, if_match=if_match)
 
     def put(
         self,
@@ -56,20 +58,33 @@ class WrapperStorage(Storage):
         *,
         content_type: str | None = None,
         if_absent: bool = False,
+        if_match: str | None = None,
     ) -> ObjectInfo:
         """See `Storage.put`."""
         with self._request("put", key):
-            return self.inner.put(key, data, content_type=content_type, if_absent=if_absent)
+            return self.inner.put(key, data, content_type=content_type, if_absent=if_absent, if_match=if_match)
 
-    def put_file(self, key: str, path: Path, *, content_type: str | None = None, if_absent: bool = False) -> ObjectInfo:
+    def put_file(
+        self,
+        key: str,
+        path: Path,
+        *,
+        content_type: str | None = None,
+        if_absent: bool = False,
+        if_match: str | None = None,
+    ) -> ObjectInfo:
         """See `Storage.put_file`."""
         with self._request("put_file", key):
-            return self.inner.put_file(key, path, content_type=content_type, if_absent=if_absent)
+            return self.inner.put_file(key, path, content_type=content_type, if_absent=if_absent, if_match=if_match)
 
     def head(self, key: str) -> ObjectInfo:
         """See `Storage.head`."""
         with self._request("head", key):
             return self.inner.head(key)
+
+    def checksums(self, info: ObjectInfo) -> Sequence[Checksum]:
+        """See `Storage.checksums`; counted as part of the reading."""
+        return self.inner.checksums(info)
 
     def exists(self, key: str) -> bool:
         """See `Storage.exists`."""
@@ -95,10 +110,10 @@ class WrapperStorage(Storage):
                 count += self.inner.delete(page)
         return count
 
-    def copy(self, source_key: str, target_key: str) -> ObjectInfo:
+    def copy(self, source_key: str, target_key: str, *, if_match: str | None = None) -> ObjectInfo:
         """See `Storage.copy`."""
         with self._request("copy", source_key):
-            return self.inner.copy(source_key, target_key)
+            return self.inner.copy(source_key, target_key, if_match=if_match)
 
     def presigned_url(self, key: str, *, expires_s: int = 3600) -> str:
         """See `Storage.presigned_url`; no request is made."""
@@ -168,8 +183,8 @@ class Fault:
     Attributes:
         operation: name of the method, or ``*``.
         pattern: of the key, as in `fnmatch.fnmatchcase` (``*`` matches ``/`` too).
-        error: is raised; or None, and `change` is applied to the bytes that `get` returns.
-        change: replaces the bytes that `get` returns.
+        error: is raised; or None, and `change` is applied to the bytes that are read.
+        change: replaces the bytes that `get` returns, or `get_to_file` writes.
         times: how many matching requests are struck; None for all.
         skip: how many matching requests pass before the first is struck.
         after: do the request, then raise: a lost reply.
@@ -213,6 +228,16 @@ class FaultStorage(WrapperStorage):
                 found = StoredObject(fault.change(found.data), found.info, found.start)
         return found
 
+    def get_to_file(
+        self, key: str, path: Path, *, max_bytes: int | None = None, if_match: str | None = None
+    ) -> ObjectInfo:
+        """See `Storage.get_to_file`; faults with `change` are applied to the file."""
+        info = super().get_to_file(key, path, max_bytes=max_bytes, if_match=if_match)
+        for fault in self._striking("get_to_file", key, changing=True):
+            if fault.change is not None:
+                path.write_bytes(fault.change(path.read_bytes()))
+        return info
+
     @contextmanager
     def _request(self, operation: str, key: str) -> Iterator[None]:
         striking = self._striking(operation, key, changing=False)
@@ -236,3 +261,73 @@ class FaultStorage(WrapperStorage):
                     fault.struck += 1
                     struck.append(fault)
         return struck
+
+
+class OpaqueStorage(WrapperStorage):
+    """A store that says nothing of the bytes: no checksums, and ETags that are no digests of them.
+
+    Such are file servers, and stores that encrypt with keys of their own.
+    """
+
+    def get(
+        self, key: str, *, byte_range: ByteRange | Suffix | None = None, if_match: str | None = None
+    ) -> StoredObject:
+        """See `Storage.get`."""
+        found = super().get(key, byte_range=byte_range, if_match=self._inner_etag(if_match))
+        return StoredObject(found.data, self._opaque(found.info), found.start)
+
+    def get_to_file(
+        self, key: str, path: Path, *, max_bytes: int | None = None, if_match: str | None = None
+    ) -> ObjectInfo:
+        """See `Storage.get_to_file`."""
+        return self._opaque(super().get_to_file(key, path, max_bytes=max_bytes, if_match=self._inner_etag(if_match)))
+
+    def put(
+        self,
+        key: str,
+        data: bytes | bytearray | memoryview,
+        *,
+        content_type: str | None = None,
+        if_absent: bool = False,
+        if_match: str | None = None,
+    ) -> ObjectInfo:
+        """See `Storage.put`."""
+        etag = self._inner_etag(if_match)
+        return self._opaque(super().put(key, data, content_type=content_type, if_absent=if_absent, if_match=etag))
+
+    def put_file(
+        self,
+        key: str,
+        path: Path,
+        *,
+        content_type: str | None = None,
+        if_absent: bool = False,
+        if_match: str | None = None,
+    ) -> ObjectInfo:
+        """See `Storage.put_file`."""
+        etag = self._inner_etag(if_match)
+        return self._opaque(super().put_file(key, path, content_type=content_type, if_absent=if_absent, if_match=etag))
+
+    def head(self, key: str) -> ObjectInfo:
+        """See `Storage.head`."""
+        return self._opaque(super().head(key))
+
+    def checksums(self, info: ObjectInfo) -> Sequence[Checksum]:  # noqa: ARG002 - alike for all
+        """Return none."""
+        return ()
+
+    def list(self, prefix: str, *, start_after: str | None = None) -> Iterator[ObjectInfo]:
+        """See `Storage.list`."""
+        return (self._opaque(info) for info in super().list(prefix, start_after=start_after))
+
+    def copy(self, source_key: str, target_key: str, *, if_match: str | None = None) -> ObjectInfo:
+        """See `Storage.copy`."""
+        return self._opaque(super().copy(source_key, target_key, if_match=self._inner_etag(if_match)))
+
+    @staticmethod
+    def _opaque(info: ObjectInfo) -> ObjectInfo:
+        return replace(info, etag=f"opaque-{info.etag}", checksums=())
+
+    @staticmethod
+    def _inner_etag(etag: str | None) -> str | None:
+        return None if etag is None else etag.removeprefix("opaque-")

@@ -66,7 +66,7 @@ class Subject:
         storage: the adapter; empty at the start of every test.
         raw_put: stores bytes under a key without the adapter.
         raw_get: reads the bytes of a key without the adapter; None when there is no such object.
-        atomic_creation: whether exactly one of many simultaneous creators can win.
+        atomic_creation: whether exactly one of many simultaneous creators, or swappers, can win.
         steady_reads: whether reading always succeeds while the object is being overwritten; else it may fail
             as transient.
     """
@@ -278,6 +278,94 @@ class StorageContract:
         assert stored in [f"claimant {number}".encode() for number in range(8)]
         if subject.atomic_creation:
             assert [f"claimant {number}".encode() for number in winners] == [stored]
+
+    # --- compare and swap ----------------------------------------------------------------------------
+
+    def test_if_match_replaces_the_object_it_names(self, subject: Subject, tmp_path: Path) -> None:
+        first = subject.storage.put("k", b"first")
+        second = subject.storage.put("k", b"second", if_match=first.etag)
+        assert subject.raw_get("k") == b"second"
+        assert second.etag == subject.storage.head("k").etag != first.etag
+        (tmp_path / "file").write_bytes(b"third")
+        third = subject.storage.put_file("k", tmp_path / "file", if_match=second.etag)
+        assert subject.raw_get("k") == b"third"
+        assert third.etag == subject.storage.head("k").etag
+
+    def test_if_match_never_replaces_another_object(self, subject: Subject, tmp_path: Path) -> None:
+        stale = subject.storage.put("k", b"first").etag
+        subject.storage.put("k", b"theirs")
+        (tmp_path / "file").write_bytes(b"mine!!")
+        with pytest.raises(ObjectChangedError, match="k: expected ETag"):
+            subject.storage.put("k", b"mine", if_match=stale)
+        with pytest.raises(ObjectChangedError):
+            subject.storage.put_file("k", tmp_path / "file", if_match=stale)
+        assert subject.raw_get("k") == b"theirs"
+
+    def test_if_match_does_not_bring_back_what_is_gone(self, subject: Subject) -> None:
+        stale = subject.storage.put("k", b"first").etag
+        subject.storage.delete(["k"])
+        with pytest.raises(ObjectChangedError, match="gone"):
+            subject.storage.put("k", b"mine", if_match=stale)
+        with pytest.raises(ObjectChangedError, match="gone"):
+            subject.storage.put("never/there", b"mine", if_match=stale)
+        assert subject.raw_get("k") is None
+        assert list(subject.storage.list("")) == []
+
+    def test_if_match_of_the_same_bytes_succeeds(self, subject: Subject) -> None:
+        """A reply that was lost looks like this to the one who asks again."""
+        stale = subject.storage.put("k", b"first").etag
+        subject.storage.put("k", b"mine", if_match=stale)
+        assert subject.storage.put("k", b"mine", if_match=stale).etag == subject.storage.head("k").etag
+
+    def test_a_write_has_one_condition(self, subject: Subject, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(b"x")
+        with pytest.raises(ValueError, match="if_absent or if_match"):
+            subject.storage.put("k", b"x", if_absent=True, if_match="e")
+        with pytest.raises(ValueError, match="if_absent or if_match"):
+            subject.storage.put_file("k", tmp_path / "file", if_absent=True, if_match="e")
+
+    def test_no_swap_is_lost(self, subject: Subject) -> None:
+        """Six threads count in one object: every success counts once."""
+        subject.storage.put("count", b"0 nobody")
+        barrier = threading.Barrier(6)
+
+        def count(thread: int) -> int:
+            swaps = 0
+            barrier.wait()
+            for turn in range(8):
+                try:
+                    found = subject.storage.get("count")
+                    number = int(found.data.split()[0])
+                    claim = f"{number + 1} {thread}.{turn}".encode()
+                    subject.storage.put("count", claim, if_match=found.info.etag)
+                except ObjectChangedError:
+                    continue
+                except TransientStorageError:
+                    assert not subject.steady_reads
+                    continue
+                swaps += 1
+            return swaps
+
+        with ThreadPoolExecutor(6) as pool:
+            swaps = sum(pool.map(count, range(6)))
+        assert swaps >= 1
+        if subject.atomic_creation:
+            assert int((subject.raw_get("count") or b"").split()[0]) == swaps
+
+    def test_downloads_and_copies_of_the_object_that_is_meant(self, subject: Subject, tmp_path: Path) -> None:
+        etag = subject.storage.put("k", b"0123456789").etag
+        assert subject.storage.get_to_file("k", tmp_path / "same", if_match=etag).etag == etag
+        subject.storage.copy("k", "copied", if_match=etag)
+        assert subject.raw_get("copied") == b"0123456789"
+        subject.storage.put("k", b"9876543210")
+        with pytest.raises(ObjectChangedError):
+            subject.storage.get_to_file("k", tmp_path / "other", if_match=etag)
+        with pytest.raises(ObjectChangedError):
+            subject.storage.copy("k", "copied", if_match=etag)
+        with pytest.raises(ObjectNotFoundError):
+            subject.storage.copy("never", "copied", if_match=etag)
+        assert subject.raw_get("copied") == b"0123456789"
+        assert [entry.name for entry in tmp_path.iterdir()] == ["same"]
 
     # --- files ---------------------------------------------------------------------------------------
 

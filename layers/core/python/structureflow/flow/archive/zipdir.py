@@ -7,6 +7,7 @@ remote object; these functions do just that, without trusting a number they read
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +25,9 @@ _END64: Final = struct.Struct("<4sQ2H2I4Q")
 _ZIP64_SIZES: Final = struct.Struct("<2H2Q")
 _MAX32: Final = 0xFFFFFFFF
 _MAX16: Final = 0xFFFF
+#: Flag bits of a member: encrypted, patched, strongly encrypted, or with a masked header; and a name in UTF-8.
+_UNREADABLE: Final = 0x2061
+_UTF8: Final = 0x800
 # 1 January 1980, the earliest date there is: the same flows make the same bytes on any day.
 _DOS_DATE: Final = (1 << 5) | 1
 
@@ -65,7 +69,7 @@ def local_header(member: ZipMember, *, wide: bool) -> bytes:
 
 def local_header_bytes(name: str, *, wide: bool) -> int:
     """Return the length of `local_header` for a member of that name."""
-    return _LOCAL.size + len(name) + (_ZIP64_SIZES.size if wide else 0)
+    return _LOCAL.size + len(name.encode()) + (_ZIP64_SIZES.size if wide else 0)
 
 
 def directory(members: list[ZipMember], offset: int) -> bytes:
@@ -119,15 +123,19 @@ def find_directory(tail: bytes, size_bytes: int) -> DirectoryExtent:
     position = tail.rfind(b"PK\5\6", max(0, len(tail) - END_BYTES))
     if position < 0 or position + _END.size > len(tail):
         raise FlowCacheFormatError(f"expected a ZIP end record in the last {len(tail)} bytes, found none")
-    _, disk, first_disk, here, total, size, offset, _ = _END.unpack_from(tail, position)
+    _, disk, first_disk, here, total, size, offset, comment = _END.unpack_from(tail, position)
+    if position + _END.size + comment != len(tail):
+        raise FlowCacheFormatError(f"expected {comment} bytes of comment behind the ZIP end record, got others")
+    end = base + position
     locator = position - _END64_LOCATOR.size
     if (offset == _MAX32 or total == _MAX16) and locator >= 0 and tail[locator : locator + 4] == b"PK\6\7":
         _, _, end64, _ = _END64_LOCATOR.unpack_from(tail, locator)
-        if not base <= end64 <= base + locator - _END64.size or tail[end64 - base : end64 - base + 4] != b"PK\6\6":
+        if end64 != base + locator - _END64.size or end64 < base or tail[end64 - base : end64 - base + 4] != b"PK\6\6":
             raise FlowCacheFormatError("the ZIP64 end record is not where its locator says")
         disk = first_disk = 0
         _, _, _, _, _, _, here, total, size, offset = _END64.unpack_from(tail, end64 - base)
-    if disk or first_disk or here != total or offset + size > base + position:
+        end = end64
+    if disk or first_disk or here != total or offset + size != end:
         raise FlowCacheFormatError(
             f"the central directory ({total} members, {size} bytes at {offset}) does not fit {size_bytes} bytes"
         )
@@ -140,7 +148,7 @@ def parse_directory(records: bytes, extent: DirectoryExtent, *, max_members: int
     Raises:
         FlowCacheLimitError: it lists more than `max_members`.
         FlowCacheFormatError: a record is damaged, names a method other than stored and deflate, is
-            encrypted, doubles a name, or places a member behind the directory.
+            encrypted, doubles a name, or places a member over another or behind the directory.
     """
     if extent.members > max_members:
         raise FlowCacheLimitError(f"expected at most {max_members} members, got {extent.members}")
@@ -157,18 +165,38 @@ def parse_directory(records: bytes, extent: DirectoryExtent, *, max_members: int
         )
         offset = fields[16]
         start = position + _CENTRAL.size
-        name = records[start : start + name_bytes].decode("utf-8", "replace")
+        try:
+            # zipfile takes a name without the flag for UTF-8 as code page 437; ASCII is the same in both
+            name = records[start : start + name_bytes].decode("utf-8" if flags & _UTF8 else "ascii")
+        except UnicodeDecodeError as error:
+            raise FlowCacheFormatError("a member's name is neither ASCII nor UTF-8") from error
         extra = records[start + name_bytes : start + name_bytes + extra_bytes]
         compressed, size, offset = _wide(extra, compressed, size, offset)
-        if flags & 1 or method not in (STORED, DEFLATED):
-            raise FlowCacheFormatError(f"{name:.80}: expected a stored or deflated member, got method {method}")
+        if flags & _UNREADABLE or method not in (STORED, DEFLATED):
+            raise FlowCacheFormatError(
+                f"{name:.80}: expected a plain stored or deflated member, got method {method}, flags {flags:#x}"
+            )
+        if "\0" in name:
+            raise FlowCacheFormatError("a member's name holds a zero byte")
         if method == STORED and compressed != size:
             raise FlowCacheFormatError(f"{name:.80}: stored as {compressed} bytes, but says {size}")
         if name in members or offset + compressed + _LOCAL.size > extent.offset:
             raise FlowCacheFormatError(f"{name:.80}: doubled, or {compressed} bytes at {offset} run into the directory")
         members[name] = ZipMember(name, method, crc32, compressed, size, offset)
         position = start + name_bytes + extra_bytes + comment_bytes
+    if position != len(records):
+        raise FlowCacheFormatError(f"expected a directory of {len(records)} bytes, got {position}")
+    _check_apart(members.values())
     return members
+
+
+def _check_apart(members: Iterable[ZipMember]) -> None:
+    """Refuse members that share bytes, out of which bombs are built."""
+    end = 0
+    for member in sorted(members, key=lambda member: member.header_offset):
+        if member.header_offset < end:
+            raise FlowCacheFormatError(f"{member.name:.80}: begins inside of another member")
+        end = member.header_offset + local_header_bytes(member.name, wide=False) + member.compressed_bytes
 
 
 def _wide(extra: bytes, compressed: int, size: int, offset: int) -> tuple[int, int, int]:
@@ -193,12 +221,15 @@ def _wide(extra: bytes, compressed: int, size: int, offset: int) -> tuple[int, i
 
 
 def data_offset(header: bytes, member: ZipMember) -> int:
-    """Return where a member's data starts, from the bytes of its local header.
+    """Return where a member's data starts, from the bytes of its local header up to the end of its name.
 
     Raises:
-        FlowCacheFormatError: there is no local header.
+        FlowCacheFormatError: there is no local header, or it is of another member than the directory says.
     """
     if len(header) < _LOCAL.size or header[:4] != b"PK\3\4":
         raise FlowCacheFormatError(f"{member.name:.80}: expected a local header at byte {member.header_offset}")
     fields = _LOCAL.unpack_from(header)
+    name = member.name.encode()
+    if fields[3] != member.method or fields[9] != len(name) or header[_LOCAL.size :] != name:
+        raise FlowCacheFormatError(f"{member.name:.80}: its local header is of another member")
     return member.header_offset + _LOCAL.size + int(fields[9]) + int(fields[10])

@@ -1,20 +1,17 @@
 """Write a flow archive as a stream: quantise, compress and place one pair's flows after another.
 
-The layout is described in `structureflow.flow.cache`.
+The layout is described in `structureflow.flow.archive.layout`.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import re
 import shutil
 import struct
 import tempfile
 from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final
@@ -24,70 +21,25 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from structureflow.errors import FlowError
-from structureflow.flow import zipdir
-from structureflow.flow.fields import QUANTIZATION_PX, FlowMeta
-from structureflow.flow.npy import MAGIC, npy_bytes
-from structureflow.flow.zipdir import ZipMember
+from structureflow.flow.archive import zipdir
+from structureflow.flow.archive.blocks import FlowBlock, compress_flow, quantise
+from structureflow.flow.archive.layout import (
+    DESCR,
+    FLOW_HEADER_BYTES,
+    FORMAT_VERSION,
+    FULL_FLUSH,
+    PREFIX_BYTES,
+    STREAM_END,
+)
+from structureflow.flow.archive.limits import FlowLimits
+from structureflow.flow.archive.metadata import metadata_arrays
+from structureflow.flow.archive.npy import MAGIC, npy_bytes
+from structureflow.flow.archive.zipdir import ZipMember
+from structureflow.flow.fields import FlowMeta
 
-FORMAT_VERSION: Final = 1
-
-#: Longer vectors are cut to this length per component: no real motion, and far inside float16.
-MAX_VECTOR_PX: Final = 2048.0
-
-#: Length of a flow member's array header, whatever its shape.
-FLOW_HEADER_BYTES: Final = 128
-#: What ends a flow member: an empty last deflate block.
-STREAM_END: Final = b"\x03\x00"
-_COMPRESSION_LEVEL: Final = 1
-_FULL_FLUSH: Final = b"\x00\x00\x00\xff\xff"
-#: What precedes the first flow in its member: a stored deflate block with the array header, and a flush.
-PREFIX_BYTES: Final = 5 + FLOW_HEADER_BYTES + len(_FULL_FLUSH)
-
-
-def quantise(flow: NDArray[Any]) -> NDArray[np.float16]:
-    """Round vectors to multiples of 1/16 px, without negative zeros.
-
-    float16 holds multiples of 1/16 exactly up to 128 px. Longer vectors get float16's own step instead: 1/8 px
-    up to 256, 1/4 up to 512, 1/2 up to 1024, 1 up to `MAX_VECTOR_PX`, where components are cut off.
-
-    Args:
-        flow: ``(..., 2)`` floating, (dx, dy) in pixels; not changed.
-
-    Returns:
-        A new array of the same shape, float16, finite.
-
-    Raises:
-        FlowError: a vector is not finite.
-    """
-    steps = np.asarray(flow, np.float32) * np.float32(1 / QUANTIZATION_PX)
-    np.rint(steps, out=steps)
-    limit = np.float32(MAX_VECTOR_PX / QUANTIZATION_PX)
-    lowest, highest = float(steps.min(initial=0)), float(steps.max(initial=0))
-    if not (math.isfinite(lowest) and math.isfinite(highest)):
-        raise FlowError("flow: expected finite vectors")
-    if lowest < -limit or highest > limit:
-        np.clip(steps, -limit, limit, out=steps)
-    steps *= np.float32(QUANTIZATION_PX)
-    steps += np.float32(0)  # turns -0.0 into 0.0, which packs 9 % smaller
-    return steps.astype(np.float16)
-
-
-@dataclass(frozen=True, slots=True)
-class FlowBlock:
-    """A flow field ready to be written: raw deflate `data` that ends in a full flush, and two checksums."""
-
-    data: bytes
-    block_crc32: int
-    plain_crc32: int
-    plain_bytes: int
-
-
-def compress_flow(flow: NDArray[np.float16]) -> FlowBlock:
-    """Compress one quantised field ``(h, w, 2) float16``; blocks may be made in any thread or process."""
-    plain = memoryview(np.ascontiguousarray(flow, "<f2")).cast("B")
-    compressor = isal_zlib.compressobj(_COMPRESSION_LEVEL, isal_zlib.DEFLATED, -15)
-    data = compressor.compress(plain) + compressor.flush(isal_zlib.Z_FULL_FLUSH)
-    return FlowBlock(data, isal_zlib.crc32(data), isal_zlib.crc32(plain), len(plain))
+_ITEM_BYTES: Final = 4
+#: Nothing is written that `open_flow_archive` refuses by default.
+_LIMITS: Final = FlowLimits()
 
 
 class _Stream:
@@ -120,8 +72,12 @@ class FlowArchiveWriter:
     """
 
     def __init__(self, path: Path, *, height: int, width: int, backward: bool = True) -> None:
-        if not (1 <= height <= 0xFFFF and 1 <= width <= 0xFFFF):
-            raise FlowError(f"flow grid: expected sides of 1 to 65535 pixels, got {height} high, {width} wide")
+        if not (min(height, width) >= 1 and max(height, width) <= _LIMITS.max_side_px):
+            raise FlowError(
+                f"flow grid: expected sides of 1 to {_LIMITS.max_side_px} pixels, got {height} high, {width} wide"
+            )
+        if height * width > _LIMITS.max_grid_px:
+            raise FlowError(f"flow grid: expected at most {_LIMITS.max_grid_px} pixels, got {width}x{height}")
         self._path = Path(path)
         self._shape = (height, width, 2)
         handle, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
@@ -166,7 +122,9 @@ class FlowArchiveWriter:
             raise FlowError("the archive is already finished or aborted")
         if (backward is None) != (self._backward is None):
             raise FlowError("backward flow: expected for every pair or for none, as the writer was made")
-        expected = math.prod(self._shape) * 2
+        if len(self._forward.lengths) >= _LIMITS.max_flows:
+            raise FlowError(f"flow archive: expected at most {_LIMITS.max_flows} flows")
+        expected = math.prod(self._shape) * _ITEM_BYTES
         for block in (forward,) if backward is None else (forward, backward):
             if block.plain_bytes != expected:
                 raise FlowError(f"flow block: expected {expected} bytes, got {block.plain_bytes}")
@@ -253,7 +211,7 @@ class FlowArchiveWriter:
             self._spool.seek(0)
             shutil.copyfileobj(self._spool, self._file, 1024 * 1024)
             members.append(self._end_stream(self._backward, "flows_backward", start, shape, arrays))
-        for name, value in (arrays | _metadata_arrays(meta)).items():
+        for name, value in (arrays | metadata_arrays(meta)).items():
             members.append(self._write_stored(f"{name}.npy", value))
         self._file.write(zipdir.directory(members, self._file.tell()))
 
@@ -265,7 +223,7 @@ class FlowArchiveWriter:
         end = self._file.tell()
         prefix, header_crc = _flow_prefix(shape)
         data_start = start + zipdir.local_header_bytes(f"{name}.npy", wide=True)
-        plain_bytes = math.prod(shape) * 2
+        plain_bytes = math.prod(shape) * _ITEM_BYTES
         member = ZipMember(
             f"{name}.npy",
             zipdir.DEFLATED,
@@ -295,25 +253,7 @@ def _flow_prefix(shape: tuple[int, ...]) -> tuple[bytes, int]:
 
     The header is held in a stored deflate block, so that it can be written last, when the count is known.
     """
-    text = f"{{'descr': '<f2', 'fortran_order': False, 'shape': {shape}, }}"
+    text = f"{{'descr': '{DESCR[FORMAT_VERSION]}', 'fortran_order': False, 'shape': {shape}, }}"
     header = MAGIC + struct.pack("<H", FLOW_HEADER_BYTES - 10) + text.ljust(FLOW_HEADER_BYTES - 11).encode() + b"\n"
     block = struct.pack("<B2H", 0, len(header), len(header) ^ 0xFFFF) + header
-    return block + _FULL_FLUSH, isal_zlib.crc32(header)
-
-
-def _metadata_arrays(meta: FlowMeta) -> dict[str, NDArray[Any]]:
-    identity = "source_sha256" if re.fullmatch(r"[0-9a-f]{64}", meta.source_identity) else "source_etag"
-    return {
-        "source_video": np.array(meta.source_video[:2000]),
-        "total_flows": np.array(meta.total_flows, np.int64),
-        "original_fps": np.array(meta.original_fps, np.float64),
-        "original_resolution": np.array([meta.original_width, meta.original_height], np.int64),
-        "engine": np.array(meta.engine),
-        "engine_params": np.array(json.dumps(dict(meta.engine_params), sort_keys=True)),
-        "quantization_px": np.array(meta.quantization_px, np.float64),
-        "timestamps_s": np.asarray(meta.timestamps_s, np.float64),
-        "scene_cuts": np.array(meta.scene_cuts, np.int64),
-        "display_max_px": np.array(meta.display_max_px, np.float64),
-        identity: np.array(meta.source_identity[:2000]),
-        "format_version": np.array(meta.format_version, np.int64),
-    }
+    return block + FULL_FLUSH, isal_zlib.crc32(header)

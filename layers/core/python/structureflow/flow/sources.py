@@ -1,0 +1,57 @@
+"""Flows that are in memory already, and what every source of flows checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from structureflow.errors import FlowError
+from structureflow.flow.fields import Direction, Field32, FlowMeta
+
+
+@dataclass(frozen=True)
+class ArrayFlows:
+    """Flows in memory, as a `FlowSource`; `read` returns views of the arrays, which must not be changed.
+
+    Attributes:
+        meta: what describes them.
+        forward, backward: ``(total_flows, height, width, 2) float32``, pixels of the grid; backward or None.
+    """
+
+    meta: FlowMeta
+    forward: Field32
+    backward: Field32 | None = None
+
+    def __post_init__(self) -> None:
+        expected = (self.meta.total_flows, self.meta.height, self.meta.width, 2)
+        for flows in (self.forward,) if self.backward is None else (self.forward, self.backward):
+            if flows.shape != expected or flows.dtype != np.float32:
+                raise FlowError(f"flows: expected {expected} float32, got {flows.shape} {flows.dtype}")
+        if self.meta.has_backward != (self.backward is not None):
+            raise FlowError("flows: has_backward and the arrays given contradict each other")
+
+    def read(self, direction: Direction, start: int, stop: int) -> Field32:
+        """Return flows `start` (inclusive) to `stop` (exclusive); see `FlowSource.read`.
+
+        Raises:
+            FlowError: the range or the direction is not there.
+        """
+        check_range(self.meta, direction, start, stop)
+        flows = self.forward if direction == "forward" else self.backward
+        return cast("Field32", flows)[start:stop]
+
+
+def check_range(meta: FlowMeta, direction: Direction, start: int, stop: int) -> None:
+    """Check that flows `start` (inclusive) to `stop` (exclusive) are there.
+
+    Raises:
+        FlowError: they are not, or the direction is unknown or absent.
+    """
+    if direction not in ("forward", "backward"):
+        raise FlowError(f"direction: expected forward or backward, got {direction!r:.40}")
+    if direction == "backward" and not meta.has_backward:
+        raise FlowError("backward flow: expected, but only forward flow is there")
+    if not 0 <= start < stop <= meta.total_flows:
+        raise FlowError(f"flows: expected 0 <= start < stop <= {meta.total_flows}, got {start}, {stop}")

@@ -1,0 +1,81 @@
+"""Every bound on what comes from outside, each with its reason. Nothing is imported here, so all may use it.
+
+A bound is checked before the work that it bounds: bytes before parsing, the number of items before the items.
+Sections and, within a section, the order of use; a constant says its unit in its name.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# --- what is said ------------------------------------------------------------------------------------
+
+#: Of an error's message and of each text in its detail. A hundred short problems fit; what a caller sent does not.
+MAX_MESSAGE_CHARS: Final = 2_000
+#: Problems that the refusal of a request lists; the first ones show what is wrong.
+MAX_PROBLEMS: Final = 20
+#: Bad fields of a document that are looked at one by one; each takes a kilobyte.
+MAX_LISTED_ERRORS: Final = 10_000
+
+# --- events ------------------------------------------------------------------------------------------
+
+#: Values in an event. The largest that AWS sends, of an ECS task, has about 200; Lambda hands over up to 6 MB.
+MAX_EVENT_VALUES: Final = 10_000
+
+# --- JSON documents ----------------------------------------------------------------------------------
+
+#: Of a ``request.json``. 20,000 guides with references of 60 characters take 1.9 MB. Parsed JSON takes up to 25 times
+#: its bytes (``[[],[],…``), so this is 60 MB at most.
+MAX_REQUEST_BYTES: Final = 2 * 1024**2
+#: Of a document that a step left for another one: the record of the largest request, indented, is 5.2 MB, and what
+#: pins its 20,000 guides 6.6 MB.
+MAX_DOCUMENT_BYTES: Final = 12 * 1024**2
+#: Of a timeline's manifest: 100 bytes a frame make this about 160,000 frames, almost two hours at 25 fps.
+MAX_FRAME_MANIFEST_BYTES: Final = 16 * 1024**2
+#: Of a run's claim, which names one execution.
+MAX_CLAIM_BYTES: Final = 4_096
+#: Fields of one object of a request; the request itself has 30 with its older names.
+MAX_FIELDS: Final = 64
+#: Levels of objects and lists within each other; a request has seven.
+MAX_LEVELS: Final = 16
+#: Characters of a field's name.
+MAX_FIELD_NAME_CHARS: Final = 64
+#: Characters of any text in a request: the longest is a reference.
+MAX_REFERENCE_CHARS: Final = 2_048
+#: Items of any list in a request; each list has a smaller bound of its own.
+MAX_ITEMS: Final = 20_000
+#: Names in a list of kinds, such as `outputs`: more than there are kinds.
+MAX_NAMES: Final = 32
+#: Of any whole number in a request; floats are exact up to here.
+MAX_WHOLE_NUMBER: Final = 2**53
+
+# --- the job -----------------------------------------------------------------------------------------
+
+#: Of one job. The state machine's history holds 25,000 events, about 14 an item.
+MAX_SEGMENTS: Final = 400
+#: Of one segment; the largest at 4K must end within RenderSegment's timeout.
+MAX_SEGMENT_FRAMES: Final = 2_000
+#: Of all segments together: 50 in each of 400, or every frame of ten long ones. A guide is up to 1 kB in memory.
+MAX_GUIDES: Final = 20_000
+#: Sides of the videos that a job makes.
+MAX_OUTPUT_SIDE_PX: Final = 4_096
+MIN_OUTPUT_SIDE_PX: Final = 32
+#: Of the videos that a job makes. Below one, clock rates of containers and the fractions of encoders fail.
+MIN_OUTPUT_FPS: Final = 1.0
+MAX_OUTPUT_FPS: Final = 240.0
+
+# --- archives ----------------------------------------------------------------------------------------
+
+#: Of one archive. Its seek table, 32 bytes a flow, stays far below the 4 MiB of tail that a reader takes.
+MAX_FLOWS: Final = 20_000
+#: Of a structure video: one more than its flows. No setting goes beyond.
+MAX_VIDEO_FRAMES: Final = MAX_FLOWS + 1
+
+# --- queries -----------------------------------------------------------------------------------------
+
+#: Frames that one query names.
+MAX_SEQUENCES: Final = 100_000
+#: Of a page, as an offset into a listing: above what a timeline's overlays ever count.
+MAX_PAGE: Final = 100_000_000
+#: Digits of any number that arrives as text; ``int()`` itself refuses, untyped, what has more than 4,300.
+MAX_DIGITS: Final = 18
