@@ -252,7 +252,7 @@ class Carry:
 
     def _join(self, piece: Field32) -> Field32:
         # joined paths may grow without end where they leave the frame
-        return _bound(compose_flows(piece, self._joined, self._next))
+        return bounded(compose_flows(piece, self._joined, self._next))
 
 
 class Trace:
@@ -306,7 +306,7 @@ class Trace:
         if fraction != 1:
             step *= np.float32(fraction)
         step += self._way
-        return _bound(step)
+        return bounded(step)
 
     def sees(self, displacement: Field32, way: Field32) -> NDArray[np.bool_]:
         """Say which pixels of a later frame the anchor shows, by the rule of `fields.visible_where`.
@@ -330,5 +330,6 @@ def _places(shape: tuple[int, int], stride: int) -> Field32:
     return np.ascontiguousarray(np.stack([columns, rows], axis=-1), dtype=np.float32)
 
 
-def _bound(field: Field32) -> Field32:
+def bounded(field: Field32) -> Field32:
+    """Cut a path's vectors at `MAX_DISPLACEMENT_PX` per axis, in place: they grow where they leave the frame."""
     return np.clip(field, -MAX_DISPLACEMENT_PX, MAX_DISPLACEMENT_PX, out=field)

@@ -76,7 +76,7 @@ class Look:
 
 def difference(one_local: Plane, one_broad: Plane, local: Plane, broad: Plane) -> Plane:
     """Return how unlike two looks are around each pixel, in levels: ``(h, w)`` float32, 0 = alike."""
-    unlike = cv2.absdiff(one_local, local)
+    unlike = cast("Plane", cv2.absdiff(one_local, local))
     unlike += cv2.absdiff(one_broad, broad)
     return cast("Plane", cv2.sepFilter2D(unlike, -1, GATHER, GATHER, borderType=cv2.BORDER_REPLICATE))
 
