@@ -149,14 +149,14 @@ class _Progress:
             if index in self._ended or not storage.exists(key):
                 continue
             self._ended.add(index)
-            result = get_document(storage, key, SegmentResult, made_by="EncodeSegment")
+            result = get_document(storage, key, SegmentResult, made_by="RenderSegment")
             filled = sum(last - first + 1 for first, last in result.filled)
             left = sum(last - first + 1 for first, last in result.left_unguided)
             self.say(
                 f"segment {index}",
                 f"{result.frames} frames {result.width_px}x{result.height_px}: {filled} filled by motion, {left} left "
                 f"to the generator; flow from {result.flow_source}, "
-                f"render {result.timings_s['render']:.2f} s, encode {result.timings_s['encode']:.2f} s",
+                f"made in {result.timings_s['segment']:.2f} s",
             )
 
 
@@ -175,8 +175,7 @@ def _stages(manifest: Manifest) -> Table:
     for name, seconds in manifest.timings_s.items():
         table.add_row(name, f"{seconds:.2f}")
     for result in manifest.segments:
-        for name in ("render", "encode"):
-            table.add_row(f"segment {result.index} {name}", f"{result.timings_s[name]:.2f}")
+        table.add_row(f"segment {result.index}", f"{result.timings_s['segment']:.2f}")
     return table
 
 

@@ -54,8 +54,7 @@ FRAMES: Final = 25
 ORDER: Final = (
     ("orchestrator/request_created",),
     ("plan_segments/flows_arrived", "api/timeline_frames", "settle_gpu/look_for_overdue"),
-    ("render_segment/first",),
-    ("encode_segment/first", "rebuild_timeline/sample"),
+    ("render_segment/first", "rebuild_timeline/sample"),
     ("assemble_job/finished",),
     ("fail_job/segment_failed",),
 )

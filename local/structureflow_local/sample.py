@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from structureflow.media.encode import EncodedInfo, encode_h264
+from structureflow.media.encode import EncodedInfo, EncoderSettings, encode_h264
 
 HEIGHT = 360
 WIDTH = 640
@@ -130,9 +130,8 @@ def make_sample(path: Path) -> EncodedInfo:
     Raises:
         EncodeError: the file cannot be written.
     """
-    return encode_h264(
-        SampleScene().frames(), path, height=HEIGHT, width=WIDTH, fps=FPS, crf=CRF, preset="slow", threads=1
-    )
+    settings = EncoderSettings(CRF, "slow")
+    return encode_h264(SampleScene().frames(), path, height=HEIGHT, width=WIDTH, fps=FPS, settings=settings, threads=1)
 
 
 # --- drawing ------------------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
-from structureflow.errors import EncodeError, HandoverError
-from structureflow.media.encode import EncodedInfo, encode_h264, encode_mask, frame_rate, mask_planes, read_back
-from structureflow.media.handover import rgb_to_planes
+from structureflow.errors import EncodeError, JobStateError
+from structureflow.media.encode import MASK, EncodedInfo, EncoderSettings, encode_h264, frame_rate, read_back
+from structureflow.media.planes import flat_planes, grey_to_planes, rgb_to_planes
 from structureflow.testing.videos import Image, count_frames, decode_rgb, pan_frames, texture, write_clip
 
 
@@ -59,7 +59,7 @@ def test_primary_colours_survive_a_tagged_decoder(tmp_path: Path) -> None:
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (128, 128, 128), (200, 30, 90)]
     frames = [np.full((32, 48, 3), colour, np.uint8) for colour in colours]
     for given in (frames, [rgb_to_planes(frame) for frame in frames]):
-        encode_h264(given, tmp_path / "x.mp4", height=32, width=48, fps=16, crf=1)
+        encode_h264(given, tmp_path / "x.mp4", height=32, width=48, fps=16, settings=EncoderSettings(1, "veryfast"))
         for colour, back in zip(colours, decode_rgb(tmp_path / "x.mp4"), strict=True):
             assert np.abs(back.astype(int) - colour).max() <= 4
 
@@ -109,7 +109,9 @@ def test_every_pixel_of_a_decoded_mask_is_exactly_0_or_255(
     tmp_path: Path, masks: list[int], size: tuple[int, int]
 ) -> None:
     height, width = size
-    info = encode_mask(masks, tmp_path / "m.mp4", height=height, width=width, fps=16)
+    planes = {value: flat_planes(height, width, value) for value in (0, 255)}
+    given = (planes[value] for value in masks)
+    info = encode_h264(given, tmp_path / "m.mp4", height=height, width=width, fps=16, settings=MASK)
     decoded = list(decode_rgb(tmp_path / "m.mp4"))
     assert info.frames == len(decoded) == len(masks)
     for value, frame in zip(masks, decoded, strict=True):
@@ -121,19 +123,14 @@ def test_every_pixel_of_a_decoded_mask_is_exactly_0_or_255(
         assert bgr.min() == bgr.max() == value
 
 
-def test_mask_planes_are_limited_range_and_cannot_be_changed() -> None:
-    black, white = mask_planes([0, 255], 4, 6)
-    assert black.shape == (6, 6)
-    assert (black[:4] == 16).all()
-    assert (white[:4] == 235).all()
-    assert (white[4:] == 128).all()
-    assert not black.flags.writeable
-
-
-def test_a_grey_mask_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EncodeError, match="mask of frame 1: expected 0 or 255, got 128"):
-        encode_mask([0, 128], tmp_path / "m.mp4", height=16, width=16, fps=16)
-    assert list(tmp_path.iterdir()) == []
+def test_masks_of_single_pixels_stay_on_their_side_of_the_middle(tmp_path: Path) -> None:
+    """Blocks of eight pixels, the generators' grain: binarised at the middle, what is decoded is what was given."""
+    random = np.random.default_rng(3)
+    masks = [np.kron(random.integers(0, 2, (12, 20)), np.ones((8, 8))).astype(np.uint8) * 255 for _ in range(6)]
+    given = (grey_to_planes(mask) for mask in masks)
+    encode_h264(given, tmp_path / "m.mp4", height=96, width=160, fps=16, settings=MASK)
+    for mask, frame in zip(masks, decode_rgb(tmp_path / "m.mp4"), strict=True):
+        np.testing.assert_array_equal(frame[..., 0] > 127, mask > 127)
 
 
 def test_no_frames_are_refused(tmp_path: Path) -> None:
@@ -161,7 +158,7 @@ def test_a_frame_of_another_shape_is_refused_and_no_file_stays(tmp_path: Path, b
         {"height": 16, "width": 16, "fps": 0},
         {"height": 16, "width": 16, "fps": float("nan")},
         {"height": 16, "width": 16, "fps": float("inf")},
-        {"height": 16, "width": 16, "fps": 16, "preset": "no-such-preset"},
+        {"height": 16, "width": 16, "fps": 16, "settings": EncoderSettings(17, "no-such-preset")},
     ],
 )
 def test_impossible_options_are_typed_errors(tmp_path: Path, options: dict[str, Any]) -> None:
@@ -173,9 +170,9 @@ def test_impossible_options_are_typed_errors(tmp_path: Path, options: dict[str, 
 def test_an_error_of_the_frames_passes_unchanged(tmp_path: Path) -> None:
     def broken() -> Iterator[Image]:
         yield texture(16, 16)
-        raise HandoverError("frame 1 is corrupt")
+        raise JobStateError("frame 1 is corrupt")
 
-    with pytest.raises(HandoverError, match="frame 1 is corrupt"):
+    with pytest.raises(JobStateError, match="frame 1 is corrupt"):
         encode_h264(broken(), tmp_path / "x.mp4", height=16, width=16, fps=16)
     assert list(tmp_path.iterdir()) == []
 
@@ -186,9 +183,9 @@ def test_a_half_written_file_is_deleted(tmp_path: Path) -> None:
     def broken() -> Iterator[Image]:
         yield from pan_frames(150, 64, 64, dx=1, dy=0)
         assert (tmp_path / "x.mp4").exists()
-        raise HandoverError("frame 150 is corrupt")
+        raise JobStateError("frame 150 is corrupt")
 
-    with pytest.raises(HandoverError, match="frame 150 is corrupt"):
+    with pytest.raises(JobStateError, match="frame 150 is corrupt"):
         encode_h264(broken(), tmp_path / "x.mp4", height=64, width=64, fps=16)
     assert list(tmp_path.iterdir()) == []
 

@@ -18,7 +18,7 @@ from structureflow_local.cloud import Execution, LocalCloud
 
 REPO = Path(__file__).resolve().parents[2]
 MACHINE = "SegmentsStateMachine"
-STEPS = ("PlanSegments", "RenderSegment", "EncodeSegment", "AssembleJob", "FailJob")
+STEPS = ("PlanSegments", "RenderSegment", "AssembleJob", "FailJob")
 CAUGHT = STEPS[:-1]
 FOREVER = 99
 
@@ -122,7 +122,7 @@ def test_every_transient_error_of_every_state_is_retried(machine: Machine, step:
         assert len(machine.calls(name, step)) == 2, name
         if step != "FailJob":
             assert machine.calls(name, "FailJob") == []
-            assert [len(machine.calls(name, "EncodeSegment", index)) for index in (1, 2)] == [1, 1]
+            assert [len(machine.calls(name, "RenderSegment", index)) for index in (1, 2)] == [1, 1]
         else:
             assert ran.error == "SomeError"
 
@@ -167,4 +167,4 @@ def test_a_permanent_error_of_fail_job_is_not_retried(machine: Machine) -> None:
 def test_a_duplicate_ends_well_and_does_nothing(machine: Machine) -> None:
     name = "Duplicate-None-0"
     assert machine.run(name)[name].status == "SUCCEEDED"
-    assert [len(machine.calls(name, step)) for step in STEPS] == [1, 0, 0, 0, 0]
+    assert [len(machine.calls(name, step)) for step in STEPS] == [1, 0, 0, 0]

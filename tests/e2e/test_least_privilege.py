@@ -60,13 +60,11 @@ PLACES = {
 TOPS = ("jobs/", "work/", "cache/flows/", "cache/timelines/", "timelines/")
 
 _ANY_INPUT = "a request may name any key that is not reserved as its video or guide"
-_ONE_RULE = "one pattern for hand-over objects; which of them exist depends on the outputs asked for"
 #: Allowed, but used by no run: (function, action, place) and why it is allowed all the same.
 SPARE = {
     ("OrchestratorFunction", "s3:GetObject", "*"): _ANY_INPUT,
     ("RenderSegmentFunction", "s3:GetObject", "*"): _ANY_INPUT,
     ("SettleGpuFunction", "s3:GetObject", "*"): _ANY_INPUT,
-    ("EncodeSegmentFunction", "s3:GetObject", "work/*/*/preview.json"): _ONE_RULE,
     ("RebuildTimelineFunction", "s3:GetObject", "cache/timelines/*/frames/*"): (
         "frames that another writer left at the same moment are compared"
     ),
@@ -168,13 +166,11 @@ def run_everything(run: Run) -> None:
     assert run.invoke("fail_job", **died).error is None
 
     # An earlier run that ended in the middle: its hand-over objects and outputs are in the way.
-    for name in ("guide.sfh", "preview.json"):
-        storage.put(keys.work_file("second", 0, name), b"old")
+    storage.put(keys.work_file("second", 0, "preview.json"), b"old")
     assert run.job("second", motion_strength=2) == "done"
     execution = run.cloud.executions("SegmentsStateMachine")[-1]
     assert run.invoke("assemble_job", task_id="second").error is None
-    for name in ("guide.sfh", "preview.json"):
-        storage.put(keys.work_file("second", 0, name), b"old")
+    storage.put(keys.work_file("second", 0, "preview.json"), b"old")
     failure = {"Error": "SomeError", "Cause": "as a test"}
     key = keys.job_flows("second")
     event = {"execution_id": execution.arn, "bucket": run.cloud.bucket(BUCKET), "key": key, "error": failure}
@@ -187,8 +183,6 @@ def run_everything(run: Run) -> None:
     assert run.invoke("render_segment", task_id="first", index=0).payload["flow_source"] == "frames"
     storage.delete([keys.timeline_manifest("reel")])
     assert run.invoke("render_segment", task_id="first", index=0).payload["flow_source"] == "video"
-    storage.delete([keys.work_file("first", 0, "guide.sfh")])
-    assert run.invoke("encode_segment", task_id="first", index=0).error == "JobStateError"
 
     # A shared archive that is no archive, and frames that nobody committed.
     assert record.flow_cache_key is not None

@@ -280,7 +280,7 @@ def test_a_segment_of_a_timeline_reads_its_part_alone(
         # of one direction a quarter, a flow more on each side, and the tail with the seek table
         most = size_bytes / 2 * (1 / segments + 2 / 40) + 200 * 1024
         assert size_bytes / 2 / segments * 0.8 < counted.read < most, index
-    work = keys.work_file("t1", segments - 1, "render.json")
+    work = keys.segment_file("t1", segments - 1, "result.json")
     assert SegmentResult.model_validate_json(runner.storage.get(work).data).flows_used == 10
 
 

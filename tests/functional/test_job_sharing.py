@@ -173,7 +173,7 @@ def test_a_segment_asks_once_for_the_tail_and_once_per_direction(
 
     asked = [operation for operation, key in counting.keys if key == keys.job_flows("t1")]
     assert asked == ["get"] * (1 + directions)
-    render = keys.work_file("t1", 0, "render.json")
+    render = keys.segment_file("t1", 0, "result.json")
     assert SegmentResult.model_validate_json(runner.storage.get(render).data).flow_source == "cache"
 
 

@@ -11,7 +11,6 @@ import pytest
 from structureflow import keys
 from structureflow.errors import InvalidKeyError, JobStateError, StructureFlowError
 from structureflow.jobs.assemble_job import AssembleJobInput, assemble_job
-from structureflow.jobs.encode_segment import EncodeSegmentInput, encode_segment
 from structureflow.jobs.fail_job import fail_request
 from structureflow.jobs.render_segment import RenderSegmentInput, render_segment
 from structureflow.models.results import JobRecord, Manifest, SegmentResult
@@ -311,7 +310,6 @@ def test_steps_may_run_twice(runner: JobRunner, request_document: dict[str, Any]
     for index in plan.segments:
         for _ in range(2):
             render_segment(RenderSegmentInput(task_id="t1", run_id=plan.run_id, index=index), runner.services)
-            encode_segment(EncodeSegmentInput(task_id="t1", run_id=plan.run_id, index=index), runner.services)
     closing = AssembleJobInput(task_id="t1", run_id=plan.run_id)
     first = assemble_job(closing, runner.services)
     assert assemble_job(closing, runner.services) == first
@@ -327,7 +325,6 @@ def test_assembling_names_a_missing_object(runner: JobRunner, request_document: 
     plan = runner.plan("t1", "e1")
     for index in plan.segments:
         render_segment(RenderSegmentInput(task_id="t1", run_id=plan.run_id, index=index), runner.services)
-        encode_segment(EncodeSegmentInput(task_id="t1", run_id=plan.run_id, index=index), runner.services)
     gone = keys.segment_file("t1", 1, "mask.mp4")
     runner.storage.delete([gone])
     with pytest.raises(StructureFlowError, match=gone) as caught:

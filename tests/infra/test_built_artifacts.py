@@ -34,8 +34,6 @@ ZIPS = {
     for name, properties in FUNCTIONS.items()
     if "Layers" in properties
 }
-#: Encodes on a layer of its own until RenderSegment does; it goes with it.
-LEAVING = {"EncodeSegmentFunction", "VideoLayer"} & set(TEMPLATE["Resources"])
 #: Lambda allows 262,144,000 bytes (AWS Lambda Developer Guide, quotas); these are for a quick start instead.
 MAX_ZIP_BYTES = 50_000_000
 #: Packages of the media image, which is to stay below 1 GB with its base.
@@ -87,12 +85,8 @@ def folder_bytes(folder: Path) -> int:
 @both
 def test_zip_functions_are_small_and_have_nothing_for_pixels(build: Callable[[str], Path], architecture: str) -> None:
     folder = build(architecture)
-    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == sorted(
-        {*ZIPS, "CoreLayer", "LightLayer"} | LEAVING
-    )
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == sorted([*ZIPS, "CoreLayer", "LightLayer"])
     for name, layers in ZIPS.items():
-        if name in LEAVING:
-            continue
         assert 5_000_000 < sum(map(folder_bytes, map(folder.joinpath, [name, *layers]))) < MAX_ZIP_BYTES, name
     there = {path.name for path in (folder / "LightLayer" / "python").iterdir()}
     assert {"pydantic", "aws_lambda_powertools", "PIL"} <= there
@@ -188,7 +182,7 @@ def test_handlers_import_from_the_built_artifacts_alone(paths: Callable[[str], l
         f"print([name for name in {HEAVY!r} if importlib.util.find_spec(name)])\n"
     )
     found = in_isolation(program, paths(name), {"POWERTOOLS_METRICS_NAMESPACE": "test"})
-    assert found.strip() == ("[]" if name in set(ZIPS) - LEAVING else repr(list(HEAVY))) or name in LEAVING
+    assert found.strip() == ("[]" if name in ZIPS else repr(list(HEAVY)))
 
 
 @runs_here
@@ -217,7 +211,7 @@ def test_every_handler_does_its_part_of_a_job_from_the_built_artifacts_alone(
             "    invoked_function_arn='arn', aws_request_id='id', get_remaining_time_in_millis=lambda: 60_000)\n"
             f"event = json.load(open({str(event)!r}))\n"
             "answer = json.dumps(module.handler(event, context))\n"
-            f"assert not ({function in set(ZIPS) - LEAVING} and {set(HEAVY)!r} & set(sys.modules))\n"
+            f"assert not ({function in ZIPS} and {set(HEAVY)!r} & set(sys.modules))\n"
             "print()\n"
             "print(answer)\n"
         )

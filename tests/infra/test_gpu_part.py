@@ -158,7 +158,7 @@ def test_who_extracts_reads_inputs_and_never_what_segments_hand_over(name: str) 
 
     assert may("s3:GetObject", "videos/dance.mp4")
     assert may("s3:GetObject", "work/.gpu/0123456789abcdef.json")
-    assert not may("s3:GetObject", "work/t1/000/guide.sfh")
+    assert not may("s3:GetObject", "work/t1/000/preview.json")
     assert may("s3:PutObject", "jobs/t1/structure_flows_t1.npz")
     for action in ("s3:PutObject", "s3:DeleteObject"):
         assert not may(action, "jobs/t1/request.json")

@@ -122,8 +122,7 @@ def test_one_image_for_every_function_that_touches_pixels() -> None:
 
 
 def test_every_other_function_has_the_core_and_the_light_layer_alone() -> None:
-    # EncodeSegment goes once RenderSegment encodes.
-    for name in set(FUNCTIONS) - set(IMAGES) - {"EncodeSegmentFunction"}:
+    for name in set(FUNCTIONS) - set(IMAGES):
         assert FUNCTIONS[name]["Properties"]["Layers"] == [{"Ref": "CoreLayer"}, {"Ref": "LightLayer"}], name
         assert "IgnoreGlobals" not in FUNCTIONS[name], name
 

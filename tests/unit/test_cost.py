@@ -25,8 +25,8 @@ def test_a_step_costs_its_gigabyte_seconds_and_its_request() -> None:
 
 
 def test_calls_of_one_function_are_one_item() -> None:
-    cost = estimate_cost([usage(), usage(), usage("EncodeSegment")], transitions=9, stored_bytes=10**9)
-    assert cost["Lambda RenderSegment"] == pytest.approx(2 * cost["Lambda EncodeSegment"])
+    cost = estimate_cost([usage(), usage(), usage("AssembleJob")], transitions=9, stored_bytes=10**9)
+    assert cost["Lambda RenderSegment"] == pytest.approx(2 * cost["Lambda AssembleJob"])
     assert cost["Step Functions transitions"] == pytest.approx(9 * 0.000025)
     assert cost["S3 storage for 30 days"] == pytest.approx(0.023)
 
@@ -39,8 +39,8 @@ def test_arm64_costs_a_fifth_less_a_second() -> None:
     assert (arm - PRICES.lambda_request) / (x86 - PRICES.lambda_request) == pytest.approx(0.8, abs=1e-4)
 
 
-def test_transitions_grow_by_two_a_segment() -> None:
-    assert [transitions_of(count) for count in (1, 3)] == [7, 11]
+def test_transitions_grow_by_one_a_segment() -> None:
+    assert [transitions_of(count) for count in (1, 3)] == [6, 8]
 
 
 class Events:

@@ -168,11 +168,6 @@ def gpu_order(run_id: str) -> str:
     return f"{GPU_ORDERS_PREFIX}{check_id(run_id, 'run_id')}.json"
 
 
-def handover_name(video: str) -> str:
-    """Name of the hand-over object from which EncodeSegment makes the video `video` (``guide``, …)."""
-    return f"{check_name(video)}.sfh"
-
-
 def _index(index: int) -> str:
     if not 0 <= index <= 99_999:
         raise InvalidKeyError(f"segment index: expected 0 to 99999, got {index}")

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from structureflow.errors import GuidanceError
 from structureflow.flow.fields import FlowMeta, FlowSource, Treatment, check_flow
 from structureflow.flow.sources import ArrayFlows
-from structureflow.guide.masks import KEEP, MaskValue
+from structureflow.guide.masks import KEEP
+from structureflow.guide.ports import Mask
 from structureflow.guide.render import RenderSettings, render_segment
 from structureflow.guide.tracker import GuidanceTracker
 from structureflow.models.job import Anchors, Guide, Segment
@@ -104,12 +105,12 @@ class _List:
         self._given = given
         self._tracker = tracker
 
-    def write(self, index: int, guide: Frame, mask: MaskValue) -> None:
+    def write(self, index: int, guide: Frame, mask: Mask) -> None:
         if self._tracker.is_guided(index):
             self.frames.append(self._given[index])
             return
         self.frames.append(guide.copy())
-        if mask == KEEP:
+        if np.ndim(mask) == 0 and mask == KEEP:
             self._tracker.mark_single_frame(index)
 
 

@@ -57,7 +57,7 @@ class Matching:
 #: By the end result, see `docs/decisions.md`.
 MATCHING: Final = {
     "fast": Matching(finest_scale=2, smoothings=5, every=2, spread_px=0),
-    "balanced": Matching(finest_scale=1, spread_px=0),
+    "balanced": Matching(finest_scale=2, smoothings=5),
     "best": Matching(finest_scale=0),
 }
 

@@ -20,25 +20,28 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Final, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from structureflow.errors import GuidanceError
-from structureflow.flow.fields import Field32, FlowSource, Treatment
-from structureflow.guide.gap import GapFrame, GapMotion, PlannedFlows
-from structureflow.guide.masks import GENERATE, KEEP, MaskValue, grey_frame
+from structureflow.flow.fields import FlowSource, Treatment
+from structureflow.guide.drawing import Anchors as HeldAnchors
+from structureflow.guide.drawing import Sheet, Slot
+from structureflow.guide.feed import FrameFeed
+from structureflow.guide.gap import FrameEvidence, GapMotion
+from structureflow.guide.masks import GENERATE, KEEP, MaskValue
+from structureflow.guide.pictures import RGB, PictureFormat
 from structureflow.guide.plan import PathPlan
+from structureflow.guide.planned import PlannedFlows
+from structureflow.guide.ports import GuideSource, MotionSink, Picture, SegmentSink, StructureFrames
+from structureflow.guide.refine import Matching, fits_matcher
 from structureflow.guide.spans import unguided_count, unguided_ranges
 from structureflow.guide.tracker import GuidanceTracker
-from structureflow.guide.warp import Anchor, Geometry, Warper, expand_mask, mix
-from structureflow.models.job import Anchors, Guide, Segment
-from structureflow.references import Reference
-
-Frame = NDArray[np.uint8]
+from structureflow.guide.warp import expand_mask
+from structureflow.models.job import Anchors, Guide, Segment, Tracking
 
 MAX_MOTION_STRENGTH: Final = 10.0
 
@@ -54,6 +57,8 @@ class RenderSettings:
         motion_strength: every step of the path is this many times as long; 0 (anchors stand still) to 10.
         flow_start, flow_stop: the window of flows to play, start inclusive, stop exclusive (`spans.flow_window`).
         workers: threads, 1 or more; the result does not depend on it.
+        form: in which pictures of guides come and frames go; planes need even sides.
+        matching: how paths are refined against structure frames; None: they are composed of flows alone.
     """
 
     height: int
@@ -64,6 +69,8 @@ class RenderSettings:
     flow_start: int
     flow_stop: int
     workers: int = 2
+    form: PictureFormat = RGB
+    matching: Matching | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no request can ask for.
@@ -73,6 +80,8 @@ class RenderSettings:
         """
         if self.height < 1 or self.width < 1:
             raise GuidanceError(f"resolution: expected positive sides, got {self.width}x{self.height}")
+        if self.form is not RGB and (self.height % 2 or self.width % 2):
+            raise GuidanceError(f"resolution: expected even sides, got {self.width}x{self.height}")
         if not 0 <= self.motion_strength <= MAX_MOTION_STRENGTH:
             raise GuidanceError(f"motion_strength: expected 0 to {MAX_MOTION_STRENGTH:g}, got {self.motion_strength}")
         if self.workers < 1:
@@ -88,6 +97,9 @@ class RenderOutcome:
         filled: the part of them that motion filled (mask 0).
         left_unguided: the rest (mask 255, mid-grey).
         flows_used: how many flows of the window the segment's steps are made of.
+        tracking: `anchored` if paths were refined against structure frames, else `composed`.
+        frames_problem: why structure frames were missing though they were wanted; empty if none was.
+        evidence: how well each filled frame is known, by its number; empty where paths are composed.
         timings_s: seconds in `flows` (reading and joining), `wait` (for warps), `sink` (writing), `total`.
     """
 
@@ -96,72 +108,18 @@ class RenderOutcome:
     left_unguided: tuple[tuple[int, int], ...]
     flows_used: int
     timings_s: dict[str, float]
-
-
-class GuideSource(Protocol):
-    """Where the pictures of guides come from, already fitted to the resolution (`images.fit`)."""
-
-    def image(self, reference: Reference) -> Frame:
-        """Return a guide image, ``(height, width, 3)`` uint8 RGB; the renderer never changes it."""
-        ...
-
-    def video(self, reference: Reference, first: int, count: int) -> Iterator[Frame]:
-        """Yield `count` frames of a guide video from frame `first`, ``(height, width, 3)`` uint8 RGB each."""
-        ...
-
-
-class SegmentSink(Protocol):
-    """Where the frames of a segment go."""
-
-    def write(self, index: int, guide: Frame, mask: MaskValue) -> None:
-        """Take frame `index`; called once per frame, in order, from one thread.
-
-        Args:
-            index: 0 to the number of frames minus 1.
-            guide: ``(height, width, 3)`` uint8 RGB, valid during the call only: copy what you keep, change
-                nothing.
-            mask: 255 = generate, 0 = keep; the value of the whole mask frame.
-        """
-        ...
-
-
-@runtime_checkable
-class MotionSink(SegmentSink, Protocol):
-    """A sink that may want to see the motion too; each hook is called for every frame, before its `write`."""
-
-    @property
-    def wants_flow(self) -> bool:
-        """Whether `flow` is to be called."""
-        ...
-
-    @property
-    def wants_visibility(self) -> bool:
-        """Whether `visibility` is to be called."""
-        ...
-
-    def flow(self, index: int, flow: Field32) -> None:
-        """Take the motion that leads from frame ``index - 1`` to `index`, as far as motion strength lets it.
-
-        Args:
-            index: the frame.
-            flow: ``(height, width, 2)`` float32, (dx, dy) in output pixels, content to the right is positive
-                dx; zero where no motion was applied (guided and unguided frames). Valid during the call only.
-        """
-        ...
-
-    def visibility(self, index: int, visibility: NDArray[np.uint8]) -> None:
-        """Take how far the pixels of a frame are known from guided frames.
-
-        Args:
-            index: the frame.
-            visibility: ``(height, width)`` uint8: 255 seen in an anchor (or guided), 0 made up by warping what
-                an anchor does not show (or left unguided); soft between. Valid during the call only.
-        """
-        ...
+    tracking: Tracking = "composed"
+    frames_problem: str = ""
+    evidence: dict[int, FrameEvidence] = field(default_factory=dict)
 
 
 def render_segment(
-    segment: Segment, flows: FlowSource | None, guides: GuideSource, settings: RenderSettings, sink: SegmentSink
+    segment: Segment,
+    flows: FlowSource | None,
+    guides: GuideSource,
+    settings: RenderSettings,
+    sink: SegmentSink,
+    structure: StructureFrames | None = None,
 ) -> RenderOutcome:
     """Render every frame of a segment into a sink, in order.
 
@@ -173,6 +131,7 @@ def render_segment(
         guides: the pictures.
         settings: see `RenderSettings`.
         sink: takes the frames; a `MotionSink` may also take flow and visibility.
+        structure: the structure video's frames, in which paths are anchored; None: they are composed.
 
     Returns:
         What became of the unguided frames.
@@ -183,58 +142,7 @@ def render_segment(
         FlowError: a flow is unusable.
         FlowCacheError: the archive is unreadable or corrupt where it was read.
     """
-    return _SegmentRenderer(segment, flows, guides, settings, sink).run()
-
-
-class _Slot:
-    """The buffers of one frame under way, and what a worker needs to draw it."""
-
-    def __init__(self, geometry: Geometry) -> None:
-        self.frame = np.empty((geometry.y.output, geometry.x.output, 3), np.uint8)
-        self.motion = GapFrame(None, None)
-        self.warper = Warper(geometry)
-        self._geometry = geometry
-        self._start = np.empty((geometry.y.grid, geometry.x.grid, 2), np.float32)
-        self._other = np.empty_like(self.frame)
-        self._weight = np.empty(geometry.full_shape, np.uint8)
-
-    def take(self, motion: GapFrame) -> None:
-        """Keep the motion of a frame; what the next frame overwrites is copied."""
-        if motion.start is not None:
-            np.copyto(self._start, motion.start)
-            motion = replace(motion, start=self._start)
-        self.motion = motion
-
-    def draw(self, anchors: _Anchors) -> None:
-        """Fill `frame` from the anchors that reach it."""
-        anchors.wait()
-        motion, frame = self.motion, self.frame
-        if motion.start is not None:
-            self.warper.warp(anchors.start, motion.start, frame)
-        if motion.end is not None:
-            target = frame if motion.start is None else self._other
-            self.warper.warp(anchors.end, motion.end, target)
-        if motion.end_weight is not None:
-            mix(frame, self._other, expand_mask(motion.end_weight, self._geometry, self._weight), frame)
-
-
-class _Anchors:
-    """The two anchors of a gap; buffers are kept from gap to gap."""
-
-    def __init__(self, height: int, width: int) -> None:
-        self.start = Anchor(height, width)
-        self.end = Anchor(height, width)
-        self._coming: list[Future[None]] = []
-
-    def hold(self, start: Frame | None, end: Frame | None, pool: Executor) -> None:
-        """Make the frames ready on `pool`; no frame of an earlier gap may be under way."""
-        given = [(anchor, frame) for anchor, frame in ((self.start, start), (self.end, end)) if frame is not None]
-        self._coming = [pool.submit(anchor.hold, frame) for anchor, frame in given]
-
-    def wait(self) -> None:
-        """Return when the anchors are ready."""
-        for future in self._coming:
-            future.result()
+    return _SegmentRenderer(segment, flows, guides, settings, sink, structure).run()
 
 
 class _SegmentRenderer:
@@ -245,7 +153,11 @@ class _SegmentRenderer:
         guides: GuideSource,
         settings: RenderSettings,
         sink: SegmentSink,
+        structure: StructureFrames | None,
     ) -> None:
+        self._structure = structure
+        self._feed: FrameFeed | None = None
+        self._evidence: dict[int, FrameEvidence] = {}
         self._segment = segment
         self._guides = guides
         self._settings = settings
@@ -255,10 +167,10 @@ class _SegmentRenderer:
         self._wants_visibility = self._motion_sink is not None and self._motion_sink.wants_visibility
         self._tracker = GuidanceTracker(segment.frames)
         self._timings = {"flows": 0.0, "wait": 0.0, "sink": 0.0}
-        self._grey = grey_frame(settings.height, settings.width)
+        self._grey = settings.form.grey(settings.height, settings.width)
         self._still = np.zeros((settings.height, settings.width, 2), np.float32) if self._wants_flow else None
         self._plan: PathPlan | None = None
-        self._anchors: _Anchors | None = None
+        self._anchors: HeldAnchors | None = None
         self._flows = flows
         if flows is not None:
             self._plan = PathPlan(
@@ -270,27 +182,28 @@ class _SegmentRenderer:
                 scene_cuts=flows.meta.scene_cuts,
                 timestamps_s=flows.meta.timestamps_s,
             )
-            self._geometry = Geometry.of(flows.meta, settings.height, settings.width)
-            self._anchors = _Anchors(settings.height, settings.width)
+            self._sheet = Sheet(settings.form, flows.meta, settings.height, settings.width)
+            self._anchors = HeldAnchors(self._sheet)
         self._planned: PlannedFlows | None = None
-        self._slots: list[_Slot] = []
+        self._slots: list[Slot] = []
 
     def run(self) -> RenderOutcome:
         begin = time.perf_counter()
         unguided = unguided_ranges(self._segment)
         consumed = 0
         position = 0
-        last: Frame | None = None
-        upcoming: Iterator[Frame] | None = None
+        last: Picture | None = None
+        upcoming: Iterator[Picture] | None = None
         with (
             ThreadPoolExecutor(self._settings.workers, thread_name_prefix="warp") as pool,
             ThreadPoolExecutor(2, thread_name_prefix="flows") as io,
         ):
             if self._flows is not None and self._plan is not None:
                 self._planned = PlannedFlows(self._flows, self._plan, io, strength=self._settings.motion_strength)
+                self._feed = self._anchoring(self._plan, self._planned.shape, io)
             for first, final in unguided:
                 last, upcoming = self._write_guides(position, first, upcoming, last)
-                end_anchor: Frame | None = None
+                end_anchor: Picture | None = None
                 if self._settings.anchors == "both" and final + 1 < self._segment.frames:
                     upcoming = self._frames_of(self._guide_at(final + 1))
                     end_anchor = next(upcoming)
@@ -307,21 +220,34 @@ class _SegmentRenderer:
             left_unguided=left,
             flows_used=self._plan.flows_used if self._plan else 0,
             timings_s=self._timings,
+            tracking="anchored" if self._feed is not None and self._feed.delivered else "composed",
+            frames_problem=self._feed.problem if self._feed else "",
+            evidence=self._evidence,
         )
+
+    def _anchoring(self, plan: PathPlan, shape: tuple[int, int], io: Executor) -> FrameFeed | None:
+        """Return the structure frames that paths are looked at in; None where paths are composed."""
+        settings = self._settings
+        if settings.matching is None or self._structure is None or settings.motion_strength == 0:
+            return None
+        if not plan.anchorable or not plan.steps or not fits_matcher(shape):
+            return None
+        return FrameFeed(self._structure, plan.frames_looked_at(), shape, io)
 
     # --- guides --------------------------------------------------------------------------------------
 
     def _guide_at(self, index: int) -> Guide:
         return next(guide for guide in self._segment.guides if guide.first == index)
 
-    def _frames_of(self, guide: Guide) -> Iterator[Frame]:
+    def _frames_of(self, guide: Guide) -> Iterator[Picture]:
         count = guide.last - guide.first + 1
         if guide.image is not None:
             yield from itertools.repeat(self._checked(self._guides.image(guide.image), guide), count)
         elif guide.fade is not None:
             before, after = (self._checked(self._guides.image(reference), guide) for reference in guide.fade)
+            mixed = np.empty_like(before)
             for number in range(1, count + 1):
-                yield cross_fade(before, after, number / count)
+                yield cross_fade(before, after, number / count, out=mixed)
         elif guide.video is not None:
             given = 0
             for frame in itertools.islice(self._guides.video(guide.video, guide.from_frame, count), count):
@@ -333,21 +259,21 @@ class _SegmentRenderer:
                     f"got {given}"
                 )
 
-    def _checked(self, frame: Frame, guide: Guide) -> Frame:
-        expected = (self._settings.height, self._settings.width, 3)
+    def _checked(self, frame: Picture, guide: Guide) -> Picture:
+        expected = self._settings.form.shape(self._settings.height, self._settings.width)
         if frame.shape != expected or frame.dtype != np.uint8:
             raise GuidanceError(f"guide at {guide.at}: expected {expected} uint8, got {frame.shape} {frame.dtype}")
         return np.ascontiguousarray(frame)
 
     def _write_guides(
-        self, position: int, stop: int, upcoming: Iterator[Frame] | None, last: Frame | None
-    ) -> tuple[Frame | None, None]:
+        self, position: int, stop: int, upcoming: Iterator[Picture] | None, last: Picture | None
+    ) -> tuple[Picture | None, None]:
         """Write the guided frames from `position` to `stop` (exclusive); return a copy of the last one."""
         while position < stop:
             guide = self._guide_at(position)
             for frame in upcoming or self._frames_of(guide):
                 if position == stop - 1:
-                    last = frame.copy()
+                    last = frame.copy() if frame.flags.writeable else frame
                 self._write(position, frame, KEEP)
                 position += 1
             upcoming = None
@@ -361,8 +287,8 @@ class _SegmentRenderer:
         first: int,
         final: int,
         consumed: int,
-        start_anchor: Frame | None,
-        end_anchor: Frame | None,
+        start_anchor: Picture | None,
+        end_anchor: Picture | None,
     ) -> None:
         count = final + 1 - first
         if self._plan is None or self._planned is None or self._anchors is None:
@@ -378,15 +304,17 @@ class _SegmentRenderer:
             from_end=end_anchor is not None,
             wants_visibility=self._wants_visibility,
             wants_flow=self._wants_flow,
+            feed=self._feed,
+            matching=self._settings.matching,
         )
         if not self._slots and gap.start_reach + gap.end_reach:
-            self._slots = [_Slot(self._geometry) for _ in range(self._settings.workers + 1)]
+            self._slots = [Slot(self._sheet) for _ in range(self._settings.workers + 1)]
         self._anchors.hold(start_anchor if gap.start_reach else None, end_anchor if gap.end_reach else None, pool)
-        pending: deque[tuple[int, _Slot | None, Future[None] | None]] = deque()
+        pending: deque[tuple[int, Slot | None, Future[None] | None]] = deque()
         idle = list(self._slots)
         begin = time.perf_counter()
         for offset, motion in enumerate(gap.frames()):
-            slot: _Slot | None = None
+            slot: Slot | None = None
             future: Future[None] | None = None
             if motion is not None:
                 self._timings["flows"] += time.perf_counter() - begin
@@ -395,13 +323,15 @@ class _SegmentRenderer:
                 begin = time.perf_counter()
                 slot = idle.pop()
                 slot.take(motion)
+                if motion.evidence is not None:
+                    self._evidence[first + offset] = motion.evidence
                 future = pool.submit(slot.draw, self._anchors)
             pending.append((first + offset, slot, future))
         self._timings["flows"] += time.perf_counter() - begin
         while pending:
             self._finish(pending)
 
-    def _finish(self, pending: deque[tuple[int, _Slot | None, Future[None] | None]]) -> list[_Slot]:
+    def _finish(self, pending: deque[tuple[int, Slot | None, Future[None] | None]]) -> list[Slot]:
         """Write the oldest frames under way, up to and including the first that was drawn; return its slot."""
         while pending:
             index, slot, future = pending.popleft()
@@ -411,13 +341,13 @@ class _SegmentRenderer:
             begin = time.perf_counter()
             future.result()
             self._timings["wait"] += time.perf_counter() - begin
-            self._write(index, slot.frame, KEEP, slot)
+            self._write(index, slot.picture, KEEP, slot)
             return [slot]
         return []
 
     # --- sink ----------------------------------------------------------------------------------------
 
-    def _write(self, index: int, frame: Frame, mask: MaskValue, slot: _Slot | None = None) -> None:
+    def _write(self, index: int, frame: Picture, mask: MaskValue, slot: Slot | None = None) -> None:
         begin = time.perf_counter()
         if self._motion_sink is not None:
             self._show_motion(self._motion_sink, index, mask, slot)
@@ -426,24 +356,23 @@ class _SegmentRenderer:
             self._tracker.mark_single_frame(index)
         self._timings["sink"] += time.perf_counter() - begin
 
-    def _show_motion(self, sink: MotionSink, index: int, mask: MaskValue, slot: _Slot | None) -> None:
+    def _show_motion(self, sink: MotionSink, index: int, mask: MaskValue, slot: Slot | None) -> None:
         if self._still is not None:
             if slot is None or slot.motion.step is None:
                 sink.flow(index, self._still)
             else:
-                # what was pulled from there has moved from there
-                sink.flow(index, np.negative(slot.warper.expand(slot.motion.step)))
+                sink.flow(index, slot.flow())
         if self._wants_visibility:
             height, width = self._settings.height, self._settings.width
             if slot is None or slot.motion.visibility is None:
                 sink.visibility(index, np.full((height, width), 255 - mask, np.uint8))
             else:
-                sink.visibility(index, expand_mask(slot.motion.visibility, self._geometry))
+                sink.visibility(index, expand_mask(slot.motion.visibility, self._sheet.geometry))
 
 
-def cross_fade(before: Frame, after: Frame, share: float) -> Frame:
-    """Mix two images, ``(H, W, 3)`` uint8 RGB: `share` 0 is all `before`, 1 is exactly `after`; fresh memory."""
-    mixed = np.empty_like(before)
+def cross_fade(before: Picture, after: Picture, share: float, out: Picture | None = None) -> Picture:
+    """Mix two pictures of one format: `share` 0 is all `before`, 1 is exactly `after`; to `out`, or to a new array."""
+    mixed = np.empty_like(before) if out is None else out
     cv2.addWeighted(before, 1 - share, after, share, 0, dst=mixed)
     return mixed
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -17,8 +18,6 @@ _SUPERSAMPLED_PX: Final = 4 * 2**20
 _MAX_OUTPUT_PX: Final = 8_192.0
 _BAND_ROWS: Final = 90
 _HALF_PIXEL: Final = np.array([[1, -5, 20, 20, -5, 1]], np.float32) / 32
-# OpenCV takes None for the second map; its type hints don't know
-_NO_SECOND_MAP = cast("NDArray[np.float32]", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,47 +109,50 @@ class Geometry:
 
 
 class Anchor:
-    """A guided frame made ready to be sampled between its pixels: sharper than bilinear, at its price.
+    """A part of a guided picture made ready to be sampled between its pixels: sharper than bilinear, at its price.
 
-    The frame is interpolated once to twice its size; sampling that bilinearly keeps most of the detail that
-    bilinear sampling of the frame itself loses. Frames above 4 megapixels are sampled as they are.
+    The part is interpolated once to twice its size; sampling that bilinearly keeps most of the detail that
+    bilinear sampling of the part itself loses. Parts above 4 megapixels are sampled as they are.
     """
 
-    def __init__(self, height: int, width: int) -> None:
-        """Allocate the buffers for frames of one size."""
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        """Allocate the buffers for parts of one shape, ``(height, width)`` or ``(height, width, channels)``."""
+        height, width, *channels = shape
         self.factor = 2 if height * width <= _SUPERSAMPLED_PX else 1
-        self.frame: NDArray[np.uint8] = np.empty((height, width, 3), np.uint8)
-        self._rows = np.empty((height, 2, 2 * width, 3), np.uint8) if self.factor == 2 else None
+        self._frame: NDArray[np.uint8] = np.empty(shape, np.uint8)
+        self._rows = np.empty((height, 2, 2 * width, *channels), np.uint8) if self.factor == 2 else None
 
     def hold(self, frame: NDArray[np.uint8]) -> None:
-        """Copy a frame, ``(height, width, 3)`` uint8 RGB, and interpolate it."""
-        np.copyto(self.frame, frame)
-        if self._rows is not None:
-            supersample(self.frame, self._rows)
+        """Copy a part, uint8 of the shape given, and interpolate it."""
+        if self._rows is None:
+            np.copyto(self._frame, frame)
+        else:
+            supersample(frame, self._rows)
 
     @property
     def samples(self) -> NDArray[np.uint8]:
-        """``(factor height, factor width, 3)`` uint8 RGB; pixel (x, y) of the frame is at ``factor (x, y)``."""
+        """``(factor height, factor width, ...)`` uint8; pixel (x, y) of the part is at ``factor (x, y)``."""
         if self._rows is None:
-            return self.frame
-        height, _, columns, _ = self._rows.shape
-        return self._rows.reshape(2 * height, columns, 3)
+            return self._frame
+        height, _, columns, *channels = self._rows.shape
+        return self._rows.reshape(2 * height, columns, *channels)
 
 
 def supersample(frame: NDArray[np.uint8], rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Interpolate a frame at half pixels, with the six-tap filter of H.264 (ITU-T H.264, 8.4.2.2.1).
+    """Interpolate a picture at half pixels, with the six-tap filter of H.264 (ITU-T H.264, 8.4.2.2.1).
 
     Args:
-        frame: ``(H, W, 3)`` uint8 RGB, contiguous.
-        rows: ``(H, 2, 2 W, 3)`` uint8 to write to, contiguous: each row of the frame, and the one below it.
+        frame: ``(H, W)`` or ``(H, W, C)`` uint8, contiguous.
+        rows: ``(H, 2, 2 W)`` or ``(H, 2, 2 W, C)`` uint8 to write to, contiguous: each row of the picture, and the
+            one below it.
 
     Returns:
-        `rows`; as ``(2 H, 2 W, 3)``, the frame's own pixels are at even places, unchanged.
+        `rows`; as ``(2 H, 2 W, C)``, the picture's own pixels are at even places, unchanged.
     """
-    height, width = frame.shape[:2]
+    height, width, *channels = frame.shape
     between = cv2.filter2D(frame, -1, _HALF_PIXEL, anchor=(2, 0), borderType=cv2.BORDER_REPLICATE)
-    # six channels, pixel by pixel, are two pixels of three
-    wide = cv2.merge([frame, between]).reshape(height, 2 * width, 3)
+    # twice as many channels, pixel by pixel, are two pixels
+    wide = cv2.merge([frame, between]).reshape(height, 2 * width, *channels)
     rows[:, 0] = wide
     rows[:, 1] = cv2.filter2D(
         wide, -1, np.ascontiguousarray(_HALF_PIXEL.T), anchor=(0, 2), borderType=cv2.BORDER_REPLICATE
@@ -164,10 +166,9 @@ class Warper:
     def __init__(self, geometry: Geometry) -> None:
         """Allocate the buffers for one output size."""
         self._geometry = geometry
-        self._part = np.empty((*geometry.part_shape, 2), np.float32)
-        self._full = np.empty((*geometry.full_shape, 2), np.float32)
-        self._whole = np.empty((_BAND_ROWS, geometry.x.output, 2), np.int16)
-        self._fraction = np.empty((_BAND_ROWS, geometry.x.output), np.uint16)
+        # x and y apart: OpenCV samples one channel along two maps twice as fast as along one map of both
+        self._parts = [np.empty(geometry.part_shape, np.float32) for _ in range(2)]
+        self._fulls = [np.empty(geometry.full_shape, np.float32) for _ in range(2)]
 
     def expand(self, displacement: Field32) -> Field32:
         """Bring a displacement from the flow grid to the output.
@@ -176,48 +177,43 @@ class Warper:
             displacement: ``(h, w, 2)`` float32 in grid pixels.
 
         Returns:
-            ``(height, width, 2)`` float32 in output pixels, bounded; a view that the next call overwrites.
+            ``(height, width, 2)`` float32 in output pixels, bounded; fresh memory.
         """
-        self._scale(displacement, 1)
-        self._geometry.enlarge(self._part, self._full)
-        return self._geometry.shown(self._full)
+        return np.stack(self._enlarged(displacement, 1, (0, 0)), axis=-1)
 
-    def warp(self, anchor: Anchor, displacement: Field32, out: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Sample the anchor once, at ``x + displacement(x)``; past its edge, its edge; bit by bit where that is 0.
+    def warp(self, anchors: Sequence[Anchor], displacement: Field32, outs: Sequence[NDArray[np.uint8]]) -> None:
+        """Sample anchors once, at ``x + displacement(x)``; past the edge, the edge; bit by bit where that is 0.
 
         Args:
-            anchor: of the output's size.
-            displacement: ``(h, w, 2)`` float32 in grid pixels, pulling from the anchor.
-            out: ``(height, width, 3)`` uint8 to write to.
-
-        Returns:
-            `out`.
+            anchors: of the output's size and all of one factor.
+            displacement: ``(h, w, 2)`` float32 in grid pixels, pulling from the anchors.
+            outs: for each anchor ``(height, width)`` or ``(height, width, channels)`` uint8 to write to.
         """
-        factor = anchor.factor
-        self._scale(displacement, factor)
+        factor = anchors[0].factor
         # where a pixel is grows evenly, so adding it on the small grid comes to the same, and costs less
-        self._part[..., 0] += self._geometry.x.places() * factor
-        self._part[..., 1] += self._geometry.y.places()[:, None] * factor
-        self._geometry.enlarge(self._part, self._full)
-        places = self._geometry.shown(self._full)
-        samples = anchor.samples
-        # bands that fit into the processor's cache, and fixed-point maps: faster together by a quarter
-        for first in range(0, len(out), _BAND_ROWS):
-            band = slice(first, min(first + _BAND_ROWS, len(out)))
-            rows = slice(0, band.stop - first)
-            whole, fraction = self._whole[rows], self._fraction[rows]
-            cv2.convertMaps(places[band], _NO_SECOND_MAP, cv2.CV_16SC2, dstmap1=whole, dstmap2=fraction)
-            cv2.remap(samples, whole, fraction, cv2.INTER_LINEAR, dst=out[band], borderMode=cv2.BORDER_REPLICATE)
-        return out
+        origins = self._geometry.x.places() * factor, self._geometry.y.places()[:, None] * factor
+        x, y = self._enlarged(displacement, factor, origins)
+        for anchor, out in zip(anchors, outs, strict=True):
+            # bands that fit into the processor's cache
+            for first in range(0, len(out), _BAND_ROWS):
+                band = slice(first, first + _BAND_ROWS)
+                cv2.remap(
+                    anchor.samples, x[band], y[band], cv2.INTER_LINEAR, dst=out[band], borderMode=cv2.BORDER_REPLICATE
+                )
 
-    def _scale(self, displacement: Field32, factor: int) -> None:
-        geometry, part = self._geometry, self._part
-        geometry.part(displacement, part)
-        # one axis at a time: numpy is several times slower when it broadcasts over the last axis of two
-        part[..., 0] *= np.float32(factor * geometry.x.scale)
-        part[..., 1] *= np.float32(factor * geometry.y.scale)
+    def _enlarged(self, displacement: Field32, factor: int, origins: tuple[Any, Any]) -> list[Field32]:
+        """Scale a displacement, add where it starts, and bring it to the output: x and y."""
+        geometry = self._geometry
         limit = np.float32(factor * _MAX_OUTPUT_PX)
-        np.clip(part, -limit, limit, out=part)
+        shown = []
+        for number, (part, full) in enumerate(zip(self._parts, self._fulls, strict=True)):
+            geometry.part(displacement[..., number], part)
+            part *= np.float32(factor * (geometry.x, geometry.y)[number].scale)
+            np.clip(part, -limit, limit, out=part)
+            part += origins[number]
+            geometry.enlarge(part, full)
+            shown.append(geometry.shown(full))
+        return shown
 
 
 def expand_mask(mask: NDArray[np.uint8], geometry: Geometry, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
@@ -242,19 +238,19 @@ def expand_mask(mask: NDArray[np.uint8], geometry: Geometry, out: NDArray[np.uin
 def mix(
     before: NDArray[np.uint8], after: NDArray[np.uint8], share: NDArray[np.uint8], out: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """Mix two frames pixel by pixel, in whole levels: within 1 of the exact value.
+    """Mix two pictures pixel by pixel, in whole levels: within 1 of the exact value.
 
     Args:
-        before, after: ``(H, W, 3)`` uint8 RGB.
+        before, after: ``(H, W)`` or ``(H, W, C)`` uint8.
         share: ``(H, W)`` uint8, how much of `after`: 255 is all.
-        out: ``(H, W, 3)`` uint8 to write to; may be `before`.
+        out: uint8 of that shape to write to; may be `before`.
 
     Returns:
         `out`.
     """
-    weight = cv2.cvtColor(share, cv2.COLOR_GRAY2RGB)
+    weight = share if before.ndim == 2 else cv2.merge([share] * before.shape[2])
     shown = cv2.multiply(after, weight, scale=1 / 255)
-    cv2.bitwise_not(weight, dst=weight)
+    weight = cv2.bitwise_not(weight)
     cv2.multiply(before, weight, dst=out, scale=1 / 255)
     cv2.add(out, shown, dst=out)
     return out

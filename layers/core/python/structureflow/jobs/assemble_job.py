@@ -88,7 +88,7 @@ def _finish(services: Services, record: JobRecord) -> Manifest:
 
 def _result(storage: Storage, record: JobRecord, index: int) -> SegmentResult:
     key = keys.segment_file(record.task_id, index, "result.json")
-    result = get_document(storage, key, SegmentResult, made_by="EncodeSegment")
+    result = get_document(storage, key, SegmentResult, made_by="RenderSegment")
     if result.run_id != record.run_id:
         raise IncompleteJobError(f"{key}: expected run {record.run_id}, got run {result.run_id}")
     return result

@@ -1,4 +1,4 @@
-"""Render one segment: read its part of the flows, carry the guided frames, hand the frames to the encoder."""
+"""One segment in one pass: read its part of the flows, carry the guided frames, encode them as they are drawn."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict
 
 from structureflow import keys
 from structureflow.errors import StructureFlowError
+from structureflow.guide.pictures import PLANES
+from structureflow.guide.refine import MATCHING
 from structureflow.guide.render import RenderOutcome, RenderSettings
 from structureflow.guide.render import render_segment as render
 from structureflow.guide.spans import flow_window, unguided_count
@@ -16,7 +18,8 @@ from structureflow.jobs.flow_sources import SegmentFlows
 from structureflow.jobs.guides import FittedGuides
 from structureflow.jobs.segment_files import SegmentFiles
 from structureflow.jobs.services import Services
-from structureflow.models.results import JobRecord, SegmentResult
+from structureflow.jobs.structure_frames import STAGE, SegmentFrames
+from structureflow.models.results import Fallback, FrameEvidence, JobRecord, SegmentResult
 
 
 class RenderSegmentInput(BaseModel):
@@ -30,7 +33,7 @@ class RenderSegmentInput(BaseModel):
 
 
 class RenderedSegment(BaseModel):
-    """What the step says of itself; the frames are in the bucket."""
+    """What the step says of itself; the result itself is in the bucket."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,13 +43,15 @@ class RenderedSegment(BaseModel):
     flow_source: str
     engine: str
     fallbacks: int
+    result_key: str
 
 
 def render_segment(event: RenderSegmentInput, services: Services) -> RenderedSegment:
-    """Render the frames of a segment and leave them, with their facts and pictures, for the next steps.
+    """Make ``guide.mp4``, ``mask.mp4`` and what else is asked for of a segment, then its ``result.json``.
 
     Raises:
         JobStateError: the job has no record, or was started again.
+        EncodeError: the encoder failed.
         GuidanceError, MediaError: guides, flows and segment do not fit together.
         InputNotFoundError: a guide is gone, or neither flows, frames nor video can be read any more.
     """
@@ -90,16 +95,41 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
             flow_start=start,
             flow_stop=stop,
             workers=services.workers,
+            form=PLANES,
+            matching=MATCHING[request.quality] if request.tracking == "anchored" else None,
         )
-        guides = FittedGuides(services, sources, folder, height=height, width=width)
-        with SegmentFiles(record, event.index, flows, (start, stop), services, folder) as files:
-            outcome = render(segment, files.flows, guides, settings, files)
-            files.finish()
-    fallbacks = flows.fallbacks + files.fallbacks
-    result = _result(record, event, flows, outcome, time.perf_counter() - begin).model_copy(
-        update={"fallbacks": fallbacks, "usage": services.usage("RenderSegment")}
+        # a path may be looked at in the frame behind its last flow, and the way into an end anchor one further on
+        structure = SegmentFrames(
+            record,
+            services,
+            folder,
+            height=flows.meta.height,
+            width=flows.meta.width,
+            first=start,
+            last=min(played + 1, total_flows),
+        )
+        with (
+            FittedGuides(segment, services, sources, folder, height=height, width=width) as guides,
+            SegmentFiles(record, event.index, flows, (start, stop), services, folder) as files,
+        ):
+            outcome = render(segment, files.flows, guides, settings, files, structure)
+            outputs = files.finish()
+    fallbacks = flows.fallbacks + structure.fallbacks + files.fallbacks
+    if outcome.frames_problem:
+        used = "composed" if outcome.tracking == "composed" else "composed in part"
+        fallbacks += (Fallback(stage=STAGE, wanted="anchored", used=used, reason=outcome.frames_problem),)
+    timings_s = {f"render.{name}": s for name, s in outcome.timings_s.items()} | files.timings_s
+    timings_s["segment"] = time.perf_counter() - begin
+    result = _result(record, event, flows, outcome).model_copy(
+        update={
+            "fallbacks": fallbacks,
+            "outputs": outputs,
+            "timings_s": {name: round(s, 3) for name, s in timings_s.items()},
+            "usage": services.usage("RenderSegment"),
+        }
     )
-    put_document(services.storage, keys.work_file(event.task_id, event.index, "render.json"), result)
+    result_key = keys.segment_file(event.task_id, event.index, "result.json")
+    put_document(services.storage, result_key, result)
     services.count("SegmentsRendered", 1)
     if fallbacks:
         services.count("Fallbacks", len(fallbacks))
@@ -110,12 +140,11 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
         flow_source=flows.source,
         engine=flows.engine,
         fallbacks=len(fallbacks),
+        result_key=result_key,
     )
 
 
-def _result(
-    record: JobRecord, event: RenderSegmentInput, flows: SegmentFlows, outcome: RenderOutcome, render_s: float
-) -> SegmentResult:
+def _result(record: JobRecord, event: RenderSegmentInput, flows: SegmentFlows, outcome: RenderOutcome) -> SegmentResult:
     request = record.request
     width, height = record.resolution
     return SegmentResult(
@@ -132,12 +161,13 @@ def _result(
         flow_source=flows.source,
         engine=flows.engine,
         flows_used=outcome.flows_used,
+        tracking=outcome.tracking,
+        evidence=tuple(
+            FrameEvidence(frame=frame, kept=round(known.kept, 4), unlike=round(known.unlike, 3))
+            for frame, known in outcome.evidence.items()
+        ),
         unguided=tuple(outcome.unguided),
         filled=tuple(outcome.filled),
         left_unguided=tuple(outcome.left_unguided),
         extra_outputs=request.outputs,
-        timings_s={
-            **{f"render.{name}": round(s, 3) for name, s in outcome.timings_s.items()},
-            "render": round(render_s, 3),
-        },
     )

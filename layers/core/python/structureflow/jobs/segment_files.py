@@ -1,7 +1,8 @@
-"""Where the renderer's frames go: hand-over files for the encoder, overlays, pictures for the report."""
+"""Where the renderer's frames go: straight to the encoders beside it, to overlays, to pictures for the report."""
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,21 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from structureflow import keys
-from structureflow.errors import FrameCacheError, StorageError, TimelineNotFoundError
+from structureflow.errors import FrameCacheError, GuidanceError, StorageError, TimelineNotFoundError
 from structureflow.flow.colors import display_range, flow_to_rgb
 from structureflow.flow.fields import Direction, Field32, FlowMeta, FlowSource
 from structureflow.frames.cache import FrameCache
 from structureflow.frames.overlays import Overlay, save_overlays
+from structureflow.guide.masks import GENERATE, KEEP
+from structureflow.guide.ports import Mask
 from structureflow.guide.spans import unguided_ranges
 from structureflow.jobs.services import Services
-from structureflow.media.handover import HandoverWriter
+from structureflow.media.background import BackgroundEncoder
+from structureflow.media.encode import GUIDE, MASK
+from structureflow.media.planes import Planes, flat_planes, grey_to_planes, planes_to_rgb, rgb_to_planes
 from structureflow.models.job import ExtraOutput, OverlayStage, Segment, Treatment
-from structureflow.models.results import Fallback, JobRecord
-from structureflow.report.previews import PreviewCollector
+from structureflow.models.results import Fallback, JobRecord, OutputObject
+from structureflow.report.previews import PreviewCollector, thumbnail_size
 
 Image = NDArray[np.uint8]
 
 _OVERLAYS_AT_ONCE = 16
+_MP4 = "video/mp4"
 
 
 def played_flows(segment: Segment, start: int, stop: int, treatment: Treatment) -> dict[int, int]:
@@ -69,7 +75,7 @@ class TappedFlows:
 
 
 class SegmentFiles:
-    """A `MotionSink` that writes one segment's frames to files, and stores them when the segment ends.
+    """A `MotionSink` that encodes one segment's frames, given as planes, and stores the videos when the segment ends.
 
     Args:
         record: of the job.
@@ -82,6 +88,7 @@ class SegmentFiles:
     Attributes:
         flows: the flows to render from.
         fallbacks: what could not be shown.
+        timings_s: seconds that the guide's encoder worked (`encode`), and that closing and storing took (`store`).
     """
 
     def __init__(
@@ -95,6 +102,7 @@ class SegmentFiles:
     ) -> None:
         request = record.request
         self.fallbacks: tuple[Fallback, ...] = ()
+        self.timings_s: dict[str, float] = {}
         self._record = record
         self._index = index
         self._segment = request.segments[index]
@@ -105,7 +113,11 @@ class SegmentFiles:
         scale = max(record.resolution[0] / flows.meta.width, record.resolution[1] / flows.meta.height)
         self._output_max_px = max_px * scale
         self._files = ExitStack()
-        self._writers: dict[str, HandoverWriter] = {}
+        self._encoders: dict[str, BackgroundEncoder] = {}
+        width, height = record.resolution
+        self._thumbnail = thumbnail_size(height, width)
+        self._masks = {value: flat_planes(height, width, value) for value in (0, 255)}
+        self._scratch = np.empty_like(self._masks[0])
         self._overlays = ThreadPoolExecutor(services.workers, thread_name_prefix="overlays")
         self._pending: list[Future[int]] = []
         self._previews = PreviewCollector(self._segment.frames, unguided_ranges(self._segment), flow_max_px=max_px)
@@ -120,16 +132,16 @@ class SegmentFiles:
     def __enter__(self) -> Self:
         outputs: tuple[ExtraOutput, ...] = self._record.request.outputs
         width, height = self._record.resolution
-        for name in ("guide", *outputs):
-            writer = HandoverWriter(
-                self._folder / keys.handover_name(name),
+        for name in ("guide", "mask", *outputs):
+            encoder = BackgroundEncoder(
+                self._folder / f"{name}.mp4",
                 height=height,
                 width=width,
-                frames=self._segment.frames,
                 fps=self._record.request.fps,
-                workers=self._services.workers,
+                settings=MASK if name == "mask" else GUIDE,
+                threads=1 if name == "mask" else self._services.workers,
             )
-            self._writers[name] = self._files.enter_context(writer)
+            self._encoders[name] = self._files.enter_context(encoder)
         return self
 
     def __exit__(
@@ -141,12 +153,12 @@ class SegmentFiles:
     @property
     def wants_flow(self) -> bool:
         """Whether the request asks for pictures of the motion applied."""
-        return "flow_vis" in self._writers or "flow" in self._stages
+        return "flow_vis" in self._encoders or "flow" in self._stages
 
     @property
     def wants_visibility(self) -> bool:
         """Whether the request asks for what is known of each frame."""
-        return "visibility" in self._writers or "visibility" in self._stages
+        return "visibility" in self._encoders or "visibility" in self._stages
 
     @property
     def _stages(self) -> tuple[OverlayStage, ...]:
@@ -155,43 +167,64 @@ class SegmentFiles:
     def flow(self, index: int, flow: NDArray[np.float32]) -> None:
         """Take the motion applied at frame `index`: ``(H, W, 2) float32`` output pixels."""
         painted = flow_to_rgb(flow, self._output_max_px)
-        if "flow_vis" in self._writers:
-            self._writers["flow_vis"].write(painted, 0)
+        if "flow_vis" in self._encoders:
+            self._encoders["flow_vis"].write(rgb_to_planes(painted, self._scratch))
         self._overlay("flow", index, painted)
 
     def visibility(self, index: int, visibility: Image) -> None:
         """Take what is known of frame `index`: ``(H, W) uint8``, 255 seen in an anchor."""
-        if "visibility" in self._writers:
-            self._writers["visibility"].write(np.repeat(visibility[..., None], 3, axis=2), 0)
+        if "visibility" in self._encoders:
+            self._encoders["visibility"].write(grey_to_planes(visibility, self._scratch))
         self._overlay("visibility", index, visibility.copy())
 
-    def write(self, index: int, guide: Image, mask: int) -> None:
-        """Take frame `index`: ``(H, W, 3) uint8 RGB`` and its mask, 0 or 255; copied before return."""
-        self._writers["guide"].write(guide, mask)
-        self._previews.guide(index, guide, mask)
-        filled = not mask and index in self._unguided
+    def write(self, index: int, guide: Planes, mask: Mask) -> None:
+        """Take frame `index`: `Planes`, and its mask, 0 or 255 for all of it or for each pixel."""
+        self._encoders["guide"].write(guide)
+        generated = isinstance(mask, int) and mask == GENERATE
+        self._encoders["mask"].write(self._masks[mask] if isinstance(mask, int) else self._mask_planes(index, mask))
+        if index in self._previews.wanted:
+            self._previews.guide(index, planes_to_rgb(guide, *self._thumbnail), GENERATE if generated else KEEP)
+        filled = not generated and index in self._unguided
         if "guidance" in self._stages:
-            self._overlay("guidance", index, guidance_picture(guide, mask, filled=filled))
+            self._overlay("guidance", index, guidance_picture(planes_to_rgb(guide), generated=generated, filled=filled))
         if "warp" in self._stages and filled:
-            self._overlay("warp", index, guide.copy())
+            self._overlay("warp", index, planes_to_rgb(guide))
 
-    def finish(self) -> None:
-        """Close the files and store them, with the report's pictures; wait for the overlays."""
-        for writer in self._writers.values():
-            writer.finish()
-        storage, task_id = self._services.storage, self._record.task_id
-        for name in self._writers:
-            handed = keys.handover_name(name)
-            storage.put_file(keys.work_file(task_id, self._index, handed), self._folder / handed)
+    def _mask_planes(self, index: int, mask: Image) -> Planes:
+        # 255 and 0 are the only values that stay below 2 when 1 is added to 8 bits
+        if int((mask + np.uint8(1)).max()) > 1:
+            raise GuidanceError(f"mask of frame {index}: expected 0 and 255 only, got other values")
+        return grey_to_planes(mask, self._scratch)
+
+    def finish(self) -> dict[str, OutputObject]:
+        """Close the videos and store them, with the report's pictures; wait for the overlays.
+
+        Returns:
+            What was stored, by name of the output.
+
+        Raises:
+            EncodeError: a video could not be encoded.
+        """
+        begin = time.perf_counter()
+        for encoder in self._encoders.values():
+            encoder.finish()
+        outputs = {name: self._store(encoder.path) for name, encoder in self._encoders.items()}
         self._show_structure()
-        storage.put(
-            keys.work_file(task_id, self._index, "preview.json"),
+        self._services.storage.put(
+            keys.work_file(self._record.task_id, self._index, "preview.json"),
             self._previews.to_json(),
             content_type="application/json",
         )
         for pending in self._pending:
             pending.result()
         self._pending.clear()
+        self.timings_s = {"encode": self._encoders["guide"].busy_s, "store": time.perf_counter() - begin}
+        return outputs
+
+    def _store(self, path: Path) -> OutputObject:
+        key = keys.segment_file(self._record.task_id, self._index, path.name)
+        info = self._services.storage.put_file(key, path, content_type=_MP4)
+        return OutputObject(key=info.key, size_bytes=info.size_bytes, etag=info.etag)
 
     def _overlay(self, stage: OverlayStage, index: int, image: Image) -> None:
         """Store a picture in the background; `image` must not change any more."""
@@ -237,17 +270,16 @@ class SegmentFiles:
         return {frame.sequence: frame.image for frame in loaded}
 
 
-def guidance_picture(guide: Image, mask: int, *, filled: bool) -> Image:
-    """Return a guide frame framed in the colour of its state: green given, blue filled by motion, red generated.
+def guidance_picture(picture: Image, *, generated: bool, filled: bool) -> Image:
+    """Frame a picture in the colour of its state: green given, blue filled by motion, red generated.
 
     Args:
-        guide: ``(H, W, 3) uint8 RGB``; not changed.
-        mask: 0 or 255.
+        picture: ``(H, W, 3) uint8 RGB``; changed, and returned.
+        generated: whether the generator makes it, whole.
         filled: whether motion filled it.
     """
-    colour = (208, 56, 56) if mask else (64, 112, 224) if filled else (48, 168, 88)
-    picture = guide.copy()
-    height, width = guide.shape[:2]
+    colour = (208, 56, 56) if generated else (64, 112, 224) if filled else (48, 168, 88)
+    height, width = picture.shape[:2]
     thickness = max(2, min(height, width) // 40)
     cv2.rectangle(picture, (0, 0), (width - 1, height - 1), colour, 2 * thickness)
     return picture

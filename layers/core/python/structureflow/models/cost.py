@@ -72,9 +72,9 @@ PRICES: Final = PriceTable(
 def transitions_of(segments: int) -> int:
     """Return the state transitions of a run without retries.
 
-    The start, PlanSegments, IsClaimed, the Map, AssembleJob; and in each segment RenderSegment, EncodeSegment.
+    The start, PlanSegments, IsClaimed, the Map, AssembleJob; and in each segment RenderSegment.
     """
-    return 5 + 2 * segments
+    return 5 + segments
 
 
 def estimate_cost(

@@ -1,4 +1,4 @@
-"""The hand-over of a segment's thumbnails from the step that renders it to the one that writes the report."""
+"""The hand-over of a segment's thumbnails from the step that makes it to the one that writes the report."""
 
 from __future__ import annotations
 

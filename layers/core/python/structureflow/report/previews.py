@@ -89,7 +89,7 @@ class PreviewCollector:
         self._kept: dict[int, dict[str, Any]] = {index: {} for index in self.wanted}
 
     def guide(self, index: int, rgb: NDArray[np.uint8], mask: int) -> None:
-        """Take frame `index` of the guide, ``(H, W, 3)`` uint8 RGB, and its mask, 0 or 255."""
+        """Take frame `index` of the guide, ``(H, W, 3)`` uint8 RGB at any size, and its mask, 0 or 255."""
         if index in self._kept:
             self._kept[index].update(guide=self._thumbnail(rgb), mask=int(mask))
 
@@ -110,7 +110,7 @@ class PreviewCollector:
         if self._flow_max_px is None:
             raise GuidanceError("expected flow_max_px to paint flows with, got None")
         self._flow_max_share = self._flow_max_px / flow.shape[1]
-        height, width = _fit(flow.shape[0], flow.shape[1])
+        height, width = thumbnail_size(flow.shape[0], flow.shape[1])
         small = cv2.resize(np.asarray(flow, np.float32), (width, height), interpolation=cv2.INTER_AREA)
         self._kept[index]["flow"] = _jpeg(flow_to_rgb(small, self._flow_max_px))
 
@@ -126,13 +126,13 @@ class PreviewCollector:
         ).to_json()
 
     def _thumbnail(self, rgb: NDArray[np.uint8]) -> str:
-        height, width = _fit(rgb.shape[0], rgb.shape[1])
+        height, width = thumbnail_size(rgb.shape[0], rgb.shape[1])
         if self._size is None:
             self._size = height, width
         return _jpeg(np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8))
 
 
-def _fit(height: int, width: int) -> tuple[int, int]:
+def thumbnail_size(height: int, width: int) -> tuple[int, int]:
     """Return the largest (height, width) of the same shape inside the thumbnail's bounds; never enlarged."""
     scale = min(MAX_WIDTH_PX / width, MAX_HEIGHT_PX / height, 1.0)
     return max(1, round(height * scale)), max(1, round(width * scale))

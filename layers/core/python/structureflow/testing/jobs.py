@@ -16,7 +16,6 @@ from PIL import Image
 from structureflow import keys
 from structureflow.errors import StructureFlowError
 from structureflow.jobs.assemble_job import AssembleJobInput, assemble_job
-from structureflow.jobs.encode_segment import EncodeSegmentInput, encode_segment
 from structureflow.jobs.fail_job import CaughtError, FailJobInput, fail_job
 from structureflow.jobs.inputs import Inputs
 from structureflow.jobs.orchestrate import OrchestrateInput, OrchestrateResult, orchestrate
@@ -84,7 +83,6 @@ class JobRunner:
             if plan.claimed:
                 for index in plan.segments:
                     render_segment(RenderSegmentInput(task_id=task_id, run_id=plan.run_id, index=index), self.services)
-                    encode_segment(EncodeSegmentInput(task_id=task_id, run_id=plan.run_id, index=index), self.services)
                 assemble_job(AssembleJobInput(task_id=task_id, run_id=plan.run_id), self.services)
         except StructureFlowError as error:
             cause = json.dumps({"errorType": error.code, "errorMessage": error.message})

@@ -1,0 +1,103 @@
+"""Draw filled frames: the anchors of a gap made ready once, frames under way in buffers that are used again."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor, Future
+from dataclasses import replace
+
+import numpy as np
+
+from structureflow.errors import GuidanceError
+from structureflow.flow.fields import Field32, FlowMeta
+from structureflow.guide.gap import GapFrame
+from structureflow.guide.pictures import PictureFormat
+from structureflow.guide.ports import Picture
+from structureflow.guide.warp import Anchor, Geometry, Warper, expand_mask, mix
+
+
+class Sheet:
+    """What pictures of one size and format are drawn on: the place of each part on the flow grid."""
+
+    def __init__(self, form: PictureFormat, meta: FlowMeta, height: int, width: int) -> None:
+        """Place the parts of pictures of `height` x `width` pixels on the grid of `meta`."""
+        self.form = form
+        self.shape = form.shape(height, width)
+        parts = form.parts(np.empty(self.shape, np.uint8))
+        self.part_shapes = [part.shape for part in parts]
+        self.geometry = Geometry.of(meta, height, width)
+        #: Parts of one size lie alike: where that size lies, and which parts they are.
+        self.layers = [
+            (Geometry.of(meta, *size), [at for at, shape in enumerate(self.part_shapes) if shape[:2] == size])
+            for size in dict.fromkeys(shape[:2] for shape in self.part_shapes)
+        ]
+
+
+class Anchors:
+    """The two anchors of a gap; buffers are kept from gap to gap."""
+
+    def __init__(self, sheet: Sheet) -> None:
+        """Allocate for pictures of the sheet."""
+        self._sheet = sheet
+        self.start = [Anchor(shape) for shape in sheet.part_shapes]
+        self.end = [Anchor(shape) for shape in sheet.part_shapes]
+        self._coming: list[Future[None]] = []
+
+    def hold(self, start: Picture | None, end: Picture | None, pool: Executor) -> None:
+        """Make the pictures ready on `pool`; no frame of an earlier gap may be under way."""
+        self._coming = [
+            pool.submit(anchor.hold, part)
+            for anchors, picture in ((self.start, start), (self.end, end))
+            if picture is not None
+            for anchor, part in zip(anchors, self._sheet.form.parts(picture), strict=True)
+        ]
+
+    def wait(self) -> None:
+        """Return when the anchors are ready."""
+        for future in self._coming:
+            future.result()
+
+
+class Slot:
+    """The buffers of one frame under way, and what a worker needs to draw it."""
+
+    def __init__(self, sheet: Sheet) -> None:
+        """Allocate for pictures of the sheet."""
+        self.picture = np.empty(sheet.shape, np.uint8)
+        self.motion = GapFrame(None, None)
+        self._sheet = sheet
+        self._warpers = [Warper(geometry) for geometry, _ in sheet.layers]
+        self._parts = sheet.form.parts(self.picture)
+        self._start = np.empty((sheet.geometry.y.grid, sheet.geometry.x.grid, 2), np.float32)
+        self._others = [np.empty(shape, np.uint8) for shape in sheet.part_shapes]
+        self._weights = [np.empty(geometry.full_shape, np.uint8) for geometry, _ in sheet.layers]
+
+    def take(self, motion: GapFrame) -> None:
+        """Keep the motion of a frame; what the next frame overwrites is copied."""
+        if motion.start is not None:
+            np.copyto(self._start, motion.start)
+            motion = replace(motion, start=self._start)
+        self.motion = motion
+
+    def draw(self, anchors: Anchors) -> None:
+        """Fill `picture` from the anchors that reach it."""
+        anchors.wait()
+        motion = self.motion
+        for (geometry, numbers), warper, weights in zip(self._sheet.layers, self._warpers, self._weights, strict=True):
+            parts = [self._parts[number] for number in numbers]
+            others = [self._others[number] for number in numbers]
+            if motion.start is not None:
+                warper.warp([anchors.start[number] for number in numbers], motion.start, parts)
+            if motion.end is not None:
+                target = parts if motion.start is None else others
+                warper.warp([anchors.end[number] for number in numbers], motion.end, target)
+            if motion.end_weight is not None:
+                share = expand_mask(motion.end_weight, geometry, weights)
+                for part, other in zip(parts, others, strict=True):
+                    mix(part, other, share, part)
+
+    def flow(self) -> Field32:
+        """Return how content moved to this frame, ``(height, width, 2)`` float32 in output pixels; fresh memory."""
+        if self.motion.step is None:
+            raise GuidanceError("flow: expected the motion's step, which is there only where it was asked for")
+        # what was pulled from there has moved from there
+        return np.negative(self._warpers[0].expand(self.motion.step))
