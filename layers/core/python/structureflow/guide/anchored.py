@@ -18,7 +18,7 @@ from structureflow.flow.times import ON_NODE
 from structureflow.guide.evidence import Evidence, Judgement, unjudged
 from structureflow.guide.path import Carry, bounded
 from structureflow.guide.ports import Gray
-from structureflow.guide.refine import Look, Matching, Refiner, activity
+from structureflow.guide.refine import Look, Matching, Refiner
 
 #: A correction longer than this is another surface coming into view, not drift: it is not spread over time.
 _LARGEST_DRIFT_PX: Final = 3.0
@@ -146,7 +146,7 @@ class AnchoredPath:
             if now is not None and self._refiner is not None:
                 look = Look(now)
                 path, unlike = self._refiner.refine(look, composed)
-                evidence = evidence.judged(unlike, activity(look))
+                evidence = evidence.judged(unlike, look.activity())
             self._next = _State(state.node + 1, path, composed, evidence.returning(path))
         return self._next
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -237,10 +237,7 @@ class GapMotion:
         begins.append(ways)
         while blocks:
             ways = begins.pop()
-            kept: list[Way] = []
-            for node in blocks.pop():
-                way = ways.to(node)
-                kept.append(replace(way, displacement=way.displacement.copy()))
+            kept = [ways.to(node) for node in blocks.pop()]
             while kept:
                 yield kept.pop()
 

@@ -73,19 +73,11 @@ class Look:
         self.broad: Plane = (plain - cv2.blur(plain, (broad, broad))) * BROAD_WEIGHT
         self.gray = gray
 
-
-def difference(one_local: Plane, one_broad: Plane, local: Plane, broad: Plane) -> Plane:
-    """Return how unlike two looks are around each pixel, in levels: ``(h, w)`` float32, 0 = alike."""
-    unlike = cast("Plane", cv2.absdiff(one_local, local))
-    unlike += cv2.absdiff(one_broad, broad)
-    return cast("Plane", cv2.sepFilter2D(unlike, -1, GATHER, GATHER, borderType=cv2.BORDER_REPLICATE))
-
-
-def activity(look: Look) -> Plane:
-    """Return how much contrast a look has around each pixel, on the scale of `difference`."""
-    strong = np.abs(look.local)
-    strong += np.abs(look.broad)
-    return cast("Plane", cv2.sepFilter2D(strong, -1, GATHER, GATHER, borderType=cv2.BORDER_REPLICATE))
+    def activity(self) -> Plane:
+        """Return how much contrast there is around each pixel, ``(h, w)`` float32, on the scale of a difference."""
+        strong = np.abs(self.local)
+        strong += np.abs(self.broad)
+        return _gather(strong, strong)
 
 
 def fits_matcher(shape: tuple[int, int]) -> bool:
@@ -133,8 +125,13 @@ class Refiner:
         look = Look(anchor)
         across = cv2.Scharr(look.local, cv2.CV_32F, 1, 0, scale=1 / 32, borderType=cv2.BORDER_REPLICATE)
         down = cv2.Scharr(look.local, cv2.CV_32F, 0, 1, scale=1 / 32, borderType=cv2.BORDER_REPLICATE)
-        #: local, broad, and the local contrast's gradient, packed: four channels are sampled as fast as one
+        # four channels are sampled as fast as one
         self._packed = cv2.merge([look.local, look.broad, across, down])
+        # the first touch of fresh memory costs more than most of what is done to it
+        self._seen = np.empty_like(self._packed)
+        self._offered = [np.empty_like(look.local) for _ in range(4)]
+        self._chosen = [np.empty_like(look.local) for _ in range(4)]
+        self._offer_unlike, self._unlike, self._spare = (np.empty_like(look.local) for _ in range(3))
 
     def refine(self, now: Look, path: Field32) -> tuple[Field32, Plane]:
         """Return the better path and its difference.
@@ -144,65 +141,66 @@ class Refiner:
             path: ``(h, w, 2)`` float32, the composed path to the anchor; not changed.
 
         Returns:
-            ``(h, w, 2)`` float32, fresh memory; and ``(h, w)`` float32, `difference` of what it shows.
+            ``(h, w, 2)`` float32, fresh memory; and ``(h, w)`` float32, how unlike the frame what it shows is around
+            each pixel, in levels (0 = alike), valid until the next call.
         """
-        choice = _Choice(self, now, path)
-        choice.offer(self._matcher(now.gray, self._anchor, path))
-        choice.offer(choice.path + choice.step())
+        best = path.copy()
+        self._look_along(now, path, self._chosen, self._unlike)
+        self._offer(now, best, self._matcher(now.gray, self._anchor, path))
+        self._offer(now, best, best + self._step(now))
         if self._spread:
-            for neighbours in _shifted(choice.path, self._spread):
-                choice.offer(neighbours)
-        return choice.path, choice.unlike
+            for neighbours in _shifted(best, self._spread):
+                self._offer(now, best, neighbours)
+        return best, self._unlike
 
-    def judge(self, now: Look, path: Field32) -> Plane:
-        """Return the `difference` of what a path shows, without refining it."""
-        return _Choice(self, now, path).unlike
+    def _offer(self, now: Look, best: Field32, path: Field32) -> None:
+        """Take `path` into `best` where it shows what is more like the frame."""
+        self._look_along(now, path, self._offered, self._offer_unlike)
+        better = cv2.compare(self._offer_unlike, self._unlike, cv2.CMP_LT)
+        cv2.copyTo(_vectors(path), better, _vectors(best))
+        for source, target in zip(self._offered, self._chosen, strict=True):
+            cv2.copyTo(source, better, target)
+        cv2.copyTo(self._offer_unlike, better, self._unlike)
 
-    def look_along(self, path: Field32) -> list[Plane]:
-        """Sample the anchor along a path: local, broad, gradient across, gradient down; ``(h, w)`` float32 each."""
-        seen = cv2.remap(
+    def _look_along(self, now: Look, path: Field32, seen: list[Plane], unlike: Plane) -> None:
+        """Sample the anchor along a path (local, broad, gradient across, down), and compare it with the frame."""
+        cv2.remap(
             self._packed,
             path,
             cast("Any", None),
             cv2.INTER_LINEAR | cv2.WARP_RELATIVE_MAP,
+            dst=self._seen,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        return cast("list[Plane]", list(cv2.split(seen)))
+        cv2.split(self._seen, seen)
+        cv2.absdiff(now.local, seen[0], dst=unlike)
+        cv2.absdiff(now.broad, seen[1], dst=self._spare)
+        np.add(unlike, self._spare, out=self._spare)
+        _gather(self._spare, unlike)
 
-
-class _Choice:
-    """The best path so far, and what the anchor shows along it."""
-
-    def __init__(self, refiner: Refiner, now: Look, path: Field32) -> None:
-        self._refiner = refiner
-        self._now = now
-        self.path = path.copy()
-        self._seen = refiner.look_along(path)
-        self.unlike = difference(now.local, now.broad, self._seen[0], self._seen[1])
-
-    def offer(self, path: Field32) -> None:
-        seen = self._refiner.look_along(path)
-        unlike = difference(self._now.local, self._now.broad, seen[0], seen[1])
-        better = cv2.compare(unlike, self.unlike, cv2.CMP_LT)
-        cv2.copyTo(_vectors(path), better, _vectors(self.path))
-        for source, target in zip((*seen, unlike), (*self._seen, self.unlike), strict=True):
-            cv2.copyTo(source, better, target)
-
-    def step(self) -> Field32:
-        """Return the least-squares step from the path to where the anchor looks as the frame does."""
-        local, _, across, down = self._seen
-        miss = self._now.local - local
-        xx, yy, xy = _gather(across * across), _gather(down * down), _gather(across * down)
-        x, y = _gather(across * miss), _gather(down * miss)
+    def _step(self, now: Look) -> Field32:
+        """Return the least-squares step from the best path to where the anchor looks as the frame does."""
+        local, _, across, down = self._chosen
+        miss, squares = self._offered[0], self._offered[1:]
+        np.subtract(now.local, local, out=miss)
+        xx, yy, xy = squares
+        for product, one, other in ((xx, across, across), (yy, down, down), (xy, across, down)):
+            np.multiply(one, other, out=self._spare)
+            _gather(self._spare, product)
+        x = _gather(np.multiply(across, miss, out=self._spare), self._offer_unlike)
+        y = _gather(np.multiply(down, miss, out=self._spare), miss)
         xx += _STIFFNESS
         yy += _STIFFNESS
-        scale = 1 / (xx * yy - xy * xy)
+        scale = np.multiply(xx, yy, out=self._spare)
+        scale -= xy * xy
+        np.divide(np.float32(1), scale, out=scale)
         step = cv2.merge([(yy * x - xy * y) * scale, (xx * y - xy * x) * scale])
         return cast("Field32", np.clip(step, -_LONGEST_STEP_PX, _LONGEST_STEP_PX, out=step))
 
 
-def _gather(plane: Plane) -> Plane:
-    return cast("Plane", cv2.sepFilter2D(plane, -1, GATHER, GATHER, borderType=cv2.BORDER_REPLICATE))
+def _gather(plane: Plane, out: Plane) -> Plane:
+    """Average a plane around each pixel, to `out`."""
+    return cast("Plane", cv2.sepFilter2D(plane, -1, GATHER, GATHER, dst=out, borderType=cv2.BORDER_REPLICATE))
 
 
 def _vectors(field: Field32) -> NDArray[np.float64]:

@@ -44,7 +44,10 @@ class Ways(Protocol):
     """Ways to one anchor, node by node away from it."""
 
     def to(self, node: float, *, judged: bool = True) -> Way:
-        """Return the way from `node` (not before the last one asked for); its visibility only if `judged`."""
+        """Return the way from `node` (not before the last one asked for); its visibility only if `judged`.
+
+        What is returned stays intact.
+        """
         ...
 
     def copy(self) -> Ways:
@@ -61,8 +64,8 @@ class ComposedWays:
         self._trace = trace
 
     def to(self, node: float, *, judged: bool = True) -> Way:
-        """See `Ways.to`; valid until the next call."""
-        displacement = self._carry.to(node)
+        """See `Ways.to`."""
+        displacement = self._carry.to(node).copy()
         if self._trace is None:
             return Way(displacement)
         way = self._trace.to(node)
@@ -81,7 +84,7 @@ class AnchoredWays:
         self._path = path
 
     def to(self, node: float, *, judged: bool = True) -> Way:  # noqa: ARG002 - the evidence is there anyway
-        """See `Ways.to`; what is returned stays intact."""
+        """See `Ways.to`."""
         found = self._path.to(node)
         return Way(found.displacement, soft_visibility(found.seen > 0.5), found.unlike)
 
