@@ -3,6 +3,7 @@
 from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
+from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 from pydantic import BaseModel
 
 from structureflow.errors import StructureFlowError
@@ -10,6 +11,16 @@ from structureflow.jobs import api
 from structureflow.runtime.wiring import instrumented, logger, services
 
 app = APIGatewayHttpResolver()
+
+
+def refuse_foreign_pages(app: APIGatewayHttpResolver, next_middleware: NextMiddleware) -> Response[str]:
+    """Let nobody but programs, and pages of the API's own host, come to a route."""
+    event = app.current_event
+    api.check_origin(event.headers.get("origin"), event.request_context.domain_name)
+    return next_middleware(app)
+
+
+app.use(middlewares=[refuse_foreign_pages])
 
 
 @app.get("/jobs/<task_id>")
@@ -66,7 +77,8 @@ def refuse(error: StructureFlowError) -> Response[str]:
 @instrumented
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Handle an event of API Gateway's HTTP API, payload format 2.0."""
-    return app.resolve(event, context)
+    reply = app.resolve(event, context)
+    return {**reply, "headers": {**reply["headers"], **api.ANSWER_HEADERS}}
 
 
 def _query() -> dict[str, str]:

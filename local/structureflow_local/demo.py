@@ -46,17 +46,16 @@ def _segment(start: str, end: str) -> dict[str, Any]:
 
 
 def _spread_frames(video: Path, folder: Path) -> list[str]:
+    """Save frames spread evenly from the first to the last one that decodes; the same one twice if they are few."""
     with VideoReader(video, DecodeLimits()) as reader:
-        wanted = {round(i * (max(reader.info.frames, 2) - 1) / SEGMENTS) for i in range(SEGMENTS + 1)}
-        names: list[str] = []
-        last = None
+        total = reader.skip(DecodeLimits().max_frames)
+    wanted = [round(i * (total - 1) / SEGMENTS) for i in range(SEGMENTS + 1)]
+    names: dict[int, str] = {}
+    with VideoReader(video, DecodeLimits()) as reader:
         for frame in reader:
-            last = frame
             if frame.index in wanted:
-                names.append(_save(folder, frame.index, frame.image))
-        if last is not None and len(names) <= SEGMENTS:
-            names.extend(_save(folder, last.index, last.image) for _ in range(SEGMENTS + 1 - len(names)))
-    return names
+                names[frame.index] = _save(folder, frame.index, frame.image)
+    return [names[index] for index in wanted]
 
 
 def _save(folder: Path, index: int, image: Any) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
-import logging
 import os
 import re
 import shutil
@@ -35,6 +34,8 @@ from structureflow.models.results import JobStatus, Manifest
 from structureflow.storage.base import Storage
 from structureflow.storage.s3 import S3Storage
 from structureflow.storage.s3_settings import S3Settings
+from structureflow_local.cloud.gateway import Servers, without_back_doors
+from structureflow_local.doors import DOCKER_HOST, OBJECT_POLICY, Doors
 
 REPO: Final = Path(__file__).resolve().parents[2]
 #: Where `sam build` puts x86_64 artefacts, and where `sam deploy` looks for them.
@@ -271,15 +272,17 @@ def local_s3(port: int = 0) -> Iterator[tuple[int, Storage]]:
     Args:
         port: 0 takes a free one.
     """
-    from moto.server import ThreadedMotoServer
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with ExitStack() as stack:
-        for address in ("127.0.0.1", *_bridge_addresses()):
-            server = ThreadedMotoServer(address, port, verbose=False)
-            server.start()
-            stack.callback(server.stop)
-            port = server.get_host_and_port()[1]
+        logs = Path(stack.enter_context(TemporaryDirectory(prefix="structureflow-s3-")))
+        addresses = ("127.0.0.1", *_bridge_addresses())
+        servers = Servers(addresses, logs / "server.log", port=port)
+        stack.callback(servers.close)
+        # No signature is asked for: SAM's containers sign with the keys of whoever calls `sam local invoke`.
+        moto = without_back_doors(DomainDispatcherApplication(create_backend_app))
+        servers.start(Doors(moto, hosts=(*addresses, DOCKER_HOST), policy=OBJECT_POLICY, subdomains=True))
+        port = servers.port
         settings = S3Settings(
             endpoint_url=f"http://127.0.0.1:{port}",
             region=REGION,

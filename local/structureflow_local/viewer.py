@@ -1,16 +1,20 @@
 """Pages in the browser for what lies in a bucket: jobs and their outputs, frames of timelines, overlays.
 
 Reads the same store as everything else, through the same port, on the loopback address only. Nothing can be
-changed from these pages.
+changed from these pages, and nothing that lies in a bucket runs in them: a page among a job's files is shown without
+scripts, what a browser might run otherwise (SVG, XML, anything unknown) is a download.
 """
 
 from __future__ import annotations
 
-import mimetypes
-from collections.abc import Iterable
+import base64
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
 from html import escape
 from itertools import islice
-from typing import Any
+from pathlib import PurePosixPath
+from typing import Any, Final
 from urllib.parse import quote
 
 from rich.console import Console
@@ -23,16 +27,19 @@ from structureflow import keys
 from structureflow.errors import (
     FrameNotFoundError,
     InvalidIdError,
+    JobStateError,
     ObjectNotFoundError,
-    RangeNotSatisfiableError,
     StructureFlowError,
     TimelineNotFoundError,
 )
 from structureflow.frames.cache import FrameCache
 from structureflow.frames.jpeg import encode_jpeg, thumbnail
 from structureflow.frames.overlays import list_overlay_frames
+from structureflow.jobs.documents import get_document
+from structureflow.limits import MAX_DIGITS
 from structureflow.models.results import JobStatus
-from structureflow.storage.base import ByteRange, Storage
+from structureflow.storage.base import ByteRange, ObjectInfo, Storage
+from structureflow_local.doors import OBJECT_POLICY, Doors
 
 _PER_PAGE = 60
 _THUMBNAIL_PX = 200
@@ -52,13 +59,31 @@ figcaption { font-size: 12px; font-variant-numeric: tabular-nums; opacity: .8; p
 .failed { color: #c0392b; }
 """
 
+_STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+#: Of the viewer's own pages: their one style sheet, and pictures of this server.
+PAGE_POLICY: Final = (
+    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src 'self'; media-src 'self'; "
+    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+#: Of a job's report: as its own, which lies in the page, says; and it may show the videos beside it.
+_REPORT_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; media-src 'self'"
+#: What a browser may show of a job's files; all else is a download.
+_SHOWN: Final = {
+    ".html": "text/html",
+    ".jpg": "image/jpeg",
+    ".json": "application/json",
+    ".mp4": "video/mp4",
+    ".png": "image/png",
+}
+_RANGE = re.compile(rf"bytes=([0-9]{{1,{MAX_DIGITS}}})-([0-9]{{0,{MAX_DIGITS}}})")
+
 _ROUTES = Map(
     [
         Rule("/", endpoint="home"),
         Rule("/jobs/<task_id>/", endpoint="job"),
         Rule("/jobs/<task_id>/<path:name>", endpoint="job_file"),
         Rule("/timelines/<timeline_id>/", endpoint="timeline"),
-        Rule("/timelines/<timeline_id>/frames/<int:sequence>.jpg", endpoint="frame"),
+        Rule("/timelines/<timeline_id>/frames/<string(maxlength=9):number>.jpg", endpoint="frame"),
         Rule("/timelines/<timeline_id>/overlays/<job_id>/<stage>/<name>", endpoint="overlay"),
     ]
 )
@@ -113,9 +138,12 @@ class Viewer:
 
     def _job_row(self, task_id: str) -> str:
         try:
-            status = JobStatus.model_validate_json(self._storage.get(keys.job_status(task_id)).data)
-        except (ObjectNotFoundError, InvalidIdError):
-            return f"<tr><td>{escape(task_id)}<td>requested<td><td>"
+            key = keys.job_status(task_id)
+            if not self._storage.exists(key):
+                return f"<tr><td>{escape(task_id)}<td>requested<td><td>"
+            status = get_document(self._storage, key, JobStatus, made_by="the orchestrator")
+        except (JobStateError, InvalidIdError) as error:
+            return f"<tr><td>{escape(task_id)}<td class=failed>{escape(error.code)}<td><td>"
         said = f": {status.error.code}" if status.error else ""
         return (
             f"<tr><td><a href='/jobs/{quote(task_id)}/'>{escape(task_id)}</a>"
@@ -143,23 +171,35 @@ class Viewer:
 
     def _job_file(self, request: Request, task_id: str, name: str) -> Response:
         key = keys.job_prefix(task_id) + name
-        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-        wanted = request.range
-        if wanted is None or len(wanted.ranges) != 1 or wanted.ranges[0][0] < 0:
-            return Response(self._storage.get(key).data, mimetype=kind, headers={"Accept-Ranges": "bytes"})
-        start, stop = wanted.ranges[0]
-        stop = start + _RANGE_BYTES if stop is None else max(stop, start + 1)
-        try:
-            found = self._storage.get(key, byte_range=ByteRange(start, stop))
-        except RangeNotSatisfiableError:
+        suffix = PurePosixPath(name).suffix.lower()
+        kind = _SHOWN.get(suffix, "application/octet-stream")
+        headers = {"Accept-Ranges": "bytes"}
+        if suffix not in _SHOWN:
+            headers["Content-Disposition"] = "attachment"
+        if kind == "text/html":
+            headers["Content-Security-Policy"] = f"{_REPORT_POLICY}; {OBJECT_POLICY}"
+        info = self._storage.head(key)
+        wanted = _wanted_range(request)
+        if wanted is None:
+            headers["Content-Length"] = str(info.size_bytes)
+            return Response(self._pieces(info), mimetype=kind, headers=headers)
+        start, stop = wanted
+        if start >= info.size_bytes:
             return Response(status=416)
-        end = start + len(found.data) - 1
-        headers = {"Content-Range": f"bytes {start}-{end}/{found.info.size_bytes}", "Accept-Ranges": "bytes"}
+        stop = min(stop, start + _RANGE_BYTES, info.size_bytes)
+        found = self._storage.get(key, byte_range=ByteRange(start, stop), if_match=info.etag)
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{info.size_bytes}"
         return Response(found.data, status=206, mimetype=kind, headers=headers)
+
+    def _pieces(self, info: ObjectInfo) -> Iterator[bytes]:
+        """Read an object piece by piece: it may be larger than memory."""
+        for start in range(0, info.size_bytes, _RANGE_BYTES):
+            piece = ByteRange(start, min(start + _RANGE_BYTES, info.size_bytes))
+            yield self._storage.get(info.key, byte_range=piece, if_match=info.etag).data
 
     def _timeline(self, request: Request, timeline_id: str) -> Response:
         manifest = self._cache.manifest(timeline_id)
-        start = max(0, request.args.get("from", 0, type=int))
+        start = _number(request, "from") or 0
         records = manifest.select(None)
         base = f"/timelines/{quote(timeline_id)}"
         frames = "".join(
@@ -186,9 +226,11 @@ class Viewer:
         )
         return _page(timeline_id, body)
 
-    def _frame(self, request: Request, timeline_id: str, sequence: int) -> Response:
-        width_px = request.args.get("width", type=int)
-        (frame,) = self._cache.load_cached_frames(timeline_id, [sequence])
+    def _frame(self, request: Request, timeline_id: str, number: str) -> Response:
+        if not (number.isascii() and number.isdigit()):
+            raise NotFound(f"no frame {number}")
+        width_px = _number(request, "width")
+        (frame,) = self._cache.load_cached_frames(timeline_id, [int(number)])
         image = frame.image if width_px is None else thumbnail(frame.image, max(16, width_px))
         return Response(encode_jpeg(image, 80), mimetype="image/jpeg")
 
@@ -196,6 +238,23 @@ class Viewer:
         sequence, overlay_name = keys.parse_timeline_overlay(name)
         key = keys.timeline_overlay(timeline_id, job_id, stage, sequence, overlay_name)
         return Response(self._storage.get(key).data, mimetype="image/png")
+
+
+def _number(request: Request, name: str) -> int | None:
+    """Return a number of the query; what is none, or is longer than any here, counts as absent."""
+    text = request.args.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else None
+
+
+def _wanted_range(request: Request) -> tuple[int, int] | None:
+    """Return the one range that a request asks for, or None for the whole object."""
+    text = request.headers.get("Range", "")
+    match = _RANGE.fullmatch(text)
+    if match is None:
+        return None
+    start = int(match[1])
+    stop = int(match[2]) + 1 if match[2] else start + _RANGE_BYTES
+    return (start, stop) if stop > start else None
 
 
 class _QuietHandler(WSGIRequestHandler):
@@ -208,7 +267,8 @@ class _QuietHandler(WSGIRequestHandler):
 
 def serve_viewer(storage: Storage, *, port: int, console: Console) -> None:
     """Serve the pages on the loopback address until the process is interrupted; port 0 takes a free one."""
-    server = make_server("127.0.0.1", port, Viewer(storage), threaded=True, request_handler=_QuietHandler)
+    app = Doors(Viewer(storage), policy=PAGE_POLICY)
+    server = make_server("127.0.0.1", port, app, threaded=True, request_handler=_QuietHandler)
     console.print(f"http://127.0.0.1:{server.server_port}/  (until Ctrl-C)", highlight=False)
     try:
         server.serve_forever()

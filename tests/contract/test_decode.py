@@ -54,8 +54,11 @@ def test_frames_come_in_order_as_rgb_with_their_times(tmp_path: Path) -> None:
 def test_each_image_is_owned_by_its_receiver(tmp_path: Path) -> None:
     with VideoReader(_write(tmp_path / "v.mkv", _solid(4))) as reader:
         images = [frame.image for frame in reader]
-    assert all(image.flags.owndata and image.flags.writeable and image.flags.c_contiguous for image in images)
-    assert len({int(image[0, 0, 0]) for image in images}) == 4
+    assert all(image.flags.writeable and image.flags.c_contiguous for image in images)
+    before = [image.copy() for image in images]
+    images[1][:] = 7
+    for index in (0, 2, 3):
+        np.testing.assert_array_equal(images[index], before[index])
 
 
 def test_the_reference_clip_decodes_in_full(bigbuckbunny: Path) -> None:
@@ -74,16 +77,12 @@ def test_rotation_is_applied_before_sizes_are_told(rotated_clip: Path) -> None:
         assert [frame.image.shape for frame in reader] == [(568, 320, 3)] * 3
 
 
-def test_a_damaged_clip_that_decodes_silently_short_is_an_error(corrupted_clip: Path) -> None:
+def test_a_damaged_clip_is_an_error_that_says_where(corrupted_clip: Path) -> None:
     with VideoReader(corrupted_clip) as reader:
         assert reader.info.frames == 50
-        with pytest.raises(CorruptMediaError, match="promises 50 frames") as caught:
+        with pytest.raises(CorruptMediaError, match=r"damaged at frame \d+ \(after \d") as caught:
             list(reader)
-    assert caught.value.detail["promised"] == 50
     assert 1 < caught.value.detail["decoded"] < 45
-    tolerant = DecodeLimits(max_missing_fraction=0.9)
-    with VideoReader(corrupted_clip, tolerant) as reader:
-        assert len(list(reader)) == caught.value.detail["decoded"]
 
 
 def test_a_truncated_file_is_an_error(bigbuckbunny: Path, tmp_path: Path) -> None:
@@ -135,18 +134,18 @@ def test_limits_hold_before_a_frame_is_decoded(tmp_path: Path, limits: DecodeLim
         VideoReader(_write(tmp_path / "v.mkv", _solid(6)), limits)
 
 
-def test_limits_hold_while_decoding_what_the_container_does_not_tell(tmp_path: Path) -> None:
+def test_limits_hold_where_the_container_tells_nothing(tmp_path: Path) -> None:
     # A raw stream has no container that could promise a count, and no clock.
     stream = _write(tmp_path / "v.m1v", _solid(9), fps=25, codec="PIM1")
     with VideoReader(stream, DecodeLimits(max_frames=9)) as reader:
-        assert reader.info.frames == 0
+        assert reader.info.frames == 9  # counted, not promised
         times = [frame.timestamp_s for frame in reader]
     assert len(times) == 9
     assert times == pytest.approx([i / 25 for i in range(9)])
-    with VideoReader(stream, DecodeLimits(max_frames=4)) as reader, pytest.raises(MediaLimitError):
-        list(reader)
-    with VideoReader(stream, DecodeLimits(max_duration_s=times[4])) as reader, pytest.raises(MediaLimitError):
-        list(reader)
+    with pytest.raises(MediaLimitError, match="at most 4 frames"):
+        VideoReader(stream, DecodeLimits(max_frames=4))
+    with pytest.raises(MediaLimitError, match="got a frame at"):
+        VideoReader(stream, DecodeLimits(max_duration_s=times[4]))
 
 
 def test_one_frame_has_no_motion(tmp_path: Path) -> None:
@@ -195,7 +194,7 @@ def test_a_truncated_stream_without_a_count_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with VideoReader(path) as reader:
         assert reader.info.frames == 40
-        with pytest.raises(CorruptMediaError, match="promises 40 frames"):
+        with pytest.raises(CorruptMediaError, match="breaks off there"):
             list(reader)
 
 

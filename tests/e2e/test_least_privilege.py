@@ -25,6 +25,7 @@ from structureflow.testing.videos import pan_frames, texture, write_clip
 from structureflow_local.client import JobClient, PreparedJob
 from structureflow_local.cloud import LocalCloud
 from structureflow_local.cloud.gateway import Call
+from structureflow_local.cloud.signature import sign
 from structureflow_local.run import bucket_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
@@ -123,7 +124,9 @@ class Run:
 
     def ask(self, path: str, method: str = "GET") -> tuple[int, Any]:
         """Ask the HTTP API; return status and answer."""
-        request = urllib.request.Request(f"{self.cloud.api_url}{path}", method=method)  # noqa: S310 - loopback
+        url = f"{self.cloud.api_url}{path}"
+        signed = sign(self.cloud.key, method=method, url=url, service="execute-api", region=self.cloud.region)
+        request = urllib.request.Request(url, headers=signed, method=method)  # noqa: S310 - loopback
         try:
             with urllib.request.urlopen(request) as reply:  # noqa: S310 - loopback
                 return reply.status, json.load(reply)

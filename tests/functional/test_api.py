@@ -48,14 +48,21 @@ def ask(runner: JobRunner, monkeypatch: pytest.MonkeyPatch, request_document: di
         function_name="api", memory_limit_in_mb=1024, invoked_function_arn="arn:aws:lambda:x", aws_request_id="1"
     )
 
-    def call(name: str, *, path: str | None = None, query: dict[str, str] | None = None) -> tuple[int, Any]:
+    def call(
+        name: str, *, path: str | None = None, query: dict[str, str] | None = None, origin: str | None = None
+    ) -> tuple[int, Any]:
         event = golden(name)
+        if origin is not None:
+            event["headers"]["origin"] = origin
         if path is not None:
             event["rawPath"] = event["requestContext"]["http"]["path"] = path
         if query is not None:
             event["queryStringParameters"] = query
         reply = app.handler(event, context)
         assert reply["headers"]["Content-Type"] == "application/json"
+        assert reply["headers"]["X-Content-Type-Options"] == "nosniff"
+        assert reply["headers"]["Content-Security-Policy"].startswith("default-src 'none'")
+        assert reply["headers"]["Cache-Control"] == "no-store"
         return reply["statusCode"], json.loads(reply["body"])
 
     return call
@@ -145,6 +152,19 @@ def test_errors_have_their_status_and_name(ask: Ask, name: str, changes: Any, st
     assert (found, body["code"]) == (status, code)
     assert body["message"]
     assert len(json.dumps(body)) < 2_000
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "https://abcdefghij.execute-api.us-east-1.evil"])
+def test_pages_of_other_sites_are_refused(ask: Ask, origin: str) -> None:
+    for name in ("job_status", "job_outputs", "clear_timeline"):
+        status, body = ask(name, origin=origin)
+        assert (status, body["code"]) == (403, "ForeignOriginError")
+    assert ask("timeline_frames")[0] == 200
+
+
+def test_pages_of_the_own_host_may_ask(ask: Ask) -> None:
+    host = golden("job_status")["requestContext"]["domainName"]
+    assert ask("job_status", origin=f"https://{host}")[0] == 200
 
 
 def test_an_unknown_path_is_not_found(ask: Ask) -> None:

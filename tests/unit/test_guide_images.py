@@ -13,10 +13,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from structureflow.errors import GuidanceError, MediaLimitError, NotAnImageError
-from structureflow.guide.images import check_guide_image, cover_box, decode_image, fit, load_guide_image
+from structureflow.guide.images import check_guide_image, cover_box, fit, load_guide_image
+from structureflow.limits import MAX_IMAGE_PIXELS
+from structureflow.media.still import open_image
 from structureflow.testing.scenes import pan_scene
 
 ORIENTATION = 0x0112
+
+
+def decode_image(data: bytes, *, what: str, max_pixels: int = MAX_IMAGE_PIXELS) -> NDArray[np.uint8]:
+    with open_image(data, what=what, max_pixels=max_pixels) as image:
+        pixels = image.pixels()
+        assert pixels.shape == (*image.size, 3)
+        return pixels
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import BaseModel
 
 from structureflow.models.job import JobRequest
 from structureflow.models.results import Fallback, JobRecord, Manifest, OutputObject, SegmentResult, SourceInfo
@@ -214,6 +215,41 @@ def test_everything_that_a_user_wrote_is_escaped() -> None:
     page = Page(html)
     assert page.text.count("<script>alert('x')</script>\"&") >= 12
     assert not [attrs for _, attrs in page.tags if any(name.startswith("on") for name in attrs)]
+
+
+def poisoned(value: Any) -> Any:
+    """Replace every text in a model, however deep, whatever it may be by its type."""
+    if isinstance(value, BaseModel):
+        return value.model_copy(update={name: poisoned(found) for name, found in dict(value).items()})
+    if isinstance(value, dict):
+        return {f"{key}{NASTY}": poisoned(found) for key, found in value.items()}
+    if isinstance(value, tuple | list):
+        return tuple(poisoned(found) for found in value)
+    return f"{value}{NASTY}" if isinstance(value, str) else value
+
+
+def test_no_text_of_any_field_becomes_markup() -> None:
+    manifest, record = job([segment(0)], engine_params={"a": "b"}, project_id="p")
+    html = render_report(
+        poisoned(manifest).model_copy(update={"task_id": manifest.task_id}),
+        poisoned(record).model_copy(update={"task_id": record.task_id}),
+        [previews_of(0)],
+    )
+    assert b"<script" not in html
+    page = Page(html)
+    assert page.text.count(NASTY) >= 20
+    assert not [attrs for _, attrs in page.tags if any(name.startswith("on") for name in attrs)]
+    assert not {tag for tag, _ in page.tags} & {"script", "base", "form", "iframe", "object", "embed"}
+
+
+def test_the_page_itself_forbids_scripts() -> None:
+    page = page_of([segment(0)], [previews_of(0)])
+    (policy,) = [attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy"]
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
+    assert "script-src" not in rules
+    first = next(number for number, (tag, _) in enumerate(page.tags) if tag in {"style", "link", "img"})
+    assert [tag for tag, _ in page.tags[:first]].count("meta") >= 2, "the policy comes before what it governs"
 
 
 def test_fallbacks_are_said_at_the_top_and_at_their_segment() -> None:

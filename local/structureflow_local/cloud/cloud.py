@@ -27,9 +27,11 @@ from structureflow_local.cloud.gateway import Call, Gateway, Servers
 from structureflow_local.cloud.http_api import HttpApi
 from structureflow_local.cloud.persist import ObjectArchive
 from structureflow_local.cloud.processes import Spawner
+from structureflow_local.cloud.signature import Keyring
 from structureflow_local.cloud.tasks import TARGET as TASKS_TARGET
 from structureflow_local.cloud.tasks import Tasks
 from structureflow_local.cloud.template import BucketSpec, Template, load_template
+from structureflow_local.doors import DOCKER_HOST, OBJECT_POLICY, Doors
 
 #: Objects below these prefixes outlive a cloud that has a `persist` folder.
 PERSISTED_PREFIXES: Final = ("cache/", "timelines/")
@@ -40,7 +42,8 @@ _CREATED_REASONS: Final = {
     "s3:ObjectCreated:Copy": "CopyObject",
     "s3:ObjectCreated:CompleteMultipartUpload": "CompleteMultipartUpload",
 }
-_USER_KEY: Final = "ASIALOCALUSER0000000"
+
+_API_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
 
 _one_at_a_time = threading.Lock()
 
@@ -115,6 +118,9 @@ class LocalCloud:
         self._servers: Servers
         self._api_server: Servers | None = None
         self._client_lock = threading.Lock()
+        self._keyring = Keyring()
+        #: What `environment` hands out; of this cloud alone, so that nobody else on the machine can sign.
+        self.key = self._keyring.issue()
         self.state_dir = Path()
         self.dead_letters: list[DeadLetter] = []
 
@@ -170,6 +176,7 @@ class LocalCloud:
         self._functions = Functions(
             self.template.functions,
             spawner=spawner,
+            keyring=self._keyring,
             activity=self._activity,
             endpoint_url=self.endpoint_url,
             region=self.region,
@@ -184,7 +191,8 @@ class LocalCloud:
         if self._functions.with_routes:
             self._api_server = Servers(["127.0.0.1"], self.state_dir / "server.log")
             stack.callback(self._api_server.close)
-            self._api_server.start(HttpApi(self._functions.with_routes, self._functions))
+            api = HttpApi(self._functions.with_routes, self._functions, self._keyring)
+            self._api_server.start(Doors(api, policy=_API_POLICY))
 
     def _start_moto(self, stack: contextlib.ExitStack, spawner: Spawner) -> None:
         from moto.core.config import default_user_config
@@ -198,7 +206,7 @@ class LocalCloud:
         stack.enter_context(_quiet("moto", self.state_dir / "moto.log"))
         _reset_moto()
         stack.callback(_reset_moto)
-        self._gateway = Gateway(DomainDispatcherApplication(create_backend_app), self._functions)
+        self._gateway = Gateway(DomainDispatcherApplication(create_backend_app), self._functions, self._keyring)
         self._bus = EventBus(
             self.template.rules,
             activity=self._activity,
@@ -214,6 +222,7 @@ class LocalCloud:
             self.template.clusters,
             commands=self._task_commands,
             spawner=spawner,
+            keyring=self._keyring,
             activity=self._activity,
             environment={name: value for name, value in self.environment().items() if "KEY" not in name},
             region=self.region,
@@ -227,7 +236,7 @@ class LocalCloud:
         moto_patches.remember_modules(patches)
         moto_patches.route_s3_notifications(patches, self._on_object_change)
         moto_patches.route_lambda_tasks(patches, self._functions)
-        moto_patches.route_service_tasks(patches, self.endpoint_url)
+        moto_patches.route_service_tasks(patches, self.endpoint_url, self._keyring.issue())
         moto_patches.name_executions(patches)
         moto_patches.allow_passing_on_errors(patches)
         moto_patches.watch_executions(patches, self._on_execution_start, self._on_execution_end)
@@ -244,7 +253,9 @@ class LocalCloud:
         self._create_queues()
         self._create_state_machines()
         stack.callback(self._stop_executions)
-        self._servers.start(self._gateway)
+        # Containers reach the further addresses by Docker's name for their host.
+        names = (*self._extra_hosts, DOCKER_HOST) if self._extra_hosts else ()
+        self._servers.start(Doors(self._gateway, hosts=names, policy=OBJECT_POLICY, subdomains=True))
 
     def _create_queues(self) -> None:
         if self.template.queues:
@@ -312,8 +323,8 @@ class LocalCloud:
             "AWS_ENDPOINT_URL": self.endpoint_url,
             "AWS_REGION": self.region,
             "AWS_DEFAULT_REGION": self.region,
-            "AWS_ACCESS_KEY_ID": _USER_KEY,
-            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_ACCESS_KEY_ID": self.key.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.key.secret,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
@@ -325,8 +336,8 @@ class LocalCloud:
         # Sessions make clients one at a time (boto3 guide, "Multithreading"); no proxy stands before loopback.
         with self._client_lock:
             return boto3.Session(
-                aws_access_key_id=_USER_KEY,
-                aws_secret_access_key="local",  # noqa: S106 - signs nothing but local requests
+                aws_access_key_id=self.key.access_key,
+                aws_secret_access_key=self.key.secret,
                 region_name=self.region,
             ).client(
                 service,  # type: ignore[call-overload]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import threading
 import time
 import uuid
@@ -17,6 +16,7 @@ from typing import Any, Final
 from structureflow_local.cloud.activity import Activity
 from structureflow_local.cloud.errors import FunctionProcessError, UnknownResourceError
 from structureflow_local.cloud.processes import FunctionProcess, Spawner
+from structureflow_local.cloud.signature import Key, Keyring
 from structureflow_local.cloud.template import FunctionSpec
 
 MAX_SYNC_BYTES: Final = 6 * 1024 * 1024
@@ -191,6 +191,7 @@ class Functions:
 
     Args:
         specs: by logical id.
+        keyring: gives every process a key of its own.
         endpoint_url: where the functions find the local AWS services.
         state_dir: logs go to ``logs/{logical id}/{number}.log`` below it, scratch folders to ``tmp/``.
         retry_delays_s: pauses before the second and third try of an asynchronous call.
@@ -203,6 +204,7 @@ class Functions:
         specs: Mapping[str, FunctionSpec],
         *,
         spawner: Spawner,
+        keyring: Keyring,
         activity: Activity,
         endpoint_url: str,
         region: str,
@@ -213,6 +215,7 @@ class Functions:
     ) -> None:
         self._specs = specs
         self._spawner = spawner
+        self._keyring = keyring
         self._activity = activity
         self._endpoint_url = endpoint_url
         self._region = region
@@ -355,13 +358,11 @@ class Functions:
         scratch = self._state_dir / "tmp" / f"{spec.logical_id}-{number}"
         log_dir.mkdir(parents=True, exist_ok=True)
         scratch.mkdir(parents=True, exist_ok=True)
-        access_key = f"ASIA{secrets.token_hex(8).upper()}"
-        self._owners[access_key] = spec.logical_id
-        return FunctionProcess(
-            spec, self._spawner, self._environment(spec, access_key, scratch), log_dir / f"{number}.log"
-        )
+        key = self._keyring.issue()
+        self._owners[key.access_key] = spec.logical_id
+        return FunctionProcess(spec, self._spawner, self._environment(spec, key, scratch), log_dir / f"{number}.log")
 
-    def _environment(self, spec: FunctionSpec, access_key: str, scratch: Path) -> dict[str, str]:
+    def _environment(self, spec: FunctionSpec, key: Key, scratch: Path) -> dict[str, str]:
         """Return the whole environment: Lambda's own variables, then the template's, then the local endpoint."""
         return {
             "HOME": str(scratch),
@@ -380,8 +381,8 @@ class Functions:
             "PYTHONPATH": os.pathsep.join(dict.fromkeys(map(str, (spec.code_dir, *spec.python_path)))),
             "PYTHONUNBUFFERED": "1",
             **spec.environment,
-            "AWS_ACCESS_KEY_ID": access_key,
-            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_ACCESS_KEY_ID": key.access_key,
+            "AWS_SECRET_ACCESS_KEY": key.secret,
             "AWS_SESSION_TOKEN": "local",
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_ENDPOINT_URL": self._endpoint_url,

@@ -19,15 +19,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote
 from xml.etree import ElementTree as ET
+from xml.sax.saxutils import escape
 
 from structureflow_local.cloud.errors import FunctionProcessError, LocalCloudError, UnknownResourceError
 from structureflow_local.cloud.functions import MAX_ASYNC_BYTES, MAX_SYNC_BYTES, Functions
+from structureflow_local.cloud.signature import Keyring, SignatureError
+from structureflow_local.doors import content_length
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from werkzeug.serving import BaseWSGIServer
 
 _INVOKE = re.compile(r"/2015-03-31/functions/([^/]+)/invocations")
+#: Of moto: they reset everything, change its settings, or imitate a machine's own metadata.
+_BACK_DOORS: Final = ("/moto-api", "/latest/meta-data", "/latest/api")
 _CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/\d{8}/([^/]*)/([^/]+)/aws4_request")
 #: Requests with more bytes than this are not looked into for the keys they name.
 _MAX_INSPECTED_BYTES: Final = 4 * 1024 * 1024
@@ -74,11 +79,13 @@ class Gateway:
     Args:
         inner: moto's application.
         functions: that Invoke reaches, and that requests are attributed to.
+        keyring: whose keys sign; a request that none of them signed is denied.
     """
 
-    def __init__(self, inner: WSGIApplication, functions: Functions) -> None:
-        self._inner = inner
+    def __init__(self, inner: WSGIApplication, functions: Functions, keyring: Keyring) -> None:
+        self._inner = without_back_doors(inner)
         self._functions = functions
+        self._keyring = keyring
         # moto looks before it writes, and lists while others write, without a lock of its own.
         self._s3_lock = threading.Lock()
         self._pending = _Pending()
@@ -108,8 +115,12 @@ class Gateway:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
-        access_key, service = _signature(environ)
         method, path = environ["REQUEST_METHOD"], _path(environ)
+        _, service = _signature(environ)
+        try:
+            access_key = self._keyring.check(environ, lambda: _peek(environ))
+        except SignatureError as error:
+            return _reply(start_response, *_denied(error, service, environ))
         owner = next((name for owner_of in self._owners if (name := owner_of(access_key)) is not None), None)
         if match := _INVOKE.fullmatch(path):
             name = unquote(match[1])
@@ -226,24 +237,36 @@ class Gateway:
         return result
 
 
+def without_back_doors(app: WSGIApplication) -> WSGIApplication:
+    """Return moto's application without the ways in that no AWS service has."""
+
+    def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if _path(environ).startswith(_BACK_DOORS):
+            return _reply(start_response, 404, {"Connection": "close"}, b"")
+        return app(environ, start_response)
+
+    return serve
+
+
 class Servers:
     """The same application on one or more addresses, each served by threads of its own.
 
     Args:
-        hosts: addresses; all get the same port, a free one found on the first.
+        hosts: addresses; all get the same port.
         log_path: where the servers write what went wrong; nothing goes to the console.
+        port: 0 takes a free one, found on the first address.
 
     Raises:
         LocalCloudError: an address cannot be bound.
     """
 
-    def __init__(self, hosts: Iterable[str], log_path: Path) -> None:
+    def __init__(self, hosts: Iterable[str], log_path: Path, *, port: int = 0) -> None:
         self._hosts = list(hosts)
         self._log_path = log_path
         self._servers: list[BaseWSGIServer] = []
         self._threads: list[threading.Thread] = []
         self._app: WSGIApplication | None = None
-        self.port = 0
+        self.port = port
         for host in self._hosts:
             try:
                 server = _make_server(host, self.port, self._serve, log_path)
@@ -332,7 +355,7 @@ def _path(environ: WSGIEnvironment) -> str:
 
 
 def _body(environ: WSGIEnvironment) -> bytes:
-    length = int(environ.get("CONTENT_LENGTH") or 0)
+    length = content_length(environ)
     return bytes(environ["wsgi.input"].read(length)) if length else b""
 
 
@@ -354,7 +377,7 @@ def _peek_json(environ: WSGIEnvironment) -> dict[str, Any]:
 
 
 def _deleted_keys(environ: WSGIEnvironment) -> Iterator[str]:
-    if int(environ.get("CONTENT_LENGTH") or 0) > _MAX_INSPECTED_BYTES:
+    if content_length(environ) > _MAX_INSPECTED_BYTES:
         return
     try:
         root = ET.fromstring(_peek(environ))  # noqa: S314 - comes from this machine's own functions
@@ -437,6 +460,17 @@ def _reply(start_response: StartResponse, status: int, headers: dict[str, str], 
     phrase = {200: "OK", 202: "Accepted", 204: "No Content"}.get(status, "Error")
     start_response(f"{status} {phrase}", [*headers.items(), ("Content-Length", str(len(body)))])
     return [body]
+
+
+def _denied(error: SignatureError, service: str, environ: WSGIEnvironment) -> Reply:
+    """Return what AWS answers to a request without a valid signature, in the form of its service."""
+    # The body was not read, so nothing else can come over this connection.
+    closing = {"Connection": "close"}
+    if service in {"s3", ""} and not environ.get("HTTP_X_AMZ_TARGET"):
+        body = f"<Error><Code>{escape(error.aws_code)}</Code><Message>{escape(error.message)}</Message></Error>"
+        return 403, {"Content-Type": "application/xml", **closing}, body.encode()
+    document = {"__type": error.aws_code, "message": error.message}
+    return 403, {"Content-Type": "application/json", **closing}, json.dumps(document).encode()
 
 
 def _lambda_error(status: int, code: str, message: str) -> Reply:

@@ -14,14 +14,19 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote
 
 from structureflow_local.cloud.errors import LocalCloudError
-from structureflow_local.cloud.functions import Functions
-from structureflow_local.cloud.template import FunctionSpec
+from structureflow_local.cloud.functions import MAX_SYNC_BYTES, Functions
+from structureflow_local.cloud.signature import Keyring, SignatureError
+from structureflow_local.cloud.template import FunctionSpec, RouteSpec
+from structureflow_local.doors import content_length
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 _TEXT_TYPES: Final = ("text/", "application/json", "application/xml", "application/javascript")
 _API_ID: Final = "local"
+_JSON: Final = ("Content-Type", "application/json")
+#: After a body that was not read.
+_CLOSE: Final = ("Connection", "close")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +36,23 @@ class _Route:
     pattern: re.Pattern[str]
     weight: tuple[int, int, int]
     function: FunctionSpec
+    signed: bool
 
 
 class HttpApi:
     """A WSGI application that answers as API Gateway's HTTP API does.
 
     Args:
-        functions: that carry routes; the most specific route wins (literal before parameter before greedy
+        specs: functions that carry routes; the most specific route wins (literal before parameter before greedy
             parameter before ``$default``, a method before ``ANY``).
+        functions: that are called.
+        keyring: whose keys sign the requests to routes that ask for it; any other request to them is forbidden.
     """
 
-    def __init__(self, specs: Sequence[FunctionSpec], functions: Functions) -> None:
+    def __init__(self, specs: Sequence[FunctionSpec], functions: Functions, keyring: Keyring) -> None:
         self._functions = functions
-        routes = [_compile(route.method, route.path, spec) for spec in specs for route in spec.routes]
+        self._keyring = keyring
+        routes = [_compile(route, spec) for spec in specs for route in spec.routes]
         self._routes = sorted(routes, key=lambda route: route.weight, reverse=True)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -54,14 +63,31 @@ class HttpApi:
         for route in self._routes:
             match = route.pattern.fullmatch(path)
             if match and route.method in {method, "ANY"}:
-                event = _event(
-                    environ, route, path, {name: unquote(value) for name, value in match.groupdict().items()}
-                )
-                return self._answer(route.function, event, start_response)
-        return _reply(start_response, 404, [("Content-Type", "application/json")], b'{"message":"Not Found"}')
+                parameters = {name: unquote(value) for name, value in match.groupdict().items()}
+                return self._call(route, environ, path, parameters, start_response)
+        return _reply(start_response, 404, [_JSON], b'{"message":"Not Found"}')
+
+    def _call(
+        self,
+        route: _Route,
+        environ: WSGIEnvironment,
+        path: str,
+        parameters: dict[str, str],
+        start_response: StartResponse,
+    ) -> Iterable[bytes]:
+        length = content_length(environ)
+        if length > MAX_SYNC_BYTES:
+            return _reply(start_response, 413, [_JSON, _CLOSE], b'{"message":"Request Too Long"}')
+        body = bytes(environ["wsgi.input"].read(length)) if length else b""
+        if route.signed:
+            try:
+                self._keyring.check(environ, lambda: body)
+            except SignatureError:
+                return _reply(start_response, 403, [_JSON], b'{"message":"Forbidden"}')
+        return self._answer(route.function, _event(environ, route, path, parameters, body), start_response)
 
     def _answer(self, spec: FunctionSpec, event: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        failed = [("Content-Type", "application/json")], b'{"message":"Internal Server Error"}'
+        failed = [_JSON], b'{"message":"Internal Server Error"}'
         try:
             result = self._functions.invoke(spec.arn, json.dumps(event).encode())
         except LocalCloudError:
@@ -86,9 +112,10 @@ class HttpApi:
         return _reply(start_response, status, headers, body)
 
 
-def _compile(method: str, path: str, spec: FunctionSpec) -> _Route:
+def _compile(wanted: RouteSpec, spec: FunctionSpec) -> _Route:
+    method, path = wanted.method, wanted.path
     if path == "$default":
-        return _Route("ANY", "$default", re.compile(r"/?.*", re.DOTALL), (-1, 0, 0), spec)
+        return _Route("ANY", "$default", re.compile(r"/?.*", re.DOTALL), (-1, 0, 0), spec, wanted.signed)
     parts = []
     literal = greedy = 0
     for part in path.strip("/").split("/"):
@@ -102,10 +129,12 @@ def _compile(method: str, path: str, spec: FunctionSpec) -> _Route:
         else:
             parts.append(f"(?P<{parameter[1]}>[^/]+)")
     pattern = re.compile("/" + "/".join(parts) + "/?", re.DOTALL)
-    return _Route(method, f"{method} {path}", pattern, (literal, -greedy, int(method != "ANY")), spec)
+    return _Route(method, f"{method} {path}", pattern, (literal, -greedy, int(method != "ANY")), spec, wanted.signed)
 
 
-def _event(environ: WSGIEnvironment, route: _Route, path: str, parameters: dict[str, str]) -> dict[str, Any]:
+def _event(
+    environ: WSGIEnvironment, route: _Route, path: str, parameters: dict[str, str], body: bytes
+) -> dict[str, Any]:
     """Return the event of payload format 2.0 (API Gateway Developer Guide, "Working with AWS Lambda proxy")."""
     headers = {name[5:].replace("_", "-").lower(): value for name, value in environ.items() if name.startswith("HTTP_")}
     for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
@@ -149,9 +178,7 @@ def _event(environ: WSGIEnvironment, route: _Route, path: str, parameters: dict[
         event["queryStringParameters"] = query
     if parameters:
         event["pathParameters"] = parameters
-    length = int(environ.get("CONTENT_LENGTH") or 0)
-    if length:
-        body = environ["wsgi.input"].read(length)
+    if body:
         if headers.get("content-type", "").startswith(_TEXT_TYPES):
             event["body"] = body.decode("utf-8", "replace")
         else:

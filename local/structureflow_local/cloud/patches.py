@@ -27,6 +27,7 @@ from typing import Any
 
 from structureflow_local.cloud.errors import FunctionProcessError, UnknownResourceError
 from structureflow_local.cloud.functions import Functions
+from structureflow_local.cloud.signature import Key
 
 #: Below moto's logger, so that it goes where moto's own messages go.
 _log = logging.getLogger("moto.structureflow")
@@ -108,13 +109,13 @@ def _client_error(status: int, code: str, message: str) -> Exception:
     return ClientError({"Error": {"Code": code, "Message": message}, "ResponseMetadata": metadata}, "Invoke")
 
 
-def route_service_tasks(patches: Patches, endpoint_url: str) -> None:
+def route_service_tasks(patches: Patches, endpoint_url: str, key: Key) -> None:
     """Let all other service tasks of state machines call this cloud, with clients made one at a time."""
     import boto3
     from moto.stepfunctions.parser.asl.utils import boto_client
 
     lock = threading.Lock()
-    session = boto3.Session(aws_access_key_id="stepfunctions", aws_secret_access_key="local")  # noqa: S106
+    session = boto3.Session(aws_access_key_id=key.access_key, aws_secret_access_key=key.secret)
 
     class OneAtATime:
         """Stands in for the module `boto3`."""

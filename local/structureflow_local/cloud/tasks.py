@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import signal
 import threading
 import time
@@ -23,6 +22,7 @@ from typing import Any, Final
 from structureflow_local.cloud.activity import Activity
 from structureflow_local.cloud.errors import FunctionProcessError
 from structureflow_local.cloud.processes import Spawner
+from structureflow_local.cloud.signature import Keyring
 from structureflow_local.cloud.template import ClusterSpec, TaskDefinitionSpec
 
 TARGET: Final = "AmazonEC2ContainerServiceV20141113"
@@ -57,6 +57,7 @@ class Tasks:
 
     Args:
         commands: program and arguments by logical id of the task definition.
+        keyring: gives every task a key of its own.
         environment: what a task needs to find the local AWS services, without credentials.
         publish: puts an event on the bus: (source, detail type, resources, detail).
     """
@@ -68,6 +69,7 @@ class Tasks:
         *,
         commands: Mapping[str, Sequence[str]],
         spawner: Spawner,
+        keyring: Keyring,
         activity: Activity,
         environment: Mapping[str, str],
         region: str,
@@ -79,6 +81,7 @@ class Tasks:
         self._clusters = clusters
         self._commands = commands
         self._spawner = spawner
+        self._keyring = keyring
         self._activity = activity
         self._environment = environment
         self._region = region
@@ -200,8 +203,8 @@ class Tasks:
         log_dir = self._state_dir / "logs" / spec.logical_id
         scratch.mkdir(parents=True)
         log_dir.mkdir(parents=True, exist_ok=True)
-        access_key = f"ASIA{secrets.token_hex(8).upper()}"
-        self._owners[access_key] = spec.logical_id
+        key = self._keyring.issue()
+        self._owners[key.access_key] = spec.logical_id
         environment = {
             "HOME": str(scratch),
             "LANG": "en_US.UTF-8",
@@ -211,8 +214,8 @@ class Tasks:
             **container.environment,
             **{str(item["name"]): str(item["value"]) for item in override.get("environment", ())},
             **self._environment,
-            "AWS_ACCESS_KEY_ID": access_key,
-            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_ACCESS_KEY_ID": key.access_key,
+            "AWS_SECRET_ACCESS_KEY": key.secret,
             "AWS_SESSION_TOKEN": "local",
         }
         try:

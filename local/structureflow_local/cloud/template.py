@@ -58,11 +58,15 @@ class RuleSpec:
 
 @dataclass(frozen=True, slots=True)
 class RouteSpec:
-    """A route of an HTTP API to a function; `path` may hold ``{name}`` and ``{name+}``; `method` may be ``ANY``."""
+    """A route of an HTTP API to a function; `path` may hold ``{name}`` and ``{name+}``; `method` may be ``ANY``.
+
+    `signed` tells whether callers must sign (``AWS_IAM``).
+    """
 
     place: str
     method: str
     path: str
+    signed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -768,7 +772,25 @@ class _Reader:
             raise TemplateError(f"{place}.PayloadFormatVersion: only 2.0 is understood")
         method = str(self._value(properties, "Method", place, "ANY")).upper()
         path = self._value(properties, "Path", place, "$default")
-        return RouteSpec(place=place, method="ANY" if method == "X-AMAZON-APIGATEWAY-ANY-METHOD" else method, path=path)
+        return RouteSpec(
+            place=place,
+            method="ANY" if method == "X-AMAZON-APIGATEWAY-ANY-METHOD" else method,
+            path=path,
+            signed=self._authorizer(properties, place) == "AWS_IAM",
+        )
+
+    def _authorizer(self, properties: Mapping[str, Any], place: str) -> str:
+        """Return who may call a route: its own authorizer, its API's, or that of the globals."""
+        reference = properties.get("ApiId")
+        api = self._declared.get(reference.get("Ref", "")) if isinstance(reference, dict) else None
+        settings = ((self._document.get("Globals") or {}).get("HttpApi") or {}, (api or {}).get("Properties") or {})
+        found = "NONE"
+        for owner in settings:
+            found = (owner.get("Auth") or {}).get("DefaultAuthorizer", found)
+        found = (properties.get("Auth") or {}).get("Authorizer", found)
+        if found not in {"NONE", "AWS_IAM"}:
+            raise TemplateError(f"{place}: expected the authorizer AWS_IAM or NONE, got {found!r:.80}")
+        return str(found)
 
     # --- state machines ------------------------------------------------------------------------------
 

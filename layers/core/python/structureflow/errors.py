@@ -90,6 +90,10 @@ class InputNotAllowedError(InvalidRequestError, PermissionError):
     """An input lies in a bucket, host or address that the settings do not allow."""
 
 
+class ForeignOriginError(InvalidRequestError, PermissionError):
+    """A page of another site asks, in the browser of somebody who did not."""
+
+
 class InputNotFoundError(StructureFlowError, FileNotFoundError):
     """A video or image that the request names does not exist."""
 
@@ -109,7 +113,11 @@ class MediaError(StructureFlowError, ValueError):
 
 
 class NotAVideoError(MediaError):
-    """The bytes are no video that the decoder opens."""
+    """The bytes are no video file that is opened here."""
+
+
+class UnsupportedCodecError(NotAVideoError):
+    """No decoder knows the codec of the video stream; the message names the codec."""
 
 
 class NotAnImageError(MediaError):
@@ -125,7 +133,7 @@ class MediaLimitError(MediaError):
 
 
 class CorruptMediaError(MediaError):
-    """Decoding stopped early or gave fewer frames than the container promises, beyond tolerance."""
+    """A frame cannot be decoded whole, or the file breaks off; the message says where."""
 
 
 class EncodeError(StructureFlowError, RuntimeError):

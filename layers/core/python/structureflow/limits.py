@@ -64,6 +64,23 @@ MIN_OUTPUT_SIDE_PX: Final = 32
 MIN_OUTPUT_FPS: Final = 1.0
 MAX_OUTPUT_FPS: Final = 240.0
 
+# --- pictures and video ------------------------------------------------------------------------------
+
+#: Sides of videos that are read, as stored and as displayed: what H.264 level 6.2 has, and 8K phones and cameras.
+MAX_VIDEO_SIDE_PX: Final = 8_192
+#: Below it no flow can be measured.
+MIN_VIDEO_SIDE_PX: Final = 32
+#: From the first frame to the last; Lambda's 900 s would not do for more.
+MAX_VIDEO_S: Final = 900.0
+#: Of an image file, before it is read.
+MAX_IMAGE_BYTES: Final = 128 * 2**20
+#: Of an image, before its pixels are decoded: what large cameras take; 48 megapixels are common in phones.
+MAX_IMAGE_PIXELS: Final = 50_000_000
+#: What images that a process decodes at the same time may take: one of the largest, or eight of a phone.
+MAX_PIXEL_BYTES_IN_FLIGHT: Final = 768 * 2**20
+#: What image files that a process holds to decode them may take: two of the largest.
+MAX_FILE_BYTES_IN_FLIGHT: Final = 256 * 2**20
+
 # --- archives ----------------------------------------------------------------------------------------
 
 #: Of one archive. Its seek table, 32 bytes a flow, stays far below the 4 MiB of tail that a reader takes.

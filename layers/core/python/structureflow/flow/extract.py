@@ -48,6 +48,8 @@ from structureflow.media.decode import DecodedFrame, DecodeLimits, VideoInfo, Vi
 CUT_THRESHOLD: Final = 0.25
 
 _QUEUED_FRAMES: Final = 4
+#: Of queued frames together; of the largest ones, of 8192x8192 pixels, one waits.
+_QUEUED_BYTES: Final = 256 * 2**20
 Item = TypeVar("Item")
 Frame = NDArray[np.uint8]
 
@@ -380,7 +382,8 @@ class _Handover:
         """Queue a frame; waits while the queue is full, raises what the function raised."""
         if self._callback is None:
             return
-        while len(self._pending) >= _QUEUED_FRAMES or (self._pending and self._pending[0].done()):
+        most = max(1, min(_QUEUED_FRAMES, _QUEUED_BYTES // frame.image.nbytes))
+        while len(self._pending) >= most or (self._pending and self._pending[0].done()):
             self._pending.popleft().result()
         self._pending.append(self._pool.submit(self._call, self._callback, frame))
 

@@ -1,38 +1,16 @@
-"""Guide images: decoded within limits, turned upright, flattened, and fitted to the resolution of the job."""
+"""Guide images: decoded within limits and fitted to the resolution of the job."""
 
 from __future__ import annotations
 
-import io
-import struct
-import zlib
-from typing import Any, Final
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from structureflow.errors import GuidanceError, MediaLimitError, NotAnImageError
-from structureflow.guide.masks import MID_GREY
-
-MAX_IMAGE_BYTES: Final = 128 * 2**20
-MAX_IMAGE_PIXELS: Final = 50_000_000
-_FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-
-# what Pillow's decoders raise on damaged files; it has no root of its own
-_DECODER_ERRORS: Final = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    OverflowError,
-    ZeroDivisionError,
-    struct.error,
-    zlib.error,
-)
+from structureflow.errors import GuidanceError
+from structureflow.limits import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
+from structureflow.media.still import open_image
 
 
 def load_guide_image(
@@ -46,11 +24,12 @@ def load_guide_image(
 ) -> NDArray[np.uint8]:
     """Decode an image file and fit it to the resolution of the job.
 
-    The first frame of an animation is taken, the EXIF orientation honoured, 16-bit channels brought to 8, and
-    transparency flattened on mid-grey (128), the colour that says "nothing known" everywhere in a guide.
+    The first frame of an animation is taken, the EXIF orientation honoured, colours brought to sRGB by the embedded
+    profile, channels of more than 8 bits to 8, and transparency flattened on mid-grey (128), the colour that says
+    "nothing known" everywhere in a guide.
 
     Args:
-        data: a PNG, JPEG, WebP, BMP, GIF or TIFF file.
+        data: a PNG, JPEG, WebP, AVIF, HEIC, BMP, GIF or TIFF file.
         height, width: the resolution of the job, in pixels.
         what: names the image in errors, as in ``segments.0.guides.1.image a.png``.
         max_bytes, max_pixels: refused above, before pixels are decoded.
@@ -62,7 +41,8 @@ def load_guide_image(
         NotAnImageError: the bytes are no such file, or damaged.
         MediaLimitError: larger than `max_bytes` or `max_pixels`.
     """
-    return fit(decode_image(data, what=what, max_bytes=max_bytes, max_pixels=max_pixels), height, width)
+    with open_image(data, what=what, max_bytes=max_bytes, max_pixels=max_pixels) as image:
+        return fit(image.pixels(), height, width)
 
 
 def check_guide_image(
@@ -73,56 +53,8 @@ def check_guide_image(
     Raises:
         NotAnImageError, MediaLimitError: as `load_guide_image`.
     """
-    image = decode_image(data, what=what, max_bytes=max_bytes, max_pixels=max_pixels)
-    return image.shape[0], image.shape[1]
-
-
-def decode_image(
-    data: bytes, *, what: str, max_bytes: int = MAX_IMAGE_BYTES, max_pixels: int = MAX_IMAGE_PIXELS
-) -> NDArray[np.uint8]:
-    """Decode an image file at its own size, upright: ``(H, W, 3)`` uint8 RGB; see `load_guide_image`.
-
-    Raises:
-        NotAnImageError: the bytes are no image file of a known format, or damaged.
-        MediaLimitError: larger than `max_bytes` or `max_pixels`.
-    """
-    if len(data) > max_bytes:
-        raise MediaLimitError(f"{what}: expected an image file of at most {max_bytes} bytes, got {len(data)}")
-    try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise MediaLimitError(f"{what}: expected at most {max_pixels} pixels, got {image.width}x{image.height}")
-            return np.array(_flatten(ImageOps.exif_transpose(_eight_bit(image))), np.uint8)
-    except MediaLimitError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise MediaLimitError(f"{what}: expected at most {max_pixels} pixels: {error}") from error
-    except UnidentifiedImageError as error:
-        raise NotAnImageError(f"{what}: expected {', '.join(_FORMATS)}, got bytes {data[:12]!r}") from error
-    except _DECODER_ERRORS as error:
-        raise NotAnImageError(f"{what}: the image is damaged: {error}") from error
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    # Pillow's own conversion of 16-bit grey to RGB saturates instead of scaling
-    if image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.uint16)
-    elif image.mode == "I":
-        values = np.asarray(image).clip(0, 65535).astype(np.uint16)
-    else:
-        return image
-    converted = Image.fromarray((values >> 8).astype(np.uint8))
-    converted.info.update(image.info)
-    converted.getexif().load(image.getexif().tobytes())
-    return converted
-
-
-def _flatten(image: Image.Image) -> Image.Image:
-    if not image.has_transparency_data:
-        return image if image.mode == "RGB" else image.convert("RGB")
-    layered = image.convert("RGBA")
-    ground = Image.new("RGBA", layered.size, (MID_GREY, MID_GREY, MID_GREY, 255))
-    return Image.alpha_composite(ground, layered).convert("RGB")
+    with open_image(data, what=what, max_bytes=max_bytes, max_pixels=max_pixels) as image:
+        return image.size
 
 
 def cover_box(source_height: int, source_width: int, height: int, width: int) -> tuple[int, int, int, int]:

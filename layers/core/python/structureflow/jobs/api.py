@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from structureflow import keys
 from structureflow.errors import (
+    ForeignOriginError,
     FrameCorruptError,
     InvalidRequestError,
     JobStateError,
@@ -36,6 +37,12 @@ from structureflow.storage.base import MAX_PRESIGN_S
 #: Signed by a Lambda role a URL ends with the role's session at the latest, whatever it says itself.
 DEFAULT_EXPIRY_S: Final = 3600
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
+#: How browsers are to take every answer: as what it says it is, nothing in it runs, and its URLs are not kept.
+ANSWER_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
 _Query = TypeVar("_Query", bound="_Parameters")
 
 
@@ -151,6 +158,20 @@ class ClearedTimeline(Model):
 
     timeline_id: str
     removed: int
+
+
+def check_origin(origin: str | None, host: str) -> None:
+    """Refuse a request that a page of another site makes in somebody's browser.
+
+    Args:
+        origin: the ``Origin`` header; programs send none.
+        host: by which the API was called.
+
+    Raises:
+        ForeignOriginError: the page is not of this host.
+    """
+    if origin is not None and origin.lower() not in {f"https://{host.lower()}", f"http://{host.lower()}"}:
+        raise ForeignOriginError(f"expected no Origin or that of {host}, got {origin!r:.80}")
 
 
 def parse_sequences(text: str) -> list[int]:

@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from structureflow.errors import GuidanceError, MediaError
-from structureflow.guide.images import MAX_IMAGE_BYTES, fit, load_guide_image
+from structureflow.guide.images import fit, load_guide_image
 from structureflow.jobs.inputs import Source
 from structureflow.jobs.services import Services
+from structureflow.limits import MAX_IMAGE_BYTES
 from structureflow.media.decode import DecodeLimits, VideoReader
 from structureflow.media.planes import Planes, frozen, rgb_to_planes
+from structureflow.media.still import FILES_IN_FLIGHT
 from structureflow.models.job import Segment
 from structureflow.references import Reference
 
@@ -76,8 +78,10 @@ class FittedGuides:
         return self._images[reference]
 
     def _load(self, reference: Reference) -> Planes:
-        data, _ = self._sources[reference].read(max_bytes=MAX_IMAGE_BYTES)
-        picture = load_guide_image(data, height=self._height, width=self._width, what=str(reference))
+        source = self._sources[reference]
+        with FILES_IN_FLIGHT.hold(min(source.size_bytes, MAX_IMAGE_BYTES)):
+            data, _ = source.read(max_bytes=MAX_IMAGE_BYTES)
+            picture = load_guide_image(data, height=self._height, width=self._width, what=str(reference))
         return frozen(rgb_to_planes(picture))
 
     def _put_away(self, reference: Reference) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from structureflow import keys
 from structureflow.errors import GpuUnavailableError, MediaError, ObjectExistsError, StructureFlowError
 from structureflow.flow.fields import FlowMeta
-from structureflow.guide.images import MAX_IMAGE_BYTES, check_guide_image
+from structureflow.guide.images import check_guide_image
 from structureflow.jobs.documents import load_record, put_status, run_id
 from structureflow.jobs.extract_job import ExtractionOrder, commit_cached, extract_and_commit, look_up
 from structureflow.jobs.fail_job import reject_request
@@ -21,8 +21,9 @@ from structureflow.jobs.gpu_route import order_gpu
 from structureflow.jobs.inputs import Source
 from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import default_timeline_id, keep_frames
-from structureflow.limits import MAX_REQUEST_BYTES
+from structureflow.limits import MAX_IMAGE_BYTES, MAX_REQUEST_BYTES
 from structureflow.media.decode import DecodeLimits, VideoReader
+from structureflow.media.still import FILES_IN_FLIGHT, PIXELS_IN_FLIGHT
 from structureflow.models.bounds import check_request_bytes
 from structureflow.models.job import JobRequest
 from structureflow.models.results import InputPin, JobRecord, JobState, now
@@ -154,8 +155,9 @@ class _Orchestration:
             found = self._services.inputs.find(reference)
             if reference in videos:
                 return self._check_guide_video(found)
-            data, source = found.read(max_bytes=MAX_IMAGE_BYTES)
-            check_guide_image(data, what=str(reference))
+            with FILES_IN_FLIGHT.hold(min(found.size_bytes, MAX_IMAGE_BYTES)):
+                data, source = found.read(max_bytes=MAX_IMAGE_BYTES)
+                check_guide_image(data, what=str(reference))
             return source
 
         with ThreadPoolExecutor(_IMAGE_CHECKS, thread_name_prefix="guides") as pool:
@@ -168,7 +170,9 @@ class _Orchestration:
             source = found.fetch(path)
             limits = DecodeLimits(max_frames=self._services.max_video_frames, min_frames=1)
             try:
-                VideoReader(path, limits).close()
+                # One at a time: what a decoder takes for its first picture is known only when it has it.
+                with PIXELS_IN_FLIGHT.hold(PIXELS_IN_FLIGHT.capacity_bytes):
+                    VideoReader(path, limits, threads=1).close()
             except MediaError as error:
                 raise error.within(f"guide video {found.reference}") from error
         return source

@@ -21,7 +21,10 @@ PICTURES_BUDGET_BYTES: Final = 8_000_000
 #: A page of more segments lists their steps without parts, and loads no video before it is played.
 _DETAILED_SEGMENTS: Final = 12
 
-_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src 'self' file: blob:"
+_POLICY: Final = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src 'self' file: blob:; "
+    "base-uri 'none'; form-action 'none'"
+)
 _KINDS: Final = {
     "guided": "guided: your frames",
     "filled": "filled by motion",
@@ -171,7 +174,7 @@ def _facts(manifest: Manifest, record: JobRecord) -> Html:
         ("Output", f"{record.resolution[0]}x{record.resolution[1]} at {_number(record.request.fps)} fps"),
         ("Flow engine", engine),
         ("Flow cache", cache),
-        ("Segments read flow from", ", ".join(_SOURCES.get(name, name) for name in used)),
+        ("Segments read flow from", ", ".join(_SOURCES.get(name, _text(name)) for name in used)),
         ("Scene cuts", f"between frames {cuts}{more_cuts}; no motion is carried across" if cuts else "none"),
         ("Timeline", f"<code>{_text(record.timeline_id)}</code>"),
     ]
