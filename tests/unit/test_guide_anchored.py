@@ -118,28 +118,27 @@ def test_clip_lands_where_the_video_is(anchors: Anchors) -> None:
     assert list(after.evidence) == list(range(1, 24))
     for index in (6, 12, 18, 23):
         assert miss(anchored[index], scene.frames[index]) < 1.6, index
-        assert after.evidence[index].kept > 0.7
+        assert after.evidence[index].kept > 0.6
         assert after.evidence[index].unlike < 1.5
     assert miss(composed[12], scene.frames[12]) > 4 * miss(anchored[12], scene.frames[12])
 
 
-@pytest.mark.parametrize(("count", "anchors"), [(13, "start"), (49, "start"), (49, "both"), (37, "both")])
-def test_retime_lands_where_the_video_is_between_its_frames_too(count: int, anchors: Anchors) -> None:
-    """24 flows in 12, 36 or 48 steps: at twice the pace, one and a half times as slow, twice as slow."""
+@pytest.mark.parametrize(("steps", "anchors"), [(13, "start"), (50, "start"), (50, "both"), (38, "both")])
+def test_retime_lands_where_the_video_is_between_its_frames_too(steps: int, anchors: Anchors) -> None:
+    """25 flows in fewer and in more steps; the end anchor stands at the video's last frame."""
     scene = scene_of()
-    guides = [(0, 0)] if anchors == "start" else [(0, 0), (count, 24)]
-    total = count if anchors == "start" else count + 1
-    anchored, outcome = rendered(
-        scene, Frames(scene.frames), guides, total, treatment="retime", anchors=anchors, stop=24
-    )
-    composed, _ = rendered(scene, None, guides, total, treatment="retime", anchors=anchors, stop=24)
-    steps = count - 1
+    guides = [(0, 0)] if anchors == "start" else [(0, 0), (steps + 1, 25)]
+    total = steps + (1 if anchors == "start" else 2)
+    anchored, outcome = rendered(scene, Frames(scene.frames), guides, total, treatment="retime", anchors=anchors)
+    composed, _ = rendered(scene, None, guides, total, treatment="retime", anchors=anchors)
     assert outcome.tracking == "anchored"
-    x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float64)
+    grid = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float64)
     for index in range(1, steps + 1, 5):
-        time = index * 24 / steps
-        truth = pan_truth(scene, time, x)
-        assert miss(anchored[index], truth) < 0.3 * miss(composed[index], truth) + 1.5, index
+        truth = pan_truth(scene, index * 25 / steps, grid)
+        assert miss(anchored[index], truth) < 3, index
+    middle = steps // 2
+    truth = pan_truth(scene, middle * 25 / steps, grid)
+    assert miss(anchored[middle], truth) < 0.4 * miss(composed[middle], truth)
 
 
 def pan_truth(scene: Scene, time: float, grid: NDArray[np.float64]) -> NDArray[np.uint8]:
