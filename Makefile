@@ -69,9 +69,23 @@ audit: .venv-audit/.ready ## check the template for security findings (checkov; 
 	@.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/audit.txt
 	@touch $@
 
+RUNS ?= 100000
+
+.PHONY: fuzz
+fuzz: .venv-fuzz/.ready ## fuzz what reads bytes from outside, in bounded processes: make fuzz [RUNS=1000000]
+	@.venv-fuzz/bin/python -m fuzz --runs $(RUNS)
+
+.venv-fuzz/.ready: requirements/dev.txt requirements/fuzz.txt pyproject.toml
+	@rm -rf .venv-fuzz
+	@$(PYTHON) -m venv .venv-fuzz
+	@.venv-fuzz/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps \
+		-r requirements/dev.txt -r requirements/fuzz.txt
+	@.venv-fuzz/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
 .PHONY: clean
 clean: ## remove what make made
-	rm -rf $(VENV) .venv-raft .venv-audit .aws-sam .structureflow out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-raft .venv-audit .venv-fuzz fuzz/found .aws-sam .structureflow out .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # RAFT needs PyTorch, which nothing else here does: it has an environment of its own. 3.11 first, for which CPU builds
 # of PyTorch are the most widespread; any Python from 3.11 on will do.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,14 @@ MEDIA = REPO.parent / "shared" / "media"
 settings.register_profile(
     "repeatable", derandomize=True, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
+#: Another run each time; a failure prints the lines that repeat it.
+settings.register_profile("nightly", settings.get_profile("repeatable"), derandomize=False)
 settings.load_profile("repeatable")
+
+
+def seeds(in_ci: int) -> int:
+    """Return how many runs a test by seeds makes: `in_ci`, or what ``SEEDS`` in the environment says instead."""
+    return int(os.environ.get("SEEDS") or in_ci)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -55,8 +55,9 @@ FRAMES: Final = 25
 ORDER: Final = (
     ("orchestrator/request_created",),
     ("plan_segments/flows_arrived", "api/timeline_frames", "settle_gpu/look_for_overdue"),
-    ("render_segment/first", "rebuild_timeline/sample"),
-    ("assemble_job/finished",),
+    ("render_segment/first",),
+    # Not beside the segment, which shows frames of the same timeline in its report.
+    ("assemble_job/finished", "rebuild_timeline/sample"),
     ("fail_job/segment_failed",),
 )
 #: Where `serve` listens; events/environment.json names it.

@@ -15,7 +15,13 @@ import cv2
 import numpy as np
 import pytest
 
-from structureflow.errors import FlowCacheCorruptError, FlowCacheError, FlowCacheFormatError, FlowCacheLimitError
+from structureflow.errors import (
+    FlowCacheCorruptError,
+    FlowCacheError,
+    FlowCacheFormatError,
+    FlowCacheLimitError,
+    FlowError,
+)
 from structureflow.flow.archive import FlowLimits, compress_flow, open_flow_archive, open_flow_file, quantise
 from structureflow.flow.archive.blocks import FlowBlock
 from structureflow.testing.flows import BytesReader, archive_bytes, packed_archive, smooth_flows
@@ -260,3 +266,52 @@ def test_bytes_that_change_under_the_same_etag_are_noticed(monkeypatch: pytest.M
 
     with pytest.raises(FlowCacheCorruptError):
         read_all()
+
+
+def test_a_member_that_ends_early_on_a_later_read_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("structureflow.flow.archive.stream.MARK_BYTES", 50_000)
+    archive = open_flow_archive(BytesReader({"a": _noise(20)}), "a")
+    archive.read("forward", 0, 20)
+    monkeypatch.setattr("structureflow.flow.archive.stream.MemberStream._inflated", lambda *_: iter(()))
+    with pytest.raises(FlowCacheCorruptError, match="ended otherwise"):
+        archive.read("forward", 3, 5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["<f2", ">f2", "<f4", ">f8", np.longdouble])
+def test_plain_flows_that_are_not_finite_are_refused(dtype: Any, bad: float) -> None:
+    flows = np.zeros((2, 4, 6, 2), dtype)
+    flows[1, 3, 5, 1] = bad
+    archive = open_flow_archive(BytesReader({"a": _npz(flows=flows)}), "a")
+    assert not archive.read("forward", 0, 1).any()
+    with pytest.raises(FlowCacheFormatError, match="not finite"):
+        archive.read("forward", 1, 2)
+
+
+def test_half_precision_beyond_any_frame_is_cut() -> None:
+    flows = np.zeros((1, 4, 6, 2), np.float16)
+    flows[0, 0] = 60_000, -20_000
+    flows[0, 1] = 16_384, -16_368
+    read = open_flow_archive(BytesReader({"a": _npz(flows=flows)}), "a").read("forward", 0, 1)
+    assert read[0, 0, 0].tolist() == [16_384, -16_384]
+    assert read[0, 1, 0].tolist() == [16_384, -16_368]
+
+
+def test_a_grid_too_large_to_carry_motion_on_is_averaged_down() -> None:
+    flows = smooth_flows(3, 48, 80, scale_px=9)
+    data = _npz(flows=flows, flows_backward=-flows, original_resolution=(160, 96), display_max_px=9.0)
+    archive = open_flow_archive(BytesReader({"a": data}), "a")
+    assert archive.within(48 * 80) is archive
+    small = archive.within(48 * 80 - 1)
+    assert (small.meta.height, small.meta.width, small.meta.display_max_px) == (24, 40, 4.5)
+    assert (small.meta.original_height, small.meta.total_flows, small.seekable) == (96, 3, False)
+    expected = flows.reshape(3, 24, 2, 40, 2, 2).mean(axis=(2, 4)) / 2
+    small.expect(0, 3)
+    np.testing.assert_allclose(small.read("forward", 0, 3), expected, atol=1e-5)
+    np.testing.assert_allclose(small.read("backward", 1, 2), -expected[1:2], atol=1e-5)
+    odd = archive.within(400)
+    assert (odd.meta.height, odd.meta.width) == (12, 20)
+    uneven = open_flow_archive(BytesReader({"a": _npz(flows=np.full((1, 7, 11, 2), (11.0, 7.0)))}), "a").within(40)
+    np.testing.assert_allclose(uneven.read("forward", 0, 1), np.full((1, 4, 6, 2), (6.0, 4.0)), rtol=1e-6)
+    with pytest.raises(FlowError, match="expected 0 <= start"):
+        small.read("forward", 2, 4)

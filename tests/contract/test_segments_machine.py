@@ -24,6 +24,8 @@ FOREVER = 99
 
 STAND_IN = """
 import json
+import os
+import signal
 from pathlib import Path
 
 STEP, FOLDER = {step!r}, Path({folder!r})
@@ -39,6 +41,8 @@ def handler(event, context):
     for part in task_id.split("+"):
         step, error, times = part.split("-")
         if step == STEP and number < int(times) and index == 0:
+            if error == "Killed":
+                os.kill(os.getpid(), signal.SIGKILL)
             raise type(error.replace("_", "."), (Exception,), {{}})(f"try {{number + 1}} of {{STEP}}")
     claimed = "Duplicate" not in task_id
     return {{"task_id": task_id, "run_id": "r", "claimed": claimed, "segments": [0, 1, 2], "max_concurrency": 2}}
@@ -109,8 +113,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 
 def hurried(node: dict[str, Any]) -> dict[str, Any]:
-    """A Retry that does not wait longer from try to try; all else as it is."""
-    return node | {"BackoffRate": 1} if "IntervalSeconds" in node else node
+    """A Retry that waits a second at most, each time; all else as it is."""
+    return node | {"IntervalSeconds": 1, "BackoffRate": 1} if "IntervalSeconds" in node else node
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -148,6 +152,24 @@ def test_retries_end_and_the_job_fails(machine: Machine) -> None:
         assert (ran[name].status, ran[name].error) == ("FAILED", "TransientStorageError"), step
         assert len(machine.calls(name, step)) == 1 + states()[step]["Retry"][0]["MaxAttempts"], step
         assert len(machine.calls(name, "FailJob")) == 1, step
+
+
+def test_a_function_that_is_killed_once_runs_again(machine: Machine) -> None:
+    """As the kernel does for want of memory; what Lambda then reports is a name of its own."""
+    names = {step: f"{step}-Killed-1" for step in CAUGHT}
+    ran = machine.run(*names.values())
+    for step, name in names.items():
+        assert ran[name].status == "SUCCEEDED", step
+        assert len(machine.calls(name, step)) == 2, step
+
+
+def test_a_function_that_is_killed_again_and_again_fails_the_job(machine: Machine) -> None:
+    name = f"RenderSegment-Killed-{FOREVER}"
+    ran = machine.run(name)[name]
+    assert (ran.status, ran.error) == ("FAILED", "Runtime.ExitError")
+    assert len(machine.calls(name, "RenderSegment")) == 2
+    (told,) = machine.calls(name, "FailJob")
+    assert told["error"]["Error"] == "Runtime.ExitError"
 
 
 def test_a_fail_job_that_never_works_ends_the_execution_under_its_own_error(machine: Machine) -> None:

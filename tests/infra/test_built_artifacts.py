@@ -37,7 +37,7 @@ ZIPS = {
 #: Lambda allows 262,144,000 bytes (AWS Lambda Developer Guide, quotas); these are for a quick start instead.
 MAX_ZIP_BYTES = 50_000_000
 #: Packages of the media image, which is to stay below 1 GB with its base.
-MAX_MEDIA_BYTES = 400_000_000
+MAX_MEDIA_BYTES = 430_000_000
 #: `e_machine` of ELF files (System V ABI).
 MACHINES = {"x86_64": 62, "arm64": 183}
 RUNS_HERE = sys.version_info[:2] == (3, 13) and (sys.platform, platform.machine()) == ("linux", "x86_64")
@@ -122,6 +122,17 @@ def test_the_built_template_deploys_the_architecture_that_was_built(
 ) -> None:
     folder = build(architecture)
     assert yaml_parse((folder / "template.yaml").read_text())["Parameters"]["Architecture"]["Default"] == architecture
+
+
+@runs_here
+def test_layers_and_packages_come_compiled(build: Callable[[str], Path], packages: Callable[[str], Path]) -> None:
+    """Files of a function cannot be written: what is not compiled is compiled by every cold start."""
+    layers = [build("x86_64") / name / "python" for name in ("CoreLayer", "LightLayer")]
+    for folder in (*layers, packages("x86_64")):
+        sources = [path for path in folder.rglob("*.py") if path.stat().st_size]
+        compiled = {path.name.removesuffix(".cpython-313.pyc") for path in folder.rglob("*.cpython-313.pyc")}
+        assert len(sources) > 50
+        assert {path.stem for path in sources} <= compiled
 
 
 @both
@@ -222,6 +233,7 @@ def test_every_handler_does_its_part_of_a_job_from_the_built_artifacts_alone(
     payloads = {one.function: one.payload for one in invoked}
     assert set(payloads) == set(FUNCTIONS)
     assert payloads["AssembleJobFunction"]["segments"] == 1
+    assert payloads["RenderSegmentFunction"]["fallbacks"] == 0
     assert any(f"decode to {sam.FRAMES} frames" in line for line in lines)
     page = json.loads(payloads["ApiFunction"]["body"])
     assert [frame["width_px"] for frame in page["frames"]] == [64] * 4, "thumbnails, so that Pillow was needed"
@@ -269,3 +281,10 @@ def test_tests_layers_and_containers_have_the_packages_of_the_image(lock: str) -
     shared = set(media) & set(other)
     assert {name: other[name] for name in shared} == {name: media[name] for name in shared}
     assert shared == set(media) if lock.startswith("requirements") else shared == set(other)
+
+
+def test_images_need_an_engine_and_the_error_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sam, "engine_answers", lambda: False)
+    with pytest.raises(sam.SamError, match="the media image needs a Docker engine"):
+        sam.build(tmp_path / "build", "x86_64")
+    assert not (tmp_path / "build").exists()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from structureflow.errors import FlowError
-from structureflow.flow.colors import flow_normaliser, flow_to_rgb
+from structureflow.flow.colors import clip_normaliser, display_range, flow_normaliser, flow_to_rgb, typical_length
+from structureflow.flow.fields import FlowMeta
 
 
 def test_zero_flow_is_white() -> None:
@@ -55,3 +58,30 @@ def test_a_still_clip_stays_white() -> None:
     noise = np.full((8, 8, 2), 1 / 16, np.float32)
     assert flow_normaliser([noise]) == 1.0
     assert flow_to_rgb(noise, flow_normaliser([noise])).min() > 220
+
+
+def test_the_range_of_a_clip_is_what_its_archive_records_or_a_fortieth_of_its_width() -> None:
+    meta = FlowMeta(
+        total_flows=1,
+        height=120,
+        width=200,
+        original_height=240,
+        original_width=400,
+        original_fps=25.0,
+        has_backward=False,
+        engine="dis",
+    )
+    assert display_range(replace(meta, display_max_px=3.5)) == 3.5
+    assert display_range(meta) == 5.0
+    assert display_range(replace(meta, width=20)) == 1.0
+
+
+def test_normalisers_leave_out_the_wildest_vectors_and_the_most_violent_flows() -> None:
+    lengths = np.arange(100, dtype=np.float32)
+    field = np.stack([lengths, np.zeros_like(lengths)], axis=-1).reshape(10, 10, 2)
+    assert flow_normaliser([field]) == pytest.approx(np.percentile(lengths, 99))
+    assert typical_length(field) == pytest.approx(np.percentile(lengths, 99))
+    assert clip_normaliser(range(1, 101)) == pytest.approx(np.percentile(range(1, 101), 95))
+    assert clip_normaliser([0.1, 0.2]) == 1.0
+    with pytest.raises(FlowError, match="at least one"):
+        clip_normaliser([])

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from structureflow.errors import ObjectChangedError, ObjectNotFoundError, TransientStorageError
 from structureflow.storage.base import Checksum, ObjectInfo, Storage
+from structureflow.storage.bounded import read_bounded
 from structureflow.storage.memory import MemoryStorage
 from structureflow.storage.verified import Verified, _compare, fetch_verified, get_verified
 from structureflow.testing.storage import CountingStorage, Fault, FaultStorage, OpaqueStorage, WrapperStorage
 
-DATA = random.Random(1).randbytes(2_500_000)  # noqa: S311 - test data
+DATA = random.Random(1).randbytes(2_500_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
 
 
@@ -183,3 +184,20 @@ def test_etags_of_parts_do_not_depend_on_how_bytes_arrive(data: bytes, part_byte
     digest, agreeing, contradicting = _compare(lambda: iter(pieces), [checksum])
     assert (digest, agreeing, contradicting) == (hashlib.sha256(data).hexdigest(), checksum, None)
     assert _compare(lambda: iter(pieces), [replace(checksum, value="0")])[1] is None
+
+
+def test_small_documents_are_read_again_where_they_do_not_fit_their_etag() -> None:
+    storage = MemoryStorage()
+    storage.put("k", b'{"state": "done"}')
+    struck = FaultStorage(storage, Fault("get", change=flip()))
+    counting = CountingStorage(struck)
+    assert read_bounded(counting, "k", 100).data == b'{"state": "done"}'
+    assert counting.requests["get"] == 2
+    # An ETag that only looks like an MD5, or tells nothing: what is read twice alike, or once, is believed.
+    assert read_bounded(FaultStorage(OpaqueStorage(storage)), "k", 100).data == b'{"state": "done"}'
+    always = FaultStorage(storage, Fault("get", change=flip(), times=None))
+    assert read_bounded(always, "k", 100).data == flip()(b'{"state": "done"}')
+    count = iter(range(100))
+    never = FaultStorage(storage, Fault("get", change=lambda data: flip(next(count))(data), times=None))
+    with pytest.raises(TransientStorageError):
+        read_bounded(never, "k", 100)

@@ -85,6 +85,9 @@ MAX_FILE_BYTES_IN_FLIGHT: Final = 256 * 2**20
 
 #: Of one archive. Its seek table, 32 bytes a flow, stays far below the 4 MiB of tail that a reader takes.
 MAX_FLOWS: Final = 20_000
+#: Of the grid that a segment carries motion on; larger ones, of plain archives, are averaged down. At this one both
+#: anchors take 0.6 GB; the largest of our own is half of it (960x544).
+MAX_WORKING_GRID_PX: Final = 1024 * 1024
 #: Of a structure video: one more than its flows. No setting goes beyond.
 MAX_VIDEO_FRAMES: Final = MAX_FLOWS + 1
 

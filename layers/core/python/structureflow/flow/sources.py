@@ -55,3 +55,20 @@ def check_range(meta: FlowMeta, direction: Direction, start: int, stop: int) -> 
         raise FlowError("backward flow: expected, but only forward flow is there")
     if not 0 <= start < stop <= meta.total_flows:
         raise FlowError(f"flows: expected 0 <= start < stop <= {meta.total_flows}, got {start}, {stop}")
+
+
+def shrink_flow(flow: Field32, height: int, width: int) -> Field32:
+    """Average a field down to a smaller grid, and scale its vectors by the ratio of the sizes.
+
+    Args:
+        flow: ``(H, W, 2)`` float32, in pixels of its own grid.
+        height, width: the new grid, not larger than `flow`'s.
+
+    Returns:
+        ``(height, width, 2)`` float32 in pixels of the new grid.
+    """
+    # only where it is needed: importing OpenCV takes a tenth of a second
+    import cv2
+
+    averaged = cast("Field32", cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA))
+    return averaged * np.array([width / flow.shape[1], height / flow.shape[0]], np.float32)

@@ -50,12 +50,12 @@ from structureflow.frames.manifest import (
     ChunkEntry,
     FrameManifest,
     FrameRecord,
-    clear_timeline,
     compare_listing,
     read_manifest,
 )
 from structureflow.frames.pages import FrameB64, FramePage, FrameUrlPage
 from structureflow.frames.screens import DEFAULT_PAGE_BYTES, THUMBNAIL_QUALITY, frame_page, frame_url_page
+from structureflow.frames.slot import ManifestSlot, Waiting, clear_timeline
 from structureflow.frames.writer import DEFAULT_QUALITY, FrameCacheWriter, decode_record, describe_frame
 from structureflow.storage.base import Storage, StoredObject
 
@@ -105,6 +105,7 @@ class FrameCache:
         concurrency: int = DEFAULT_CONCURRENCY,
         workers: int | None = None,
         pixel_bytes: int = DEFAULT_PIXEL_BYTES,
+        wait: Waiting | None = None,
     ) -> None:
         if concurrency < 1 or (workers is not None and workers < 1):
             raise ValueError(f"expected 1 or more of each, got concurrency {concurrency} and workers {workers}")
@@ -112,6 +113,7 @@ class FrameCache:
         self._concurrency = concurrency
         self._workers = workers or cpus()
         self._pixel_bytes = pixel_bytes
+        self._wait = wait or Waiting()
 
     @property
     def storage(self) -> Storage:
@@ -170,6 +172,7 @@ class FrameCache:
             concurrency=self._concurrency,
             workers=self._workers,
             pixel_bytes=self._pixel_bytes,
+            wait=self._wait,
         )
 
     def cache_frames(
@@ -198,7 +201,7 @@ class FrameCache:
                     writer.add(frame.sequence, frame.image, timestamp=frame.timestamp, chunk_id=frame.chunk_id)
                 return writer.commit()
 
-        return _until_alone(write) if isinstance(frames, Sequence) else write()
+        return _until_alone(write, self._wait) if isinstance(frames, Sequence) else write()
 
     def cache_videos(
         self,
@@ -250,11 +253,11 @@ class FrameCache:
             with contextlib.closing(fetched):
                 return self.cache_videos(timeline_id, fetched, quality=quality, source_identity=identity, opener=opener)
 
-        return _until_alone(write)
+        return _until_alone(write, self._wait)
 
     def clear_cache(self, timeline_id: str, *, overlays: bool = False) -> int:
         """Remove a timeline's manifest and frames, and its overlays if asked; return how many objects."""
-        return clear_timeline(self._storage, timeline_id, overlays=overlays)
+        return clear_timeline(self._storage, timeline_id, overlays=overlays, wait=self._wait)
 
     def adopt_frames(self, timeline_id: str, *, fps: float, chunk_id: str = "") -> FrameManifest:
         """Write the manifest of frames that lie in the folder without one, as an older program left them.
@@ -302,7 +305,7 @@ class FrameCache:
             quality=0,
             source_identity="",
         )
-        self._storage.put(keys.timeline_manifest(timeline_id), manifest.to_json(), content_type="application/json")
+        ManifestSlot(self._storage, timeline_id, self._wait).commit(manifest, None)
         return manifest
 
     def _fetch(self, record: FrameRecord) -> StoredObject:
@@ -459,7 +462,7 @@ def _frame_b64(frame: Frame, quality: int, width_px: int | None) -> FrameB64:
     )
 
 
-def _until_alone(write: Callable[[], _T]) -> _T:
+def _until_alone(write: Callable[[], _T], wait: Waiting) -> _T:
     """Do a writing again, after a random pause as long as it took, while another writer interferes."""
     for attempt in range(1, _CONFLICT_ATTEMPTS):
         started = time.monotonic()
@@ -467,5 +470,5 @@ def _until_alone(write: Callable[[], _T]) -> _T:
             return write()
         except FrameCacheConflictError as error:
             _log.warning("%s (try %d)", error, attempt)
-            time.sleep(random.uniform(0, 2 * (time.monotonic() - started)))  # noqa: S311 - no secret
+            wait.sleep(random.uniform(0, 2 * (time.monotonic() - started)))  # noqa: S311 - no secret
     return write()

@@ -42,20 +42,23 @@ def fetch_frame(storage: Storage, record: FrameRecord) -> StoredObject:
 def read_frame(storage: Storage, record: FrameRecord) -> bytes:
     """Read the JPEG of a frame, and see that it is the one of the manifest.
 
+    It is read twice before it counts as damaged: a bit that flips on the way must not pass for one in the store.
+
     Raises:
         FrameNotFoundError: it is gone; the sequence is named.
         FrameCorruptError: its bytes are not those of the manifest; it is named.
     """
-    data = fetch_frame(storage, record).data
-    # The content decides, not the ETag: a copy of the cache in another store has other ETags.
-    if len(data) != record.size_bytes or zlib.crc32(data) != record.crc32:
-        raise FrameCorruptError(
-            f"frame {record.sequence}: expected {record.size_bytes} bytes with CRC-32 {record.crc32:08x}, "
-            f"got {len(data)} with {zlib.crc32(data):08x}",
-            sequence=record.sequence,
-            key=record.key,
-        )
-    return data
+    for _ in range(2):
+        data = fetch_frame(storage, record).data
+        # The content decides, not the ETag: a copy of the cache in another store has other ETags.
+        if len(data) == record.size_bytes and zlib.crc32(data) == record.crc32:
+            return data
+    raise FrameCorruptError(
+        f"frame {record.sequence}: expected {record.size_bytes} bytes with CRC-32 {record.crc32:08x}, "
+        f"got {len(data)} with {zlib.crc32(data):08x}",
+        sequence=record.sequence,
+        key=record.key,
+    )
 
 
 def pixel_window(manifest: FrameManifest, *, concurrency: int, pixel_bytes: int) -> int:

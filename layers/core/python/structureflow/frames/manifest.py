@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -86,6 +87,7 @@ class FrameManifest(Model):
     Attributes:
         source_identity: changes whenever the bytes of the source may have changed; empty when unknown.
         quality: of the JPEGs, 1 to 100; 0 when they were found, not written.
+        removing: since when frames that it does not list are being removed; nobody else commits meanwhile.
     """
 
     format_version: Literal[1] = FORMAT_VERSION
@@ -95,6 +97,7 @@ class FrameManifest(Model):
     created_at: datetime
     chunks: tuple[ChunkEntry, ...]
     frames: FrameColumns
+    removing: datetime | None = None
 
     @model_validator(mode="after")
     def _check(self) -> FrameManifest:
@@ -161,7 +164,7 @@ class FrameManifest(Model):
         Raises:
             FrameCacheError: it lists so many frames that readers refuse it.
         """
-        data = self.model_dump_json().encode()
+        data = self.model_dump_json(exclude_none=True).encode()
         if len(data) > MAX_FRAME_MANIFEST_BYTES:
             raise FrameCacheError(
                 f"timeline {self.timeline_id}: {self.total} frames make a manifest of {len(data)} bytes, "
@@ -220,6 +223,29 @@ class FrameManifest(Model):
         return [self.record(self.position(sequence)) for sequence in sequences]
 
 
+class RemovalMark(Model):
+    """Stands in a manifest's place while frames are removed: there is no cache, and nobody commits one meanwhile."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    timeline_id: str
+    removing: datetime
+    #: Tells two marks apart that are set in the same moment.
+    token: str
+
+    @classmethod
+    def of(cls, timeline_id: str, moment: datetime) -> RemovalMark:
+        """Return a mark of a moment."""
+        return cls(timeline_id=timeline_id, removing=moment, token=secrets.token_hex(8))
+
+
+def parse_slot(data: bytes, timeline_id: str) -> FrameManifest | RemovalMark:
+    """Validate the bytes that lie in the place of a timeline's manifest; errors as `FrameManifest.parse`."""
+    try:
+        return validate_json(RemovalMark, data)
+    except ValidationError:
+        return FrameManifest.parse(data, timeline_id)
+
+
 @dataclass(frozen=True, slots=True)
 class CacheCheck:
     """How a timeline's objects compare with its manifest, by listing.
@@ -255,7 +281,10 @@ def read_manifest(storage: Storage, timeline_id: str) -> FrameManifest:
             f"{key}: expected at most {MAX_FRAME_MANIFEST_BYTES} bytes, got {found.info.size_bytes}",
             timeline_id=timeline_id,
         )
-    return FrameManifest.parse(found.data, timeline_id)
+    slot = parse_slot(found.data, timeline_id)
+    if isinstance(slot, RemovalMark):
+        raise TimelineNotFoundError(f"timeline {timeline_id}: its frames are being removed", timeline_id=timeline_id)
+    return slot
 
 
 def compare_listing(storage: Storage, manifest: FrameManifest) -> CacheCheck:
@@ -276,17 +305,3 @@ def compare_listing(storage: Storage, manifest: FrameManifest) -> CacheCheck:
             changed.append(frames.sequence[position])
     missing = tuple(frames.sequence[position] for position, there in enumerate(seen) if not there)
     return CacheCheck(manifest.total, missing, tuple(sorted(changed)), extra)
-
-
-def clear_timeline(storage: Storage, timeline_id: str, *, overlays: bool = False) -> int:
-    """Remove a timeline's manifest and frames, and its overlays if asked; return how many objects.
-
-    The manifest goes first, so a run that dies half-way leaves no cache rather than a broken one.
-    """
-    manifest_key = keys.timeline_manifest(timeline_id)
-    prefixes = [keys.timeline_frames_prefix(timeline_id)]
-    if overlays:
-        prefixes.append(keys.timeline_overlays_prefix(timeline_id))
-    removed = int(storage.exists(manifest_key))
-    storage.delete([manifest_key])
-    return removed + sum(storage.delete(info.key for info in storage.list(prefix)) for prefix in prefixes)

@@ -11,7 +11,7 @@ from structureflow.frames.jpeg_header import MAX_SIDE_PX, jpeg_size
 def thumbnail_jpeg(data: bytes, width_px: int, quality: int) -> tuple[bytes, int, int]:
     """Scale a JPEG down to `width_px`, keeping its proportions, and encode it anew; smaller ones keep their size.
 
-    The decoder already halves what is far too large (libjpeg's DCT scaling), the rest is averaged by area.
+    The decoder already halves what is far too large (libjpeg's DCT scaling); the rest is a smooth mean.
 
     Args:
         data: a whole JPEG.
@@ -38,7 +38,7 @@ def thumbnail_jpeg(data: bytes, width_px: int, quality: int) -> tuple[bytes, int
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             image.draft("RGB", size)
-            picture = image.convert("RGB").resize(size, Image.Resampling.BOX)
+            picture = image.convert("RGB").resize(size, Image.Resampling.HAMMING)
     except (OSError, SyntaxError) as error:
         raise NotAnImageError(f"expected a JPEG of {width}x{height} px, got {len(data)} undecodable bytes") from error
     picture.save(scaled, "JPEG", quality=quality, subsampling="4:2:0")

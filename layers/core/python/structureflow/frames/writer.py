@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import zlib
@@ -28,6 +27,7 @@ from structureflow.errors import (
 from structureflow.frames.fetch import fetch_frame
 from structureflow.frames.jpeg import check_image, decode_jpeg, encode_jpeg, hash_distance, perceptual_hash
 from structureflow.frames.manifest import ChunkEntry, FrameManifest, FrameRecord, compare_listing, read_manifest
+from structureflow.frames.slot import ManifestSlot, Waiting
 from structureflow.storage.base import Storage, StoredObject
 
 _log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ DEFAULT_QUALITY: Final = 85
 #: Pictures per encoding thread that wait for it: enough to keep it busy, whatever the decoder's rhythm.
 _WAITING_PER_WORKER: Final = 4
 #: Hashes of two encodings of the same frame differ in no more bits than this.
-_SAME_FRAME_BITS: Final = 6
+SAME_FRAME_BITS: Final = 6
 _SETTLE_ROUNDS: Final = 6
 
 
@@ -50,7 +50,7 @@ class _Pools:
 
     encoding: ThreadPoolExecutor
     storing: ThreadPoolExecutor
-    invalidated: Future[int]
+    invalidated: Future[None]
     waiting: threading.BoundedSemaphore
 
 
@@ -76,6 +76,7 @@ class FrameCacheWriter:
         concurrency: int,
         workers: int,
         pixel_bytes: int,
+        wait: Waiting | None = None,
     ) -> None:
         if not 1 <= quality <= 100:
             raise ValueError(f"quality: expected 1 to 100, got {quality}")
@@ -95,12 +96,13 @@ class FrameCacheWriter:
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
         self._committed = False
+        self._slot = ManifestSlot(storage, timeline_id, wait)
 
     def __enter__(self) -> FrameCacheWriter:
         encoding = ThreadPoolExecutor(self._workers, thread_name_prefix="frame-encode")
         storing = ThreadPoolExecutor(self._concurrency, thread_name_prefix="frame-store")
         # Before any frame is overwritten, what listed it must be gone; frames wait for this.
-        invalidated = storing.submit(self._storage.delete, [keys.timeline_manifest(self._timeline_id)])
+        invalidated = storing.submit(self._slot.empty)
         self._pools = _Pools(encoding, storing, invalidated, threading.BoundedSemaphore(self._concurrency))
         return self
 
@@ -216,6 +218,7 @@ class FrameCacheWriter:
 
     def _settle(self) -> FrameManifest:
         """Write the manifest until it fits the frames that lie there after it was written."""
+        mine: str | None = None
         for _ in range(_SETTLE_ROUNDS):
             manifest = FrameManifest.build(
                 self._timeline_id,
@@ -224,18 +227,17 @@ class FrameCacheWriter:
                 quality=self._quality,
                 source_identity=self._source_identity,
             )
-            written = self._storage.put(
-                keys.timeline_manifest(self._timeline_id), manifest.to_json(), content_type="application/json"
-            )
-            strangers = self._reconcile(written.etag)
+            mine = self._slot.commit(manifest, mine).etag
+            strangers = self._reconcile(manifest, mine)
             if not strangers:
                 return manifest
-        self._withdraw(written.etag)
+        if mine is not None:
+            self._slot.withdraw(mine)
         raise FrameCacheConflictError(
             f"timeline {self._timeline_id}: another writer keeps changing its frames", timeline_id=self._timeline_id
         )
 
-    def _reconcile(self, manifest_etag: str) -> int:
+    def _reconcile(self, manifest: FrameManifest, mine: str) -> int:
         """Take over what another writer of the same frames left; remove what belongs to no frame."""
         records = {record.key: record for record in self._records.values()}
         unseen = set(records)
@@ -252,7 +254,7 @@ class FrameCacheWriter:
                 strangers.append(replace(record, etag=info.etag))
         if unseen:
             gone = min(records[key].sequence for key in unseen)
-            self._withdraw(manifest_etag)
+            self._slot.withdraw(mine)
             raise FrameCacheConflictError(
                 f"timeline {self._timeline_id}: frame {gone} was removed by another while it was being cached",
                 timeline_id=self._timeline_id,
@@ -263,9 +265,13 @@ class FrameCacheWriter:
                 for seen in pool.map(self._adopted, strangers):
                     self._records[seen.sequence] = seen
             except FrameCacheConflictError:
-                self._withdraw(manifest_etag)
+                self._slot.withdraw(mine)
                 raise
-        self._storage.delete(extras)
+        if extras:
+            # Who committed since has frames of his own there, and his manifest where ours was.
+            with self._slot.held(mine, keep=manifest) as held:
+                if held:
+                    self._storage.delete(extras)
         return len(strangers)
 
     def _adopted(self, record: FrameRecord) -> FrameRecord:
@@ -278,36 +284,34 @@ class FrameCacheWriter:
                 sequence=record.sequence,
             ) from error
         same = (seen.size_bytes, seen.crc32) == (record.size_bytes, record.crc32)
-        if not same and hash_distance(seen.perceptual_hash, record.perceptual_hash) > _SAME_FRAME_BITS:
+        if not same and hash_distance(seen.perceptual_hash, record.perceptual_hash) > SAME_FRAME_BITS:
             raise FrameCacheConflictError(
                 f"timeline {self._timeline_id}: another writer put something else at frame {record.sequence}",
                 sequence=record.sequence,
             )
         return replace(seen, etag=record.etag)
 
-    def _withdraw(self, manifest_etag: str) -> None:
-        """Remove our manifest, unless another writer's stands there by now."""
-        key = keys.timeline_manifest(self._timeline_id)
-        with contextlib.suppress(ObjectNotFoundError):
-            if self._storage.head(key).etag == manifest_etag:
-                self._storage.delete([key])
-
     def _remove_written(self) -> None:
-        """Remove the frames written, unless another writer has committed over them meanwhile."""
+        """Remove the frames written, unless another writer has committed meanwhile, whose they may be."""
         try:
+            with self._slot.held(None) as held:
+                if held:
+                    self._storage.delete([record.key for record in self._records.values()])
+            if not held:
+                self._leave_fitting()
+        except (FrameCacheError, StorageError) as error:
+            _log.warning("timeline %s: uncommitted frames remain: %s", self._timeline_id, error)
+
+    def _leave_fitting(self) -> None:
+        """Withdraw the other writer's manifest if frames of ours have come into it."""
+        key = keys.timeline_manifest(self._timeline_id)
+        try:
+            etag = self._storage.head(key).etag
             manifest = read_manifest(self._storage, self._timeline_id)
-        except TimelineNotFoundError:
-            manifest = None
-        except (FrameCacheError, StorageError) as error:
-            _log.warning("timeline %s: uncommitted frames remain: %s", self._timeline_id, error)
+        except (ObjectNotFoundError, TimelineNotFoundError):
             return
-        try:
-            if manifest is None:
-                self._storage.delete([record.key for record in self._records.values()])
-            elif not compare_listing(self._storage, manifest).whole:
-                self._storage.delete([keys.timeline_manifest(self._timeline_id)])
-        except (FrameCacheError, StorageError) as error:
-            _log.warning("timeline %s: uncommitted frames remain: %s", self._timeline_id, error)
+        if not compare_listing(self._storage, manifest).whole:
+            self._slot.withdraw(etag)
 
 
 def describe_frame(record: FrameRecord, found: StoredObject) -> tuple[FrameRecord, tuple[int, ...]]:

@@ -23,10 +23,10 @@ from structureflow.errors import (
     TransientError,
     shortened,
 )
-from structureflow.frames.manifest import clear_timeline as remove_timeline
 from structureflow.frames.overlays import list_overlay_frames
 from structureflow.frames.pages import FramePage, FrameUrlPage
 from structureflow.frames.screens import THUMBNAIL_QUALITY, frame_page, frame_url_page
+from structureflow.frames.slot import clear_timeline as remove_timeline
 from structureflow.jobs.documents import get_document
 from structureflow.jobs.services import Services
 from structureflow.limits import MAX_FIELD_NAME_CHARS, MAX_FIELDS, MAX_PAGE, MAX_PROBLEMS, MAX_SEQUENCES

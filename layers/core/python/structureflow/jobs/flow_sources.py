@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from structureflow.errors import (
+    FlowCacheCorruptError,
     FlowCacheError,
     FrameCacheError,
     ObjectNotFoundError,
@@ -26,9 +27,11 @@ from structureflow.flow.archive import FlowArchive, open_flow_archive
 from structureflow.flow.extract import ExtractionPlan, extract_from_frames, plan_extraction
 from structureflow.flow.fields import Direction, Field32, FlowMeta, FlowSource
 from structureflow.flow.sources import ArrayFlows
-from structureflow.frames.cache import FrameCache
+from structureflow.frames.cache import FrameCache, FrameManifest
 from structureflow.jobs.documents import whole_request
+from structureflow.jobs.healing import FlowRange, FrameRepair, remove_rotten_flows
 from structureflow.jobs.services import Services
+from structureflow.limits import MAX_WORKING_GRID_PX
 from structureflow.media.decode import DecodeLimits, VideoInfo, VideoReader
 from structureflow.models.results import Fallback, FlowSourceName, JobRecord
 
@@ -83,6 +86,10 @@ class SegmentFlows:
         self._services = services
         self._folder = folder
         self._grid: tuple[int, int] | None = None
+        self._reading: FlowRange | None = None
+        self._reopened = False
+        self._repair: FrameRepair | None = None
+        self._manifest: FrameManifest | None = None
         self._flows = self._open_first()
         self.meta = self._flows.meta
         self._grid = self.meta.height, self.meta.width
@@ -100,14 +107,29 @@ class SegmentFlows:
             except TransientError:
                 raise
             except _UNUSABLE as error:
-                self._flows = self._next_source(error)
+                self._reading = direction, start, stop
+                self._flows = self._read_again(error) or self._next_source(error)
+
+    def _read_again(self, error: Exception) -> FlowSource | None:
+        """Open the archive once more after a block was corrupt: ranges come without a checksum of the store's."""
+        key = self._record.flows_key
+        if self._reopened or key is None or self.source != "cache" or not isinstance(error, FlowCacheCorruptError):
+            return None
+        self._reopened = True
+        try:
+            return open_flow_archive(self._services.storage, key, workers=self._services.workers)
+        except TransientError:
+            raise
+        except _UNUSABLE:
+            return None
 
     def _open_first(self) -> FlowSource:
         record = self._record
         if record.flows_key is None:
             return self._next_source(ObjectNotFoundError("the job was started without a flow archive"))
         try:
-            return open_flow_archive(self._services.storage, record.flows_key, workers=self._services.workers)
+            archive = open_flow_archive(self._services.storage, record.flows_key, workers=self._services.workers)
+            return archive.within(MAX_WORKING_GRID_PX)
         except TransientError:
             raise
         except _UNUSABLE as error:
@@ -116,6 +138,8 @@ class SegmentFlows:
     def _next_source(self, error: Exception) -> FlowSource:
         """Go one step down; from the last one, raise."""
         if self.source == "cache":
+            if isinstance(error, FlowCacheError):
+                remove_rotten_flows(self._record.flow_cache_key, self._reading, self._services)
             self._fall_back("frames", error)
             try:
                 return self._from_cached_frames()
@@ -124,6 +148,8 @@ class SegmentFlows:
             except _UNUSABLE as next_error:
                 error = next_error
         if self.source == "frames":
+            if self._manifest is not None and isinstance(error, FrameCacheError):
+                self._repair = FrameRepair(self._manifest, error, self._services)
             self._fall_back("video", error)
             return self._from_video()
         raise error
@@ -139,6 +165,7 @@ class SegmentFlows:
         manifest = cache.manifest(timeline_id)
         if manifest.source_identity != self._record.source.identity:
             raise FrameCacheError(f"timeline {timeline_id}: its frames are of another video")
+        self._manifest = manifest
 
         def load(first: int, last: int) -> Iterator[NDArray[np.uint8]]:
             # Always by the manifest that was looked at: another video may be cached there by now.
@@ -149,7 +176,13 @@ class SegmentFlows:
 
     def _from_video(self) -> FlowSource:
         limits = DecodeLimits(max_frames=self._services.max_video_frames)
-        load = functools.partial(_decode, fetch_structure_video(self._record, self._services, self._folder), limits)
+        decode = functools.partial(_decode, fetch_structure_video(self._record, self._services, self._folder), limits)
+        repair = self._repair
+
+        def load(first: int, last: int) -> Iterator[NDArray[np.uint8]]:
+            frames = decode(first, last)
+            return frames if repair is None else repair.watch(first, frames)
+
         return self._computed(load)
 
     def _computed(self, load: LoadFrames) -> FlowSource:

@@ -27,6 +27,8 @@ METRICS = (
     "SegmentsRendered",
     "DuplicateEvents",
     "TimelinesRebuilt",
+    "SharedDamaged",
+    "SharedRepaired",
 )
 
 #: An inline Map runs no more items at once (Step Functions Developer Guide, "Map workflow state").

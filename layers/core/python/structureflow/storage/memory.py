@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,10 +38,16 @@ class _Entry:
 
 
 class MemoryStorage(Storage):
-    """Objects in a dictionary. ETags are the MD5 of the bytes, as S3's are for simple uploads."""
+    """Objects in a dictionary. ETags are the MD5 of the bytes, as S3's are for simple uploads.
 
-    def __init__(self, name: str = "memory") -> None:
+    Args:
+        name: of the store, for people.
+        now: tells when an object is written.
+    """
+
+    def __init__(self, name: str = "memory", *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._name = name
+        self._now = now
         self._entries: dict[str, _Entry] = {}
         self._lock = threading.Lock()
 
@@ -84,7 +90,7 @@ class MemoryStorage(Storage):
         check_conditions(if_absent=if_absent, if_match=if_match)
         copied = bytes(data)
         etag = hashlib.md5(copied, usedforsecurity=False).hexdigest()
-        entry = _Entry(copied, ObjectInfo(key, len(copied), etag, datetime.now(UTC), etag_checksums(etag)))
+        entry = _Entry(copied, ObjectInfo(key, len(copied), etag, self._now(), etag_checksums(etag)))
         with self._lock:
             present = self._entries.get(key)
             if if_absent and present is not None:

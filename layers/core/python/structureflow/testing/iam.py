@@ -62,7 +62,7 @@ def requests_of(operation: str, bucket: str, key: str | None, status: int) -> It
     """Yield what an S3 call asks of IAM.
 
     A read that is answered by 404 needs ``s3:ListBucket`` too, else the answer is 403 (Amazon S3 API
-    Reference, GetObject); that check carries no prefix.
+    Reference, GetObject); that check takes the key for the prefix.
 
     Raises:
         ValueError: the operation is not known here.
@@ -76,7 +76,7 @@ def requests_of(operation: str, bucket: str, key: str | None, status: int) -> It
         return
     yield Request(action, f"{arn}/{key}")
     if action == "s3:GetObject" and status == 404:
-        yield Request("s3:ListBucket", arn)
+        yield Request("s3:ListBucket", arn, key)
 
 
 def allows(statements: Iterator[Statement] | tuple[Statement, ...], request: Request) -> bool:
@@ -142,8 +142,13 @@ def _like(value: str, pattern: str) -> bool:
 def _holds(operator: str, block: Mapping[str, tuple[str, ...]], context: Mapping[str, str]) -> bool:
     if operator == "Null":
         return all((key not in context) == (values == ("true",)) for key, values in block.items())
+    if operator == "StringNotLike":
+        # A condition that says no holds where the key is absent (IAM User Guide, "Condition operators").
+        return not any(
+            key in context and _like(context[key], pattern) for key, values in block.items() for pattern in values
+        )
     if operator not in {"StringLike", "StringLikeIfExists"}:
-        raise ValueError(f"expected Null, StringLike or StringLikeIfExists, got {operator!r}")
+        raise ValueError(f"expected Null, StringLike, StringLikeIfExists or StringNotLike, got {operator!r}")
     if_exists = operator.endswith("IfExists")
     return all(
         any(_like(context[key], pattern) for pattern in values) if key in context else if_exists

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
 from structureflow.errors import FlowCacheLimitError
 from structureflow.flow.archive.limits import FlowLimits
 from structureflow.flow.archive.metadata import MetadataValues
 from structureflow.flow.archive.source import ByteSource
 from structureflow.flow.archive.zipdir import ZipMember
 from structureflow.flow.fields import Direction, Field32, FlowMeta
-from structureflow.flow.sources import check_range
+from structureflow.flow.sources import check_range, shrink_flow
+
+#: Bytes of the stored fields that are averaged down at a time.
+_SHRUNK_BYTES: Final = 64 * 1024 * 1024
 
 
 class FlowArchive:
@@ -70,6 +79,19 @@ class FlowArchive:
             )
         return self._read(direction, start, stop)
 
+    def within(self, max_grid_px: int) -> FlowArchive:
+        """Return this archive if its grid has at most so many pixels, else one that gives its fields averaged down.
+
+        Both sides are divided by the smallest whole number that makes them fit, and vectors with them; `meta` tells
+        the smaller grid. It is for plain archives: of a video in 4K one field takes 66 MB, and carrying motion on
+        such a grid 3 GB.
+        """
+        pixels = self.meta.height * self.meta.width
+        if pixels <= max_grid_px:
+            return self
+        factor = math.ceil(math.sqrt(pixels / max_grid_px))
+        return _SmallerArchive(self, self._source, self._limits, factor)
+
     def _read(self, direction: Direction, start: int, stop: int) -> Field32:
         raise NotImplementedError
 
@@ -93,3 +115,32 @@ class FlowArchive:
             if f"{name}.npy" in self.members
         }
         return MetadataValues(arrays, self._source.broken, self._limits)
+
+
+class _SmallerArchive(FlowArchive):
+    """The same flows on a smaller grid."""
+
+    def __init__(self, archive: FlowArchive, source: ByteSource, limits: FlowLimits, factor: int) -> None:
+        super().__init__(source, archive.members, limits)
+        self.seekable = archive.seekable
+        self._archive = archive
+        meta = archive.meta
+        self.meta = replace(
+            meta,
+            height=-(-meta.height // factor),
+            width=-(-meta.width // factor),
+            quantization_px=meta.quantization_px / factor,
+            display_max_px=meta.display_max_px / factor,
+        )
+
+    def expect(self, start: int, stop: int) -> None:
+        self._archive.expect(start, stop)
+
+    def _read(self, direction: Direction, start: int, stop: int) -> Field32:
+        stored = self._archive.meta
+        step = max(1, _SHRUNK_BYTES // (stored.height * stored.width * 8))
+        flows = np.empty((stop - start, self.meta.height, self.meta.width, 2), np.float32)
+        for first in range(start, stop, step):
+            for number, flow in enumerate(self._archive.read(direction, first, min(stop, first + step)), first):
+                flows[number - start] = shrink_flow(flow, self.meta.height, self.meta.width)
+        return flows

@@ -81,11 +81,10 @@ class MetadataValues:
         if value.size != 1 or value.dtype.kind != "U" or value.dtype.itemsize > 4 * longest:
             raise self._broken(f"{name} is no text of at most {longest} characters")
         try:
-            found = str(value.reshape(-1)[0])
-            found.encode()
+            # numpy makes text of numbers that are no characters, at which Python's own functions fail later
+            return value.tobytes().decode("utf-32-be" if value.dtype.str[0] == ">" else "utf-32-le").rstrip("\0")
         except ValueError as error:
             raise self._broken(f"{name} is no text: {error}") from error
-        return found
 
     def vector(self, name: str, length: int, kinds: str = "iu") -> NDArray[Any]:
         """Return `length` numbers of these kinds of dtype."""

@@ -18,9 +18,9 @@ from structureflow.flow.archive.limits import MAX_HEADER_BYTES
 MAGIC: Final = b"\x93NUMPY\x01\x00"
 #: One of the header's three entries, which stand in any order; of numbers or text, never of objects.
 _ENTRY = re.compile(
-    r"\s*(?:'descr': *'(?P<descr>[<>|=][fiuU]\d{1,7})'"
+    r" *(?:'descr': *'(?P<descr>[<>|=][fiuU]\d{1,7})'"
     r"|'fortran_order': *(?P<fortran>True|False)"
-    r"|'shape': *\((?P<shape>(?:\d+, *)*(?:\d+,?)?)\))\s*(?:,|(?=\}))"
+    r"|'shape': *\((?P<shape>(?:\d+, *)*(?:\d+,?)?)\)) *(?:,|(?= *\}))"
 )
 _ENTRIES: Final = 3
 
@@ -81,7 +81,7 @@ def parse_npy_header(data: bytes, key: str) -> NpyHeader:
         FlowCacheLimitError: its shape is absurd.
     """
     stop = header_bytes(data, key)
-    text = data[10 if data[6] == 1 else 12 : stop].decode("latin-1").strip()
+    text = data[10 if data[6] == 1 else 12 : stop].decode("latin-1").removesuffix("\n").strip(" ")
     entries: dict[str, str] = {}
     position = 1
     for _ in range(_ENTRIES):
@@ -90,7 +90,7 @@ def parse_npy_header(data: bytes, key: str) -> NpyHeader:
             break
         entries |= {name: value for name, value in match.groupdict().items() if value is not None}
         position = match.end()
-    if len(data) < stop or not text.startswith("{") or text[position:].strip() != "}" or len(entries) != _ENTRIES:
+    if len(data) < stop or not text.startswith("{") or text[position:].strip(" ") != "}" or len(entries) != _ENTRIES:
         raise broken(key, f"an array header is not understood: {text!r:.120}")
     shape = tuple(int(side[:20]) for side in re.findall(r"\d+", entries["shape"]))
     if len(shape) > 8 or any(side > 2**48 for side in shape):

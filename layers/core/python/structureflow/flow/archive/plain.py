@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from structureflow.flow.archive.source import ByteSource
 from structureflow.flow.archive.stream import MemberStream
 from structureflow.flow.archive.zipdir import ZipMember
 from structureflow.flow.fields import Direction, Field32
+
+_KNOWN_MEMBERS: Final = {f"{name}.npy" for name in (*MEMBERS.values(), *METADATA_NAMES)}
 
 
 class _Fields(Protocol):
@@ -44,13 +46,18 @@ class PlainArchive(FlowArchive):
         has_backward = "flows_backward.npy" in members
         if has_backward and self._open("backward") != shape:
             raise source.broken("flows_backward has another shape than flows")
+        # one wrong bit in a name of the directory must not make an archive of less than there is
+        for name in members.keys() - _KNOWN_MEMBERS:
+            source.member_data(members[name])
         self.meta = self._values(set(METADATA_NAMES)).meta(shape, has_backward=has_backward)
 
     def _open(self, direction: Direction) -> tuple[int, int, int]:
         name, limits, source = MEMBERS[direction], self._limits, self._source
         member = self.members[f"{name}.npy"]
         stream = MemberStream(source, member, limits)
-        header = parse_npy_header(stream.head(MAX_HEADER_BYTES), source.key)
+        head = stream.head(MAX_HEADER_BYTES)
+        header = parse_npy_header(head, source.key)
+        stream.trust(head[: header.data_start])
         if header.dtype.kind != "f":
             raise source.broken(f"{name}: expected floating flows, got {header.dtype}")
         shape = self._check_grid(header.shape)

@@ -64,6 +64,11 @@ class MemberStream:
         self._start = source.member_data(member)
         self._span = max(MARK_BYTES, member.size_bytes // MAX_MARKS)
         self._marks: tuple[_Mark, ...] = ()
+        self._head = b""
+
+    def trust(self, head: bytes) -> None:
+        """Say which first bytes, out of `head`, were believed before they were checked; the first pass compares."""
+        self._head = head
 
     def head(self, length: int) -> bytes:
         """Return up to `length` of the first bytes, not yet checked."""
@@ -88,9 +93,13 @@ class MemberStream:
         marks: list[_Mark] = []
         mark = _Mark(0, 0, self._copy(inflater), 0)
         position, span_crc, crc = 0, 0, 0
+        head = self._head
         for piece, consumed in self._inflated(inflater, 0, member.compressed_bytes, member.size_bytes + 1):
             if position + len(piece) > member.size_bytes:
                 raise FlowCacheLimitError(f"{self._source.key}: {member.name} inflates beyond its size")
+            if head[: len(piece)] != piece[: len(head)]:
+                raise self._source.damaged(f"the header of {member.name} came out otherwise than before")
+            head = head[len(piece) :]
             span_crc, crc = isal_zlib.crc32(piece, span_crc), isal_zlib.crc32(piece, crc)
             yield position, memoryview(piece)
             position += len(piece)

@@ -205,6 +205,8 @@ def _wide(extra: bytes, compressed: int, size: int, offset: int) -> tuple[int, i
     while position + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, position)
         position += 4
+        if position + length > len(extra):
+            raise FlowCacheFormatError(f"an extra field of {length} bytes, {len(extra) - position} are there")
         if kind == 1:
             values = [value for (value,) in struct.iter_unpack("<Q", extra[position : position + length // 8 * 8])]
             try:
