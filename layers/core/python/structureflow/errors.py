@@ -234,6 +234,10 @@ class FrameCorruptError(FrameCacheError):
     """A cached frame's bytes are no decodable JPEG, or not the ones that the manifest lists."""
 
 
+class StructureFramesError(FrameCacheError):
+    """The structure video's frames cannot be had: neither from the frame cache nor from the video."""
+
+
 class FrameCacheConflictError(TransientError, FrameCacheError):
     """Another writer puts other frames into the same timeline at the same time; a later try may succeed."""
 
