@@ -253,5 +253,12 @@ class SupersededRunError(JobStateError):
     """The job was started again, or deleted, since this run began; the run must leave it alone."""
 
 
+class DeadlineError(JobStateError, TimeoutError):
+    """The work cannot end before the runtime ends the function: refused before it starts, or stopped in time."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class IncompleteJobError(JobStateError):
     """A planned output object is missing when the job is assembled."""
