@@ -261,5 +261,12 @@ class JobBusyError(TransientError, JobStateError):
     """Another publisher of the job has its turn, or its status changes all the time; a later try may succeed."""
 
 
+class DeadlineError(JobStateError, TimeoutError):
+    """The work cannot end before the runtime ends the function: refused before it starts, or stopped in time."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class IncompleteJobError(JobStateError):
     """A planned output object is missing when the job is assembled."""

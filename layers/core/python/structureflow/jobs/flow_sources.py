@@ -103,6 +103,7 @@ class SegmentFlows:
     def read(self, direction: Direction, start: int, stop: int) -> Field32:
         """Read flows `start` (inclusive) to `stop` (exclusive); see `FlowSource.read`."""
         while True:
+            self._services.deadline.check("rendering")
             try:
                 return self._flows.read(direction, start, stop)
             except TransientError:
