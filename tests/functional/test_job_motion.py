@@ -229,7 +229,7 @@ def test_strength_shows_in_the_control_video(runner: JobRunner, tmp_path: Path) 
         # the pan goes right: what comes in on the left is seen in no anchor
         if strength == 1.0:
             assert seen[7][:, :4].max() < 60
-            assert seen[7][:, 30:].min() > 220
+            assert np.percentile(seen[7][:, 30:], 5) > 220
     assert saturation[0.0] < 4
     assert saturation[0.25] == pytest.approx(0.25 * saturation[1.0], rel=0.15)
     assert saturation[0.5] == pytest.approx(0.5 * saturation[1.0], rel=0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import statistics
 import tempfile
@@ -128,7 +129,7 @@ def fetch_chunks(
     """
     listed = list(chunks)
     prefix = keys.timeline_chunks_prefix(timeline_id)
-    with tempfile.TemporaryDirectory(prefix="chunks-") as folder, ThreadPoolExecutor(1) as pool:
+    with tempfile.TemporaryDirectory(prefix=f"structureflow-{os.getpid()}-") as folder, ThreadPoolExecutor(1) as pool:
 
         def fetch(number: int, info: ObjectInfo) -> Chunk:
             # Under its own name, which decoding errors tell.

@@ -41,7 +41,7 @@ from structureflow.jobs.inputs import Source
 from structureflow.jobs.pointer import advance, check_open
 from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import FrameKeeper
-from structureflow.media.decode import DecodeLimits, VideoReader
+from structureflow.media.decode import DecodedFrame, DecodeLimits, VideoReader
 from structureflow.models.job import JobRequest
 from structureflow.models.results import Fallback, InputPin, JobRecord, Model, SourceInfo
 from structureflow.storage.base import Storage
@@ -231,6 +231,11 @@ class _Extraction:
         limits = DecodeLimits(max_frames=services.max_video_frames)
         with VideoReader(video, limits) as reader:
             plan = plan_extraction(reader.info, order.engine, order.request.quality)
+
+        def keep(frame: DecodedFrame) -> None:
+            services.deadline.check("extraction")
+            keeper.add(frame)
+
         with FrameKeeper.open(self._storage, order.timeline_id, order.identity) as keeper:
             result = extract_to_archive(
                 video,
@@ -240,7 +245,7 @@ class _Extraction:
                 source_identity=order.identity,
                 limits=limits,
                 workers=services.workers,
-                on_frame=keeper.add,
+                on_frame=keep,
                 engine=self._engine,
             )
             problem = keeper.commit()

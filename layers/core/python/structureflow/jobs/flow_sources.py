@@ -103,6 +103,7 @@ class SegmentFlows:
     def read(self, direction: Direction, start: int, stop: int) -> Field32:
         """Read flows `start` (inclusive) to `stop` (exclusive); see `FlowSource.read`."""
         while True:
+            self._services.deadline.check("rendering")
             try:
                 return self._flows.read(direction, start, stop)
             except TransientError:
@@ -193,7 +194,7 @@ class SegmentFlows:
 
     def _from_video(self) -> FlowSource:
         limits = DecodeLimits(max_frames=self._services.max_video_frames)
-        decode = functools.partial(_decode, self._fetch_video(), limits)
+        decode = functools.partial(_decode, fetch_structure_video(self._record, self._services, self._folder), limits)
         repair = self._repair
 
         def load(first: int, last: int) -> Iterator[NDArray[np.uint8]]:
@@ -201,14 +202,6 @@ class SegmentFlows:
             return frames if repair is None else repair.watch(first, frames)
 
         return self._computed(load)
-
-    def _fetch_video(self) -> Path:
-        path = self._folder / "structure_video"
-        if not path.exists():
-            record, services = self._record, self._services
-            request = whole_request(services.storage, record.task_id, record.run_id, record.request)
-            services.inputs.known(request.structure_video, record.source).fetch(path)
-        return path
 
     def _computed(self, load: LoadFrames) -> FlowSource:
         record, source = self._record, self._record.source
@@ -239,6 +232,19 @@ class SegmentFlows:
     def engine(self) -> str:
         """The engine whose flows are really read, as of now."""
         return self._flows.meta.engine
+
+
+def fetch_structure_video(record: JobRecord, services: Services, folder: Path) -> Path:
+    """Return the job's structure video as a file in `folder`; fetched once.
+
+    Raises:
+        InputNotFoundError, InputChangedError: it is gone, or another one lies there.
+    """
+    path = folder / "structure_video"
+    if not path.exists():
+        request = whole_request(services.storage, record.task_id, record.run_id, record.request)
+        services.inputs.known(request.structure_video, record.source).fetch(path)
+    return path
 
 
 def runs_here(engine: str) -> bool:

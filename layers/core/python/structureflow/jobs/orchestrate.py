@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from structureflow import keys
 from structureflow.errors import (
+    DeadlineError,
     GpuUnavailableError,
     MediaError,
     ObjectNotFoundError,
@@ -21,6 +22,7 @@ from structureflow.errors import (
 from structureflow.flow.fields import FlowMeta
 from structureflow.guide.images import check_guide_image
 from structureflow.jobs.documents import load_record
+from structureflow.jobs.estimate import frame_s
 from structureflow.jobs.extract_job import ExtractionOrder, commit_cached, extract_and_commit, look_up
 from structureflow.jobs.fail_job import reject_request
 from structureflow.jobs.gpu_route import order_gpu
@@ -242,6 +244,8 @@ class _Orchestration:
         if self._is_heavy(video) and self._order_gpu():
             return self._ordered()
         self._update(engine="farneback" if self._request.engine == "farneback" else "dis")
+        if not self._ends_in_time(video):
+            return self._ordered()
         return _started(extract_and_commit(self._order, source, self._services, fetched=video))
 
     def _order_gpu(self) -> bool:
@@ -258,6 +262,29 @@ class _Orchestration:
             self._fall_back("route", "raft", "dis", error.message)
             return False
         return True
+
+    def _ends_in_time(self, video: Path) -> bool:
+        """Tell whether the extraction can be done here; False where a GPU task has the order instead.
+
+        Raises:
+            DeadlineError: neither can do it.
+        """
+        order, services = self._order, self._services
+        with VideoReader(video, DecodeLimits(max_frames=services.max_video_frames)) as reader:
+            info = reader.info
+        per_frame_s = frame_s(info, order.engine, self._request.quality, workers=services.workers)
+        if services.deadline.fits(info.frames * per_frame_s):
+            return True
+        left_s = services.deadline.left_s or 0.0
+        why = (
+            f"{order.engine} at quality {self._request.quality} needs about {info.frames * per_frame_s:.0f} s for "
+            f"{info.frames} frames of {info.width_px}x{info.height_px}, and {left_s:.0f} s are left; "
+            f"up to {int(left_s / per_frame_s)} such frames can be extracted here"
+        )
+        self._fall_back("route", order.engine, "raft", why)
+        if services.gpu is not None and self._order_gpu():
+            return False
+        raise DeadlineError(why, frames=info.frames, left_s=round(left_s))
 
     # --- bookkeeping ----------------------------------------------------------------------------------
 

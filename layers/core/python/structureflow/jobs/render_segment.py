@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from structureflow import keys
 from structureflow.errors import StructureFlowError, SupersededRunError
 from structureflow.guide.pictures import PLANES
+from structureflow.guide.refine import MATCHING
 from structureflow.guide.render import RenderOutcome, RenderSettings
 from structureflow.guide.render import render_segment as render
 from structureflow.guide.spans import flow_window, unguided_count
@@ -18,7 +19,8 @@ from structureflow.jobs.guides import FittedGuides
 from structureflow.jobs.pointer import check_open
 from structureflow.jobs.segment_files import SegmentFiles
 from structureflow.jobs.services import Services
-from structureflow.models.results import JobRecord, SegmentResult
+from structureflow.jobs.structure_frames import STAGE, SegmentFrames
+from structureflow.models.results import Fallback, FrameEvidence, JobRecord, SegmentResult
 from structureflow.storage.base import Storage
 
 
@@ -101,14 +103,28 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
             flow_stop=stop,
             workers=services.workers,
             form=PLANES,
+            matching=MATCHING[request.quality] if request.tracking == "anchored" else None,
+        )
+        # a path may be looked at in the frame behind its last flow, and the way into an end anchor one further on
+        structure = SegmentFrames(
+            record,
+            services,
+            folder,
+            height=flows.meta.height,
+            width=flows.meta.width,
+            first=start,
+            last=min(played + 1, total_flows),
         )
         with (
             FittedGuides(segment, services, sources, folder, height=height, width=width) as guides,
             SegmentFiles(record, event.index, flows, (start, stop), services, folder) as files,
         ):
-            outcome = render(segment, files.flows, guides, settings, files)
+            outcome = render(segment, files.flows, guides, settings, files, structure)
             outputs = files.finish()
-    fallbacks = flows.fallbacks + files.fallbacks
+    fallbacks = flows.fallbacks + structure.fallbacks + files.fallbacks
+    if outcome.frames_problem:
+        used = "composed" if outcome.tracking == "composed" else "composed in part"
+        fallbacks += (Fallback(stage=STAGE, wanted="anchored", used=used, reason=outcome.frames_problem),)
     timings_s = {f"render.{name}": s for name, s in outcome.timings_s.items()} | files.timings_s
     timings_s["segment"] = time.perf_counter() - begin
     result = _result(record, event, flows, outcome).model_copy(
@@ -163,6 +179,11 @@ def _result(record: JobRecord, event: RenderSegmentInput, flows: SegmentFlows, o
         flow_source=flows.source,
         engine=flows.engine,
         flows_used=outcome.flows_used,
+        tracking=outcome.tracking,
+        evidence=tuple(
+            FrameEvidence(frame=frame, kept=round(known.kept, 4), unlike=round(known.unlike, 3))
+            for frame, known in outcome.evidence.items()
+        ),
         unguided=tuple(outcome.unguided),
         filled=tuple(outcome.filled),
         left_unguided=tuple(outcome.left_unguided),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Protocol
 
+from structureflow.jobs.deadline import Deadline
 from structureflow.jobs.inputs import Inputs
 from structureflow.models.cost import StepUsage
 from structureflow.models.results import now
@@ -33,6 +36,8 @@ METRICS = (
     "SharedRepaired",
 )
 
+#: Names of temporary folders begin with it; the number of the process follows.
+_SCRATCH: Final = "structureflow-"
 #: An inline Map runs no more items at once (Step Functions Developer Guide, "Map workflow state").
 MAX_CONCURRENCY: Final = 40
 
@@ -85,6 +90,7 @@ class Services:
         max_concurrent_segments: segments of one job that are rendered at the same time.
         requests_at_once: small requests to the store that are in flight at the same time.
         clock: tells the time, in UTC.
+        deadline: when the call under way must be over.
         usage: tells what the call under way has used until now, as ``usage(step)``; empty where nobody measures.
     """
 
@@ -100,10 +106,36 @@ class Services:
     max_concurrent_segments: int = MAX_CONCURRENCY
     requests_at_once: int = 16
     clock: Callable[[], datetime] = now
+    deadline: Deadline = field(default_factory=Deadline)
     usage: Callable[[str], tuple[StepUsage, ...]] = lambda _: ()
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """Give a fresh temporary folder that is removed with all its files, also on an error."""
-        with TemporaryDirectory(prefix="structureflow-", dir=self.work_dir) as folder:
+        with TemporaryDirectory(prefix=f"{_SCRATCH}{os.getpid()}-", dir=self.work_dir) as folder:
             yield Path(folder)
+
+
+def clear_leftovers(work_dir: Path) -> int:
+    """Remove the temporary folders of processes that were killed; return how many.
+
+    A sandbox keeps its disk when the runtime kills its process, and the next process may have the same number. So
+    this must be called before the process has folders of its own.
+    """
+    count = 0
+    for folder in work_dir.glob(f"{_SCRATCH}*-*"):
+        number = folder.name.removeprefix(_SCRATCH).partition("-")[0]
+        if number.isascii() and number.isdigit() and (int(number) == os.getpid() or not _is_alive(int(number))):
+            shutil.rmtree(folder, ignore_errors=True)
+            count += 1
+    return count
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

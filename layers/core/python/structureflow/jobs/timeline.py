@@ -106,6 +106,6 @@ def _cache_video(cache: FrameCache, timeline_id: str, source: Source, services: 
             VideoReader(video, limits) as reader,
             cache.writer(timeline_id, source_identity=source.identity) as writer,
         ):
-            for frame in reader:
+            for frame in services.deadline.each(iter(reader), "keeping frames"):
                 writer.add(frame.index, frame.image, timestamp=frame.timestamp_s, chunk_id=_SOURCE_CHUNK)
             writer.commit()

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from structureflow.errors import shortened
 from structureflow.models.cost import StepUsage
-from structureflow.models.job import ExtraOutput, JobRequest
+from structureflow.models.job import ExtraOutput, JobRequest, Tracking
 from structureflow.storage.verified import VerifiedBy
 
 FlowSourceName = Literal["cache", "frames", "video"]
@@ -113,11 +113,26 @@ class OutputObject(Model):
     etag: str
 
 
+class FrameEvidence(Model):
+    """How well a filled frame is known.
+
+    `kept` is the share of its pixels that an anchor shows; `unlike` is how much structure frame and anchor differ
+    there along the path, in levels of contrast.
+    """
+
+    frame: int
+    kept: float
+    unlike: float
+
+
 class SegmentResult(Model):
     """``result.json`` of a segment: what was made, from what, and how long it took.
 
     Ranges are inclusive pairs of zero-based frame numbers: `unguided` as planned, `filled` those carried by
     motion (black in the mask), `left_unguided` those left to the generator (white in the mask).
+
+    `tracking` is how their paths were really found. Where they are anchored at full motion strength, `evidence` says
+    how well each filled frame is known.
     """
 
     task_id: str
@@ -136,6 +151,8 @@ class SegmentResult(Model):
     unguided: tuple[tuple[int, int], ...]
     filled: tuple[tuple[int, int], ...]
     left_unguided: tuple[tuple[int, int], ...]
+    tracking: Tracking = "composed"
+    evidence: tuple[FrameEvidence, ...] = ()
     fallbacks: tuple[Fallback, ...] = ()
     extra_outputs: tuple[ExtraOutput, ...] = ()
     outputs: dict[str, OutputObject] = {}

@@ -14,8 +14,9 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from structureflow.errors import SettingsError, StructureFlowError
+from structureflow.jobs.deadline import Deadline
 from structureflow.jobs.inputs import Inputs
-from structureflow.jobs.services import MAX_CONCURRENCY, GpuLauncher, Services
+from structureflow.jobs.services import MAX_CONCURRENCY, GpuLauncher, Services, clear_leftovers
 from structureflow.runtime.events import check_event, event_subject
 from structureflow.runtime.meter import Meter
 from structureflow.runtime.settings import Settings
@@ -51,6 +52,12 @@ def meter() -> Meter:
 
 
 @functools.cache
+def deadline() -> Deadline:
+    """Return what tells how long the call under way may take."""
+    return Deadline()
+
+
+@functools.cache
 def settings() -> Settings:
     """Return the process's settings."""
     return Settings.from_environment(os.environ)
@@ -60,6 +67,8 @@ def settings() -> Settings:
 def services() -> Services:
     """Build the adapters of this process from its settings."""
     found = settings()
+    if removed := clear_leftovers(found.work_dir):
+        logger().warning("a process before this one was killed", extra={"leftover_folders": removed})
     return Services(
         storage=_bucket(found.data_bucket),
         inputs=Inputs(
@@ -77,6 +86,7 @@ def services() -> Services:
         count=_count,
         gpu=_gpu(found),
         max_concurrent_segments=found.max_concurrent_segments or MAX_CONCURRENCY,
+        deadline=deadline(),
         usage=lambda step: (meter().usage(step, found.memory_mb),),
     )
 
@@ -92,6 +102,8 @@ def instrumented(handler: _Handler) -> _Handler:
     @functools.wraps(handler)
     def wrapped(event: dict[str, Any], context: Any) -> Any:
         meter().restart()
+        remaining_ms = getattr(context, "get_remaining_time_in_millis", None)
+        deadline().restart(None if remaining_ms is None else lambda: remaining_ms() / 1000)
         check_event(event)
         subject = event_subject(event)
         logger().append_keys(**subject)
