@@ -185,7 +185,7 @@ def put_noisy_flows(
             scene_cuts=(),
             display_max_px=4.0,
             source_video="videos/pan.mp4",
-            source_identity="s3:0:0",
+            source_identity="",
         )
     storage.delete([key])
     return storage.put_file(key, path).size_bytes
