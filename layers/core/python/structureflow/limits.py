@@ -108,14 +108,5 @@ STOP_BEFORE_END_S: Final = 30.0
 #: 2026-11-25 with 1280x720 H.264 on an x86-64 core.
 DECODE_MS_PER_MPX: Final = 9.0
 JPEG_MS_PER_MPX: Final = 6.0
-#: Milliseconds of one core for the flows of a pair, both directions, compressed; measured as above.
-FLOW_MS_PER_PAIR: Final = {
-    ("dis", "fast"): 27.0,
-    ("dis", "balanced"): 66.0,
-    ("dis", "best"): 223.0,
-    ("farneback", "fast"): 29.0,
-    ("farneback", "balanced"): 71.0,
-    ("farneback", "best"): 139.0,
-}
 #: A vCPU of Lambda is half a core, and its neighbours are busy: estimates are this much longer than measured.
 TIME_RESERVE: Final = 2.0
