@@ -104,9 +104,10 @@ MAX_DIGITS: Final = 18
 
 #: A function stops itself so long before the runtime ends it: time to say why, and to leave nothing half-made.
 STOP_BEFORE_END_S: Final = 30.0
-#: Milliseconds of one core for a million pixels of a source frame: decoding, and its JPEG with its hash. Measured on
-#: 2026-11-25 with 1280x720 H.264 on an x86-64 core.
+#: Milliseconds of one core for decoding a million pixels of a source frame. Measured on 2026-11-25 with 1280x720
+#: H.264 on an x86-64 core.
 DECODE_MS_PER_MPX: Final = 9.0
+#: The same for their JPEG and its hash.
 JPEG_MS_PER_MPX: Final = 6.0
 #: A vCPU of Lambda is half a core, and its neighbours are busy: estimates are this much longer than measured.
 TIME_RESERVE: Final = 2.0
