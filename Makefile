@@ -38,6 +38,11 @@ test: $(READY) ## lint, types, and every test that needs no deployed stack
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist worksteal
 
+.PHONY: nightly
+nightly: $(READY) ## the tests of properties with a random seed; what fails prints how to repeat it: make nightly [SEED=7]
+	$(BIN)/pytest -n 2 --dist worksteal --hypothesis-profile=nightly $(if $(SEED),--hypothesis-seed=$(SEED)) \
+		$(shell grep -rlE '^(from|import) hypothesis' tests --include='test_*.py')
+
 .PHONY: lint
 lint: $(READY) ## format and lint, mending what can be mended
 	$(BIN)/ruff format .

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
+from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import ExifTags, Image, ImageCms
 
 from structureflow.models.job import JobRequest
 from structureflow.testing.flows import archive_bytes, smooth_flows
+from structureflow.testing.odd_videos import write_video
 from structureflow.testing.old_archives import format_1_archive
+from structureflow.testing.videos import pan_frames, write_clip
 
 #: Byte strings that mutations put in whole.
 ARCHIVE_WORDS = [
@@ -123,3 +129,66 @@ def _request_words() -> list[bytes]:
     words = {word for word in schema.split('"')[1::2] if 2 < len(word) < 40 and word.isidentifier()}
     odd = ["[[", "]]", "{}", "1e999", "-1", "NaN", "1" * 40, "\\ud800", "\\u0000", "null", "true", "0.0000001", "64x48"]
     return [f'"{word}"'.encode() for word in sorted(words)] + [word.encode() for word in odd]
+
+
+@cache
+def _frames(count: int, height: int = 48, width: int = 64) -> list[Any]:
+    return [np.ascontiguousarray(frame) for frame in pan_frames(count, height, width, dx=2, dy=1)]
+
+
+@cache
+def video_seeds() -> list[bytes]:
+    """Return small videos of the containers and codecs that users bring."""
+    kinds: list[tuple[str, dict[str, Any]]] = [
+        ("a.mp4", {}),
+        ("b.mkv", {"sound_s": 0.3}),
+        ("c.webm", {"codec": "libvpx-vp9", "options": {"cpu-used": "8", "deadline": "realtime"}}),
+        ("d.mpg", {"codec": "mpeg2video", "field": "tff"}),
+        ("e.avi", {"codec": "mpeg4"}),
+        ("f.mov", {"codec": "prores_ks", "pix_fmt": "yuv422p10le"}),
+        ("g.ts", {"sound_s": 0.3}),
+        ("h.gif", {"codec": "gif", "pix_fmt": "rgb8"}),
+        ("i.mp4", {"sar": Fraction(2, 1), "container": {"movflags": "frag_keyframe+empty_moov"}}),
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        made = [write_video(folder / file, _frames(6), **options).read_bytes() for file, options in kinds]
+        made.append(write_clip(folder / "r.mp4", _frames(6), rotation_deg=90).read_bytes())
+    return made
+
+
+@cache
+def image_seeds() -> list[bytes]:
+    """Return small images of every format that is read, with palettes, alpha, 16 bits, profiles and rotation."""
+    picture = Image.fromarray(_frames(1, 40, 56)[0])
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    alpha = picture.copy()
+    alpha.putalpha(Image.linear_gradient("L").resize(picture.size))
+    gray = picture.convert("L")
+    deep = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
+    real = Image.fromarray(np.asarray(gray).astype(np.float32) / 255)
+    kinds: list[tuple[str, Image.Image, dict[str, Any]]] = [
+        ("PNG", picture, {}),
+        ("PNG", alpha, {"icc_profile": profile}),
+        ("PNG", picture.quantize(32), {}),
+        ("PNG", deep, {}),
+        ("JPEG", picture, {"exif": exif, "icc_profile": profile}),
+        ("JPEG", picture.convert("CMYK"), {}),
+        ("JPEG", gray, {"progressive": True}),
+        ("WEBP", alpha, {}),
+        ("WEBP", picture, {"save_all": True, "append_images": [picture.rotate(5)]}),
+        ("GIF", picture, {"save_all": True, "append_images": [picture.rotate(5)]}),
+        ("BMP", picture, {}),
+        ("TIFF", picture, {"compression": "tiff_lzw"}),
+        ("TIFF", real, {}),
+        ("TIFF", deep, {}),
+        ("AVIF", picture, {}),
+    ]
+    made = []
+    for kind, image, options in kinds:
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        made.append(buffer.getvalue())
+    return made

@@ -17,8 +17,9 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any] | None:
     """Handle the state ``FailJob``, the orchestrator's on-failure destination, or the end of an execution."""
     if "requestPayload" in event:
         failed = parse_event(FailedInvocation, event)
-        key = parse_created_object(failed.request).key
-        return fail_request(key, failed.error_type, failed.error_message, services()).model_dump(mode="json")
+        created = parse_created_object(failed.request)
+        status = fail_request(created.key, created.etag, failed.error_type, failed.error_message, services())
+        return status.model_dump(mode="json") if status else None
     if "detail-type" in event:
         ended = parse_ended_execution(event)
         error = CaughtError(Error=ended.error_type, Cause=ended.cause or f"the execution ended as {ended.status}")
@@ -27,7 +28,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any] | None:
             bucket=ended.created.bucket,
             key=ended.created.key,
             error=error,
-            only_if_open=True,
+            started_at=ended.started_at,
         )
     else:
         request = parse_event(FailJobInput, event)

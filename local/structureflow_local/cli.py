@@ -154,14 +154,14 @@ def _demo(args: argparse.Namespace, console: Console) -> int:
 
 
 def _run_file(path: Path, args: argparse.Namespace, console: Console) -> int:
-    from structureflow_local.client import clear_fetched
+    from structureflow_local.client import check_target
     from structureflow_local.gpu import with_engine
     from structureflow_local.run import print_result, run_job
 
     job = _prepare(path)
     if args.engine is not None:
         job = with_engine(job, args.engine)
-    clear_fetched(args.out)
+    check_target(args.out)
     store = None if args.no_store else args.store
     status, files = run_job(
         job, args.out, store=store, timeout_s=args.timeout, console=console, raft_weights=args.raft_weights

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from structureflow import keys
@@ -173,43 +174,57 @@ class JobClient:
             if not info.key.removeprefix(prefix).startswith(_NOT_FETCHED):
                 yield info
 
-    def fetch(self, task_id: str, target: Path, *, cleared: bool = False) -> list[Path]:
-        """Download a job's folder into `target`, replacing what an earlier job left there.
+    def fetch(self, task_id: str, target: Path) -> list[Path]:
+        """Download a job's folder into `target`, in place of what an earlier job left there.
 
-        With `cleared`, the caller has called `clear_fetched` already, and `target` may hold files of the user's.
+        It is downloaded beside `target` and put in its place when it is whole; files of the user's stay.
 
         Raises:
             JobStateError: nothing is known of the job.
-            InvalidRequestError: `target` holds files that no job made.
+            InvalidRequestError: `target` holds files but none that a job leaves.
         """
         prefix = keys.job_prefix(task_id)
         found = list(self.outputs(task_id))
         if not found:
             raise JobStateError(f"job {task_id}: nothing at {self._storage.uri}/{prefix}")
-        if not cleared:
-            clear_fetched(target)
+        check_target(target)
+        target = target.resolve()
+        with TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as beside:
+            fresh = Path(beside) / "fresh"
 
-        def fetch_one(info: ObjectInfo) -> Path:
-            path = target / info.key.removeprefix(prefix)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._storage.get_to_file(info.key, path)
-            return path
+            def fetch_one(info: ObjectInfo) -> Path:
+                name = info.key.removeprefix(prefix)
+                path = fresh / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._storage.get_to_file(info.key, path)
+                return target / name
 
-        with ThreadPoolExecutor(_TRANSFERS, thread_name_prefix="fetch") as pool:
-            return sorted(pool.map(fetch_one, found))
+            with ThreadPoolExecutor(_TRANSFERS, thread_name_prefix="fetch") as pool:
+                files = sorted(pool.map(fetch_one, found))
+            _swap(fresh, target, Path(beside) / "replaced")
+        return files
 
     def clean(self, task_id: str) -> int:
-        """Delete a job's folder and its hand-over objects; return how many objects were there."""
-        found = [
-            info.key
-            for prefix in (keys.job_prefix(task_id), keys.work_prefix(task_id))
-            for info in self._storage.list(prefix)
-        ]
-        return self._storage.delete(found)
+        """Delete a job's folder; return how many objects were there.
+
+        Request and status go first: steps that are under way then find their job gone, and leave nothing behind.
+        """
+        first = [keys.job_request(task_id), keys.job_status(task_id)]
+        found = {info.key for info in self._storage.list(keys.job_prefix(task_id))}
+        self._storage.delete(key for key in first if key in found)
+        # what was written until then
+        found |= {info.key for info in self._storage.list(keys.job_prefix(task_id))}
+        self._storage.delete(found - {*first})
+        return len(found)
 
 
-def clear_fetched(target: Path) -> None:
-    """Remove the files of an earlier `JobClient.fetch` from `target`; create it if need be.
+def holds_results(target: Path) -> bool:
+    """Tell whether an earlier job left its results in a folder."""
+    return (target / "manifest.json").is_file()
+
+
+def check_target(target: Path) -> None:
+    """Make sure that `JobClient.fetch` may put a job's files into `target`; its parents are made if need be.
 
     Raises:
         InvalidRequestError: it is no folder, cannot be made, or holds files but none that a job leaves.
@@ -220,15 +235,23 @@ def clear_fetched(target: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidRequestError(f"{target}: the folder cannot be made: {error.strerror}") from error
-    if not any(target.iterdir()):
-        return
-    if not (target / "status.json").is_file():
+    if any(target.iterdir()) and not (target / "status.json").is_file():
         raise InvalidRequestError(f"{target}: expected an empty folder or one of an earlier job")
-    for pattern in _LEFT_BY_A_JOB:
-        for path in target.glob(pattern):
-            path.unlink()
-    # Empty folders would look like somebody else's at the next call.
-    for pattern in ("segments/*", "segments"):
-        for folder in target.glob(pattern):
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+
+
+def _swap(fresh: Path, target: Path, replaced: Path) -> None:
+    """Put `fresh` in the place of `target`; `replaced` gets what a job had left there, the user's files stay."""
+    target.rename(replaced)
+    try:
+        fresh.rename(target)
+    except OSError:
+        replaced.rename(target)
+        raise
+    left = {path for pattern in _LEFT_BY_A_JOB for path in replaced.glob(pattern)}
+    for path in sorted(replaced.rglob("*")):
+        if path.is_dir() or path in left:
+            continue
+        kept = target / path.relative_to(replaced)
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(kept)

@@ -11,13 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from structureflow import keys
-from structureflow.errors import ObjectNotFoundError
-from structureflow.jobs.documents import get_document
-from structureflow.models.results import Fallback, JobRecord, JobStatus, Manifest, SegmentResult
+from structureflow.jobs.documents import get_document, load_record
+from structureflow.models.results import Fallback, JobStatus, Manifest, SegmentResult
 from structureflow.storage.base import Storage
 from structureflow.storage.s3 import S3Storage
 from structureflow.storage.s3_settings import S3Settings
-from structureflow_local.client import JobClient, PreparedJob
+from structureflow_local.client import JobClient, PreparedJob, holds_results
 from structureflow_local.cloud import LocalCloud
 from structureflow_local.costs import cost_table, measured_cost
 from structureflow_local.gpu import gpu_part, wants_gpu, what_is_missing
@@ -35,14 +34,16 @@ def run_job(
     console: Console,
     raft_weights: Path | None = None,
 ) -> tuple[JobStatus, list[Path]]:
-    """Run `job` on a local cloud of its own and download the job's folder into `target`, which `clear_fetched` made.
+    """Run `job` on a local cloud of its own and download the job's folder into `target`, when it is done.
+
+    A job that failed leaves the results of an earlier one in `target` as they are.
 
     Args:
         store: folder that keeps the caches from one run to the next; None keeps nothing.
         raft_weights: folder of RAFT's weights, for a job that asks for RAFT; None takes `DEFAULT_WEIGHTS`.
 
     Returns:
-        How the job ended (`done` or `failed`), and the files now in `target`.
+        How the job ended (`done` or `failed`), and the files now in `target` that are its own.
     """
     begin = time.perf_counter()
     progress = _Progress(console, begin)
@@ -57,10 +58,12 @@ def run_job(
         missing = what_is_missing(raft_weights) if gpu else None
         if missing is not None:
             progress.say("gpu", f"RAFT cannot run: {missing}")
-        status = client.wait(job.task_id, timeout_s=timeout_s, watch=lambda s: progress.watch(storage, job.task_id, s))
-        progress.watch(storage, job.task_id, status)
-        progress.say("fetch", str(target))
-        files = client.fetch(job.task_id, target, cleared=True)
+        status = client.wait(job.task_id, timeout_s=timeout_s, watch=lambda s: progress.watch(storage, s))
+        progress.watch(storage, status)
+        files: list[Path] = []
+        if status.state == "done" or not holds_results(target):
+            progress.say("fetch", str(target))
+            files = client.fetch(job.task_id, target)
         cloud.wait_idle(60)
         cost = measured_cost(cloud, stored_bytes=sum(path.stat().st_size for path in files))
     progress.say("end", f"job {job.task_id} is {status.state}")
@@ -118,23 +121,21 @@ class _Progress:
         elapsed = time.perf_counter() - self._begin
         self._console.print(f"[dim]{elapsed:7.2f} s[/]  [bold]{stage:<12}[/] {text}", soft_wrap=True, highlight=False)
 
-    def watch(self, storage: Storage, task_id: str, status: JobStatus | None) -> None:
+    def watch(self, storage: Storage, status: JobStatus | None) -> None:
         if status is None:
             return
         if not self._recorded:
-            self._say_record(storage, task_id)
+            self._say_record(storage, status)
         if status.stage != self._stage and status.state == "running":
             self._stage = status.stage
             self.say(status.stage, _STAGES.get(status.stage, ""))
         if self._recorded and status.segments is not None:
-            self._say_segments(storage, task_id, status.segments)
+            self._say_segments(storage, status, status.segments)
 
-    def _say_record(self, storage: Storage, task_id: str) -> None:
-        try:
-            data = storage.get(keys.job_record(task_id)).data
-        except ObjectNotFoundError:
+    def _say_record(self, storage: Storage, status: JobStatus) -> None:
+        if not storage.exists(keys.run_record(status.task_id, status.run_id)):
             return
-        record = JobRecord.model_validate_json(data)
+        record = load_record(storage, status.task_id, status.run_id)
         self._recorded = True
         source, origin = record.source, "found in the cache" if record.flow_cache_hit else "extracted"
         self.say(
@@ -143,9 +144,12 @@ class _Progress:
             f"{source.frames} frames, {source.fps:g} fps, {len(record.scene_cuts)} cuts",
         )
 
-    def _say_segments(self, storage: Storage, task_id: str, count: int) -> None:
+    def _say_segments(self, storage: Storage, status: JobStatus, count: int) -> None:
         for index in range(count):
-            key = keys.segment_file(task_id, index, "result.json")
+            if status.state == "done":
+                key = keys.segment_file(status.task_id, index, "result.json")
+            else:
+                key = keys.run_segment_file(status.task_id, status.run_id, index, "result.json")
             if index in self._ended or not storage.exists(key):
                 continue
             self._ended.add(index)

@@ -20,7 +20,7 @@ from urllib.parse import quote
 from rich.console import Console
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import Map, Rule
-from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
 from structureflow import keys
@@ -267,13 +267,18 @@ class _QuietHandler(WSGIRequestHandler):
 
 def serve_viewer(storage: Storage, *, port: int, console: Console) -> None:
     """Serve the pages on the loopback address until the process is interrupted; port 0 takes a free one."""
-    app = Doors(Viewer(storage), policy=PAGE_POLICY)
-    server = make_server("127.0.0.1", port, app, threaded=True, request_handler=_QuietHandler)
+    server = viewer_server(storage, port)
     console.print(f"http://127.0.0.1:{server.server_port}/  (until Ctrl-C)", highlight=False)
     try:
         server.serve_forever()
     finally:
         server.server_close()
+
+
+def viewer_server(storage: Storage, port: int) -> BaseWSGIServer:
+    """Return the viewer behind its door, listening on the loopback address; it answers from `serve_forever` on."""
+    app = Doors(Viewer(storage), policy=PAGE_POLICY)
+    return make_server("127.0.0.1", port, app, threaded=True, request_handler=_QuietHandler)
 
 
 def _table(heads: Iterable[str], rows: str) -> str:

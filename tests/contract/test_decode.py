@@ -22,6 +22,7 @@ from structureflow.errors import (
     VideoTooShortError,
 )
 from structureflow.media.decode import DecodeLimits, VideoReader, read_video_range
+from structureflow.testing.odd_videos import write_video
 from structureflow.testing.videos import pan_frames, write_clip
 
 
@@ -222,3 +223,15 @@ def test_decoders_do_not_talk_to_the_console(tmp_path: Path) -> None:
     )
     assert done.stdout.startswith("NotAVideoError\n")
     assert done.stderr == ""
+
+
+def test_a_decoder_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+    """Found by mutation: PyAV raises a plain ValueError when a decoder is flushed that it could not open."""
+    path = write_video(tmp_path / "v.avi", pan_frames(3, 48, 64, dx=1, dy=0), codec="mpeg4")
+    data = bytearray(path.read_bytes())
+    # bits per pixel and compression of the BITMAPINFOHEADER: raw pixels of no bits
+    header = data.index(b"strf") + 8
+    data[header + 14 : header + 20] = bytes(6)
+    path.write_bytes(data)
+    with pytest.raises(CorruptMediaError, match="damaged at frame 0"):
+        VideoReader(path)

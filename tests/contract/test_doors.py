@@ -20,7 +20,6 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from werkzeug.serving import make_server
 
 from structureflow import keys
 from structureflow.storage.local import LocalStorage
@@ -29,9 +28,8 @@ from structureflow.storage.s3_settings import S3Settings
 from structureflow_local import sam
 from structureflow_local.cloud import LocalCloud
 from structureflow_local.cloud.signature import Key, Keyring, sign
-from structureflow_local.doors import Doors
 from structureflow_local.run import bucket_of
-from structureflow_local.viewer import PAGE_POLICY, Viewer
+from structureflow_local.viewer import viewer_server
 
 REPO = Path(__file__).resolve().parents[2]
 SCRIPT = b"<html><script>fetch('/')</script></html>"
@@ -65,7 +63,7 @@ def viewer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     storage = LocalStorage(tmp_path_factory.mktemp("bucket"))
     for name in ("report.html", "x.svg", "x.xhtml", "x.xml", "x.js", "x", "x.HTML", "x.mp4", "x.json", "x.png"):
         storage.put(f"jobs/mine/{name}", SCRIPT)
-    server = make_server("127.0.0.1", 0, Doors(Viewer(storage), policy=PAGE_POLICY), threaded=True)
+    server = viewer_server(storage, 0)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"

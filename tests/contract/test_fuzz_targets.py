@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import random
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from fuzz import native
+from fuzz.mutations import mutated, seal_png
 from fuzz.sealing import seal
-from fuzz.seeds import archive_seeds, request_seeds, write_seeds
+from fuzz.seeds import archive_seeds, image_seeds, request_seeds, write_seeds
 from fuzz.targets import TARGETS, fuzz_archive, fuzz_request
 from structureflow.errors import FlowCacheCorruptError
 from structureflow.flow.archive import open_flow_archive
@@ -35,23 +38,8 @@ def test_every_seed_is_sound_and_passes() -> None:
 def test_mutations_raise_nothing(target: str) -> None:
     """Some hundred, always the same: a coverage-guided run is `make fuzz`."""
     seeds = archive_seeds() if target == "archive" else request_seeds()
-    generator = random.Random(4)
-    for _ in range(600):
-        data = bytearray(generator.choice(seeds))
-        for _ in range(generator.randint(1, 4)):
-            at = generator.randrange(len(data))
-            match generator.randrange(4):
-                case 0:
-                    data[at] ^= 1 << generator.randrange(8)
-                case 1:
-                    data[at] = generator.choice([0, 1, 0x7F, 0x80, 0xFF])
-                case 2:
-                    del data[at : at + generator.randrange(8)]
-                case _:
-                    data[at:at] = data[generator.randrange(len(data)) :][: generator.randrange(1, 16)]
-            if not data:
-                break
-        TARGETS[target](bytes(data))
+    for number in range(600):
+        TARGETS[target](mutated(seeds, number, 4))
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -112,3 +100,63 @@ def test_a_target_tells_of_a_request_that_is_not_taken_twice(monkeypatch: pytest
     monkeypatch.setattr(JobRequest, "to_document", other)
     with pytest.raises(AssertionError):
         fuzz_request(request_seeds()[0])
+
+
+# --- native code ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", native.CHECKS)
+def test_every_seed_of_native_code_is_readable(target: str, tmp_path: Path) -> None:
+    check, seeds = native.CHECKS[target]
+    assert all(check(seed, tmp_path / "input") for seed in seeds())
+
+
+@pytest.mark.parametrize("target", native.CHECKS)
+def test_mutated_media_end_typed_in_a_bounded_child(target: str, tmp_path: Path) -> None:
+    """Always the same ones; some of them are still readable, most are not."""
+    result = native.mutate(target, runs=200, seed=7, found=tmp_path / "found")
+    assert result["clean"], result
+    assert 20 < result["readable"] < 150
+    assert not (tmp_path / "found").exists()
+
+
+@pytest.mark.parametrize(
+    ("act", "reason"),
+    [("os.abort()", "exit code -6"), ("raise MemoryError", "MemoryError"), ("time.sleep(60)", "no end after")],
+)
+def test_a_crash_and_a_hang_of_native_code_are_found(
+    act: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = f"""
+import json, os, sys, time
+for number in range(int(sys.argv[1]), 6):
+    print(json.dumps({{"number": number, "readable": 1, "peak_bytes": 1}}), flush=True)
+    if number == 3:
+        {act}
+"""
+
+    def command(target: str, first: int, stop: int, seed: int) -> list[str]:
+        return [sys.executable, "-c", script, str(first)]
+
+    monkeypatch.setattr(native, "child_command", command)
+    monkeypatch.setattr(native, "INPUT_TIMEOUT_S", 15.0)
+    result = native.mutate("image", runs=6, seed=1, found=tmp_path)
+    assert not result["clean"]
+    assert [path.name for path in tmp_path.iterdir()] == ["image-1-3"]
+    assert (tmp_path / "image-1-3").read_bytes() == mutated(image_seeds(), 3, 1)
+    assert reason in capsys.readouterr().err
+
+
+def test_too_much_memory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "RESIDENT_BYTES", 1024)
+    assert not native.mutate("image", runs=1, seed=1, found=tmp_path)["clean"]
+
+
+def test_a_mutation_is_the_same_for_its_number_and_seed() -> None:
+    seeds = image_seeds()
+    assert mutated(seeds, 5, 2) == mutated(seeds, 5, 2)
+    assert len({mutated(seeds, number, 2) for number in range(50)}) > 45
+    assert seal_png(seeds[0]) == seeds[0]
+    broken = bytearray(seeds[0])
+    broken[40] ^= 1
+    assert seal_png(bytes(broken)) != bytes(broken)

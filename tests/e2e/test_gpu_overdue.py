@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from structureflow import keys
-from structureflow.jobs.documents import put_document
+from structureflow.jobs.documents import load_record, put_document
 from structureflow.jobs.extract_job import load_order
-from structureflow.models.results import JobRecord, now
+from structureflow.models.results import now
 from structureflow.testing.jobs import png
 from structureflow.testing.videos import pan_frames, texture, write_clip
 from structureflow_local.client import JobClient, prepare_job
@@ -62,7 +62,7 @@ def test_a_hanging_task_is_ended_and_its_job_done_by_dis(tmp_path: Path) -> None
         (ended,) = tasks.describe_tasks(cluster=cluster, tasks=running)["tasks"]
         assert ended["lastStatus"] == "STOPPED"
         assert ended["stoppedReason"] == "structureflow: not done in time"
-        record = JobRecord.model_validate_json(storage.get(keys.job_record("slow")).data)
+        record = load_record(storage, "slow")
         assert list(storage.list(keys.GPU_ORDERS_PREFIX)) == []
     (step,) = record.fallbacks
     assert (step.wanted, step.used) == ("raft", "dis")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from structureflow import keys
+from structureflow.jobs.documents import load_record
 from structureflow.models.results import JobRecord
 from structureflow_local.client import JobClient, PreparedJob, prepare_job
 from structureflow_local.cloud import LocalCloud
@@ -51,7 +52,7 @@ def finished_record(cloud: LocalCloud) -> JobRecord:
     assert status.state == "done", status
     cloud.wait_idle(60)
     assert list(storage.list(keys.GPU_ORDERS_PREFIX)) == []
-    return JobRecord.model_validate_json(storage.get(keys.job_record("demo")).data)
+    return load_record(storage, "demo")
 
 
 def test_a_killed_task_leads_to_a_finished_job_by_dis_that_says_so(tmp_path: Path, raft_job: PreparedJob) -> None:

@@ -18,7 +18,8 @@ import pytest
 from samtranslator.yaml_helper import yaml_parse
 
 from structureflow import keys
-from structureflow.models.results import JobRecord
+from structureflow.jobs.documents import load_record
+from structureflow.models.results import JobRecord, Manifest, Publication
 from structureflow.testing.iam import Request, allows, function_statements, requests_of
 from structureflow.testing.jobs import png
 from structureflow.testing.videos import pan_frames, texture, write_clip
@@ -42,14 +43,17 @@ PLACES = {
     "jobs/*/inputs/*": r"jobs/[^/]+/inputs/[^/]+",
     "jobs/*/job.json": r"jobs/[^/]+/job\.json",
     "jobs/*/structure_flows_*.npz": r"jobs/([^/]+)/structure_flows_\1\.npz",
-    "jobs/*/runs/*": r"jobs/[^/]+/runs/[^/]+\.json",
+    "jobs/*/runs/*/claim.json": r"jobs/[^/]+/runs/[0-9a-f]+/claim\.json",
+    "jobs/*/runs/*/job.json": r"jobs/[^/]+/runs/[0-9a-f]+/job\.json",
+    "jobs/*/runs/*/manifest.json": r"jobs/[^/]+/runs/[0-9a-f]+/manifest\.json",
+    "jobs/*/runs/*/report.html": r"jobs/[^/]+/runs/[0-9a-f]+/report\.html",
+    "jobs/*/runs/*/segments/*": r"jobs/[^/]+/runs/[0-9a-f]+/segments/\d{3}/[^/]+",
+    "jobs/*/runs/*": r"jobs/[^/]+/runs/[0-9a-f]+/.+",
     "jobs/*/status.json": r"jobs/[^/]+/status\.json",
     "jobs/*/manifest.json": r"jobs/[^/]+/manifest\.json",
     "jobs/*/report.html": r"jobs/[^/]+/report\.html",
     "jobs/*/segments/*": r"jobs/[^/]+/segments/\d{3}/[^/]+",
     "work/.gpu/*": r"work/\.gpu/[0-9a-f]+\.json",
-    "work/*/*/preview.json": r"work/[^/.][^/]*/\d{3}/preview\.json",
-    "work/*/*/*": r"work/[^/.][^/]*/\d{3}/[^/]+",
     "cache/flows/*.npz": r"cache/flows/[0-9a-f]+\.npz",
     "cache/timelines/*/frames/*": r"cache/timelines/[^/]+/frames/\d{6}\.jpg",
     "cache/timelines/*/manifest.json": r"cache/timelines/[^/]+/manifest\.json",
@@ -60,6 +64,8 @@ PLACES = {
 #: Where keys of one kind begin; what a listing is allowed for.
 TOPS = ("jobs/", "work/", "cache/flows/", "cache/timelines/", "timelines/")
 
+_SLASHES = "a star in a policy stands for slashes too, so what is published has the same pattern in a run's folder"
+_ENDED = "what a run leaves that was superseded, or whose job was deleted, at the very moment"
 _ANY_INPUT = "a request may name any key that is not reserved as its video or guide"
 _HEALS = "what a segment finds rotten is replaced"
 #: Allowed, but used by no run: (function, action, place) and why it is allowed all the same.
@@ -67,6 +73,32 @@ SPARE = {
     ("OrchestratorFunction", "s3:GetObject", "*"): _ANY_INPUT,
     ("RenderSegmentFunction", "s3:GetObject", "*"): _ANY_INPUT,
     ("SettleGpuFunction", "s3:GetObject", "*"): _ANY_INPUT,
+    ("OrchestratorFunction", "s3:DeleteObject", "jobs/*/runs/*/job.json"): _ENDED,
+    ("RenderSegmentFunction", "s3:DeleteObject", "jobs/*/runs/*/segments/*"): _ENDED,
+    **{
+        (function, action, place): _ENDED
+        for function in ("AssembleJobFunction", "FailJobFunction")
+        for action, place in (
+            ("s3:DeleteObject", "jobs/*/manifest.json"),
+            ("s3:DeleteObject", "jobs/*/report.html"),
+            ("s3:DeleteObject", "jobs/*/job.json"),
+            ("s3:PutObject", "jobs/*/structure_flows_*.npz"),
+        )
+    },
+    **{
+        (function, action, f"jobs/*/runs/*/{name}"): _SLASHES
+        for function, action, name in (
+            ("ApiFunction", "s3:GetObject", "manifest.json"),
+            ("ApiFunction", "s3:GetObject", "report.html"),
+            ("ApiFunction", "s3:GetObject", "segments/*"),
+            ("AssembleJobFunction", "s3:PutObject", "segments/*"),
+            ("AssembleJobFunction", "s3:PutObject", "job.json"),
+            ("FailJobFunction", "s3:PutObject", "segments/*"),
+            ("FailJobFunction", "s3:PutObject", "job.json"),
+            ("FailJobFunction", "s3:PutObject", "manifest.json"),
+            ("FailJobFunction", "s3:PutObject", "report.html"),
+        )
+    },
     ("RenderSegmentFunction", "s3:PutObject", "cache/timelines/*/frames/*"): _HEALS,
     ("RenderSegmentFunction", "s3:PutObject", "cache/timelines/*/manifest.json"): _HEALS,
     ("RenderSegmentFunction", "s3:DeleteObject", "cache/flows/*.npz"): _HEALS,
@@ -98,6 +130,8 @@ class Run:
         self.client = JobClient(self.storage)
         write_clip(folder / "clip.mp4", pan_frames(9, 96, 160, dx=2, dy=0), fps=25)
         self.storage.put_file("library/clip.mp4", folder / "clip.mp4")
+        write_clip(folder / "other.mp4", pan_frames(9, 96, 160, dx=1, dy=1, seed=5), fps=25)
+        self.storage.put_file("library/other.mp4", folder / "other.mp4")
         self.storage.put_file("timelines/reel/chunks/000.mp4", folder / "clip.mp4")
         self.storage.put("library/broken.mp4", b"no video")
         for name, seed in (("a", 1), ("b", 2)):
@@ -123,8 +157,32 @@ class Run:
         self.cloud.wait_idle(60)
         return status.state
 
+    def reopen(self, task_id: str) -> None:
+        """Let a run that ended run again, as far as the status says."""
+        status = self.client.status(task_id)
+        assert status is not None
+        running = status.model_copy(update={"state": "running", "published": None})
+        self.storage.put(keys.job_status(task_id), running.to_json())
+
+    def break_off(self, task_id: str) -> None:
+        """Put a finished job back to the moment when its publisher died, its turn being over."""
+        status = self.client.status(task_id)
+        assert status is not None
+        run = status.run_id
+        manifest = Manifest.model_validate_json(self.storage.get(keys.job_manifest(task_id)).data)
+        for info in list(self.storage.list(keys.segments_prefix(task_id))):
+            self.storage.copy(info.key, info.key.replace("/segments/", f"/runs/{run}/segments/"))
+        self.storage.copy(keys.job_report(task_id), keys.run_report(task_id, run))
+        planned = manifest.to_json().replace(b"/segments/", f"/runs/{run}/segments/".encode())
+        planned = planned.replace(b"/report.html", f"/runs/{run}/report.html".encode())
+        self.storage.put(keys.run_manifest(task_id, run), planned)
+        self.storage.put(keys.segment_file(task_id, 7, "guide.mp4"), b"old")
+        turn = Publication(run_id=run, token="dead", until=status.updated_at)
+        dead = status.model_copy(update={"state": "running", "published": None, "publishing": turn})
+        self.storage.put(keys.job_status(task_id), dead.to_json())
+
     def record(self, task_id: str) -> JobRecord:
-        return JobRecord.model_validate_json(self.storage.get(keys.job_record(task_id)).data)
+        return load_record(self.storage, task_id)
 
     def ask(self, path: str, method: str = "GET") -> tuple[int, Any]:
         """Ask the HTTP API; return status and answer."""
@@ -172,20 +230,32 @@ def run_everything(run: Run) -> None:
     died = json.loads((REPO / "events/fail_job/orchestrator_died.json").read_text())
     assert run.invoke("fail_job", **died).error is None
 
-    # An earlier run that ended in the middle: its hand-over objects and outputs are in the way.
-    storage.put(keys.work_file("second", 0, "preview.json"), b"old")
+    # An earlier run that was killed: its folder, and an output that the next run does not have, are in the way.
+    storage.put(keys.run_segment_file("second", "0" * 16, 0, "preview.json"), b"old")
+    storage.put(keys.segment_file("second", 7, "guide.mp4"), b"old")
     assert run.job("second", motion_strength=2) == "done"
-    execution = run.cloud.executions("SegmentsStateMachine")[-1]
     assert run.invoke("assemble_job", task_id="second").error is None
-    storage.put(keys.work_file("second", 0, "preview.json"), b"old")
+    execution = run.cloud.executions("SegmentsStateMachine")[-1]
     failure = {"Error": "SomeError", "Cause": "as a test"}
     key = keys.job_flows("second")
     event = {"execution_id": execution.arn, "bucket": run.cloud.bucket(BUCKET), "key": key, "error": failure}
+    assert run.invoke("fail_job", **event).payload is None
+    run.reopen("second")
     assert run.invoke("fail_job", **event).payload["state"] == "failed"
-    assert run.invoke("assemble_job", task_id="second").error == "JobStateError"
+    assert run.invoke("assemble_job", task_id="second").error == "SupersededRunError"
+    # A publication that broke off is ended by FailJob.
+    assert run.job("second") == "done"
+    run.break_off("second")
+    event["execution_id"] = run.cloud.executions("SegmentsStateMachine")[-1].arn
+    assert run.invoke("fail_job", **event).payload["state"] == "done"
 
-    # Ways down: no archive of the job, then no frames either.
+    # Ways down: another run's archive, no archive of the job, then no frames either.
+    assert run.job("other", structure_video="library/other.mp4", timeline_id="another") == "done"
+    run.reopen("first")
     record = run.record("first")
+    storage.copy(keys.job_flows("other"), keys.job_flows("first"))
+    run.cloud.wait_idle(60)
+    assert run.invoke("render_segment", task_id="first", index=0).payload["flow_source"] == "cache"
     storage.delete([keys.job_flows("first")])
     assert run.invoke("render_segment", task_id="first", index=0).payload["flow_source"] == "frames"
     storage.delete([keys.timeline_manifest("reel")])

@@ -232,7 +232,7 @@ def test_every_event_delivered_twice_makes_one_job(sample_job: PreparedJob) -> N
         executions = cloud.executions("SegmentsStateMachine")
         assert len(executions) >= 2
         assert {execution.status for execution in executions} == {"SUCCEEDED"}
-        assert len(list(storage.list(keys.job_prefix("demo") + "runs/"))) == 1
+        assert len({info.key.split("/")[3] for info in storage.list(keys.runs_prefix("demo"))}) == 1
 
 
 def children_of(pid: int) -> Iterator[int]:

@@ -96,8 +96,41 @@ def test_another_executions_run_is_left_alone(fail: Fail, runner: JobRunner) -> 
     assert runner.status("sample").state == "running"
 
 
-def test_an_orchestrator_that_died_ends_its_job(fail: Fail, runner: JobRunner) -> None:
-    fail(golden("orchestrator_died"))
+def died(etag: str) -> dict[str, Any]:
+    event = golden("orchestrator_died")
+    event["requestPayload"]["detail"]["object"]["etag"] = etag
+    return event
+
+
+def test_an_orchestrator_that_died_ends_its_job(
+    fail: Fail, runner: JobRunner, request_document: dict[str, Any]
+) -> None:
+    runner.put_request("sample", request_document | {"task_id": "sample", "fps": 20})
+    fail(died(runner.storage.head("jobs/sample/request.json").etag))
     error = runner.status("sample").error
     assert error is not None
     assert (error.code, error.stage) == ("Sandbox.Timedout", "orchestrate")
+
+
+def test_an_orchestrator_that_died_is_no_newer_requests_end(
+    fail: Fail, runner: JobRunner, request_document: dict[str, Any]
+) -> None:
+    older = runner.storage.head("jobs/sample/request.json").etag
+    runner.put_request("sample", request_document | {"task_id": "sample", "fps": 20})
+    assert fail(died(older)) is None
+    runner.orchestrate("sample")
+    assert fail(died(older)) is None
+    assert runner.segments("sample").state == "done"
+
+
+def test_what_comes_late_changes_no_end(fail: Fail, runner: JobRunner) -> None:
+    """An orchestrator that was given up, after its segments started: they are under way, or done."""
+    etag = runner.storage.head("jobs/sample/request.json").etag
+    assert fail(died(etag)) is None
+    runner.segments("sample", EXECUTION)
+    assert fail(died(etag)) is None
+    assert runner.status("sample").state == "done"
+    runner.storage.delete(runner.keys("jobs/sample/"))
+    assert fail(died(etag)) is None
+    assert fail(golden("segment_failed")) is None
+    assert runner.keys("jobs/") == []

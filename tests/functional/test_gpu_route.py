@@ -13,6 +13,7 @@ import pytest
 from structureflow import keys
 from structureflow.errors import GpuUnavailableError, TransientStorageError
 from structureflow.flow.engines import DisEngine
+from structureflow.jobs.documents import load_record
 from structureflow.jobs.extract_job import ExtractionOrder, extract_and_commit, load_order, order_source
 from structureflow.jobs.settle_gpu import SettleGpuInput, settle_gpu
 from structureflow.models.results import JobRecord, Manifest, now
@@ -66,7 +67,7 @@ def raft_request(request_document: dict[str, Any]) -> dict[str, Any]:
 
 
 def record(runner: JobRunner, task_id: str = "t1") -> JobRecord:
-    return JobRecord.model_validate_json(runner.storage.get(keys.job_record(task_id)).data)
+    return load_record(runner.storage, task_id)
 
 
 def run_task(runner: JobRunner, launcher: Launcher) -> JobRecord:

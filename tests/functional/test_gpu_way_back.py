@@ -15,7 +15,7 @@ from structureflow import keys
 from structureflow.errors import GpuUnavailableError, ModelWeightsError, SupersededRunError, TransientStorageError
 from structureflow.flow.archive import open_flow_archive
 from structureflow.flow.engines import EngineName, Finish, Frame, Result
-from structureflow.jobs.documents import put_document
+from structureflow.jobs.documents import load_record, put_document
 from structureflow.jobs.extract_job import extract_and_commit, load_order, note_failure, order_source
 from structureflow.jobs.inputs import Inputs
 from structureflow.jobs.orchestrate import OrchestrateResult
@@ -104,7 +104,7 @@ def look(runner: JobRunner) -> tuple[SettledOrder, ...]:
 
 
 def record_of(runner: JobRunner, task_id: str = "t1") -> JobRecord:
-    return JobRecord.model_validate_json(runner.storage.get(keys.job_record(task_id)).data)
+    return load_record(runner.storage, task_id)
 
 
 def age_order(runner: JobRunner, run_id: str, seconds: float) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from structureflow import keys
+from structureflow.jobs.documents import load_record
 from structureflow.models.results import JobRecord
 from structureflow.testing.jobs import JobRunner
 from structureflow.testing.videos import decode_rgb
@@ -35,14 +36,17 @@ def plain_archive(dx: float, *, backward: bool = True, order: Any = "C") -> byte
 
 
 def run_on(runner: JobRunner, document: dict[str, Any], archive: bytes) -> JobRecord:
-    """Run a job whose archive is exchanged for another one before its segments start."""
-    runner.put_request("t1", document)
+    """Run a job whose archive is exchanged for another one before its segments start; its motion is taken as it is."""
+    runner.put_request("t1", {"tracking": "composed", **document})
     runner.orchestrate("t1")
-    runner.storage.put(keys.job_flows("t1"), archive)
+    shared = load_record(runner.storage, "t1").flow_cache_key
+    assert shared is not None
+    for key in (keys.job_flows("t1"), shared):
+        runner.storage.put(key, archive)
     assert runner.segments("t1").state == "done"
     result = json.loads(runner.storage.get(keys.segment_file("t1", 0, "result.json")).data)
     assert result["flow_source"] == "cache"
-    return JobRecord.model_validate_json(runner.storage.get(keys.job_record("t1")).data)
+    return load_record(runner.storage, "t1")
 
 
 def flow_pictures(runner: JobRunner) -> list[NDArray[np.float64]]:

@@ -12,13 +12,14 @@ from structureflow import keys
 from structureflow.flow.archive import open_flow_archive
 from structureflow.frames.cache import FrameCache
 from structureflow.frames.repair import repair_frame
+from structureflow.jobs.documents import load_record
 from structureflow.models.results import JobRecord, SegmentResult
 from structureflow.testing.jobs import JobRunner
 from structureflow.testing.storage import Fault, FaultStorage
 
 
 def record_of(runner: JobRunner, task_id: str) -> JobRecord:
-    return JobRecord.model_validate_json(runner.storage.get(keys.job_record(task_id)).data)
+    return load_record(runner.storage, task_id)
 
 
 def results_of(runner: JobRunner, task_id: str) -> list[SegmentResult]:

@@ -13,6 +13,7 @@ import pytest
 
 from structureflow import keys
 from structureflow.errors import InputChangedError, InputNotAllowedError, ObjectNotFoundError
+from structureflow.jobs.documents import load_record
 from structureflow.jobs.inputs import Inputs
 from structureflow.models.results import JobRecord, SegmentResult
 from structureflow.references import Reference
@@ -63,7 +64,7 @@ def flip(data: bytes) -> bytes:
 
 
 def record_of(runner: JobRunner, task_id: str = "t1") -> JobRecord:
-    return JobRecord.model_validate_json(runner.storage.get(keys.job_record(task_id)).data)
+    return load_record(runner.storage, task_id)
 
 
 def test_a_video_overwritten_between_look_up_and_download_is_not_used(

@@ -14,6 +14,7 @@ import pytest
 from structureflow import keys
 from structureflow.errors import ObjectExistsError, StorageError, TransientStorageError
 from structureflow.frames.cache import FrameCache
+from structureflow.jobs.documents import load_record
 from structureflow.jobs.render_segment import RenderSegmentInput, render_segment
 from structureflow.models.results import JobRecord, Manifest, SegmentResult
 from structureflow.storage.base import ObjectInfo, Storage
@@ -26,7 +27,7 @@ VIDEO = "videos/pan.mp4"
 
 
 def record_of(runner: JobRunner, task_id: str) -> JobRecord:
-    return JobRecord.model_validate_json(runner.storage.get(keys.job_record(task_id)).data)
+    return load_record(runner.storage, task_id)
 
 
 def result_of(runner: JobRunner, task_id: str, index: int = 0) -> SegmentResult:
@@ -173,7 +174,7 @@ def test_a_segment_asks_once_for_the_tail_and_once_per_direction(
 
     asked = [operation for operation, key in counting.keys if key == keys.job_flows("t1")]
     assert asked == ["get"] * (1 + directions)
-    render = keys.segment_file("t1", 0, "result.json")
+    render = keys.run_segment_file("t1", runner.status("t1").run_id, 0, "result.json")
     assert SegmentResult.model_validate_json(runner.storage.get(render).data).flow_source == "cache"
 
 

@@ -45,7 +45,8 @@ def test_a_job_leaves_everything_that_the_design_lists(
         "jobs/t1/report.html",
         *(f"jobs/t1/segments/{i:03d}/{n}" for i in (0, 1) for n in ("guide.mp4", "mask.mp4", "result.json")),
     } | set(runner.keys("jobs/t1/runs/"))
-    assert runner.keys("work/") == []
+    run = runner.status("t1").run_id
+    assert runner.keys("jobs/t1/runs/") == [keys.run_claim("t1", run), keys.run_record("t1", run)]
     with np.load(fetch(runner, "jobs/t1/structure_flows_t1.npz", tmp_path), allow_pickle=False) as archive:
         assert archive["flows"].shape[0] == archive["flows_backward"].shape[0] == archive["total_flows"] == 8
         assert archive["flows"].dtype == np.float32
@@ -325,7 +326,7 @@ def test_assembling_names_a_missing_object(runner: JobRunner, request_document: 
     plan = runner.plan("t1", "e1")
     for index in plan.segments:
         render_segment(RenderSegmentInput(task_id="t1", run_id=plan.run_id, index=index), runner.services)
-    gone = keys.segment_file("t1", 1, "mask.mp4")
+    gone = keys.run_segment_file("t1", plan.run_id, 1, "mask.mp4")
     runner.storage.delete([gone])
     with pytest.raises(StructureFlowError, match=gone) as caught:
         assemble_job(AssembleJobInput(task_id="t1", run_id=plan.run_id), runner.services)
@@ -345,7 +346,7 @@ def test_an_image_that_vanishes_fails_the_job_and_clears_it(
     assert status.error.code == "InputNotFoundError"
     assert "segment 0" in status.error.message
     assert "images/b.png" in status.error.message
-    assert runner.keys("jobs/t1/segments/") == runner.keys("work/") == []
+    assert runner.keys("jobs/t1/segments/") == runner.keys("jobs/t1/runs/") == []
 
 
 def test_a_duplicate_that_fails_does_not_fail_the_job(runner: JobRunner, request_document: dict[str, Any]) -> None:
@@ -362,7 +363,7 @@ def test_a_duplicate_that_fails_does_not_fail_the_job(runner: JobRunner, request
 
 def test_an_orchestrator_that_died_fails_the_job(runner: JobRunner, request_document: dict[str, Any]) -> None:
     runner.put_request("t1", request_document)
-    fail_request("jobs/t1/request.json", "Sandbox.Timedout", "Task timed out after 900.00 seconds", runner.services)
+    fail_request("jobs/t1/request.json", "", "Sandbox.Timedout", "Task timed out after 900.00 seconds", runner.services)
     status = runner.status("t1")
     assert status.state == "failed"
     assert status.error is not None

@@ -13,6 +13,7 @@ import pytest
 from structureflow import keys
 from structureflow.errors import FrameCorruptError
 from structureflow.frames.cache import FrameCache
+from structureflow.jobs.documents import load_record
 from structureflow.jobs.flow_sources import SegmentFlows
 from structureflow.models.results import JobRecord, SegmentResult
 from structureflow.testing.frames import make_frames, psnr
@@ -32,7 +33,7 @@ def other(runner: JobRunner, tmp_path: Path) -> str:
 
 
 def record_of(runner: JobRunner, task_id: str) -> JobRecord:
-    return JobRecord.model_validate_json(runner.storage.get(keys.job_record(task_id)).data)
+    return load_record(runner.storage, task_id)
 
 
 def result_of(runner: JobRunner, task_id: str) -> SegmentResult:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from structureflow import errors
+from structureflow.jobs.publish import TURN
 from structureflow.limits import MAX_SEGMENTS
 from structureflow_local.cloud.template import FunctionSpec, load_template
 
@@ -36,10 +37,12 @@ def transient_classes() -> dict[str, Path]:
     return {name: bases[name][1] for name in found}
 
 
+#: Another publisher of the job has its turn; if it died, until the turn is over.
+BUSY = {"JobBusyError"}
 #: What a function raises on purpose, and what Lambda's service says of itself (Step Functions Developer Guide, "Handle
 #: transient Lambda service exceptions").
 TRANSIENT = {
-    *transient_classes(),
+    *(transient_classes().keys() - BUSY),
     "Lambda.ClientExecutionTimeoutException",
     "Lambda.ServiceException",
     "Lambda.AWSLambdaException",
@@ -71,6 +74,7 @@ def retries(*, attempts: int, max_delay_s: int) -> list[dict[str, Any]]:
 
     return [
         block(TRANSIENT, IntervalSeconds=1, MaxAttempts=attempts, MaxDelaySeconds=max_delay_s),
+        block(BUSY, IntervalSeconds=5, MaxAttempts=40, MaxDelaySeconds=20),
         block(NOT_READY, IntervalSeconds=5, MaxAttempts=20, MaxDelaySeconds=30),
         block(THROTTLED, IntervalSeconds=1, MaxAttempts=200, MaxDelaySeconds=120),
         block(CRASHED, IntervalSeconds=5, MaxAttempts=1, MaxDelaySeconds=5),
@@ -125,6 +129,18 @@ def test_no_permanent_error_is_named() -> None:
     named = {error for _, _, state in TASKS for block in state["Retry"] for error in block["ErrorEquals"]}
     assert not {name for name in named if getattr(getattr(errors, name, None), "transient", True) is False}
     assert not [name for name in named if name.startswith("States.")], "a wildcard retries what fails again"
+
+
+@pytest.mark.parametrize("function", ["AssembleJobFunction", "FailJobFunction"])
+def test_who_publishes_waits_longer_than_a_dead_publisher_keeps_its_turn(function: str) -> None:
+    (block,) = [block for block in USUAL if set(block["ErrorEquals"]) == BUSY]
+    waits = [
+        min(block["MaxDelaySeconds"], block["IntervalSeconds"] * 2**tries) for tries in range(block["MaxAttempts"])
+    ]
+    # jitter takes half of it away on average
+    assert sum(waits) / 2 > 2 * TURN.total_seconds()
+    spec = load_template(REPO / "template.yaml").functions[function]
+    assert spec.timeout_s < TURN.total_seconds(), "its turn is not over while it lives"
 
 
 # --- throttling ----------------------------------------------------------------------------------------

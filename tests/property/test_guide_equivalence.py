@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from structureflow.flow.fields import Direction, visible_where
-from structureflow.guide.gap import GapMotion, PlannedFlows
+from structureflow.guide.gap import GapMotion
 from structureflow.guide.masks import MaskValue
 from structureflow.guide.path import Carry, Trace
 from structureflow.guide.plan import PathPlan
+from structureflow.guide.planned import PlannedFlows
 from structureflow.guide.render import RenderSettings, render_segment
 from structureflow.guide.warp import Anchor, Geometry, Warper, mix, supersample
 from structureflow.models.job import Anchors, Segment

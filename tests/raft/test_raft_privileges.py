@@ -12,6 +12,7 @@ import pytest
 from samtranslator.yaml_helper import yaml_parse
 
 from structureflow import keys
+from structureflow.jobs.documents import load_record
 from structureflow.models.results import JobRecord
 from structureflow.testing.iam import allows, function_statements, requests_of
 from structureflow.testing.jobs import png
@@ -54,7 +55,7 @@ def test_the_role_allows_what_the_task_does_and_nothing_that_it_never_does(
             client.submit(prepare_job(json.dumps(document), name=task_id, folder=tmp_path))
             assert client.wait(task_id, timeout_s=180).state == "done"
             cloud.wait_idle(60)
-            return JobRecord.model_validate_json(storage.get(keys.job_record(task_id)).data)
+            return load_record(storage, task_id)
 
         storage.put(keys.timeline_frame("reel", 999_999), b"left over")
         first = run("first")

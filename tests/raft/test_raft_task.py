@@ -19,13 +19,13 @@ from structureflow import keys
 from structureflow.errors import JobStateError, MediaLimitError, ModelWeightsError
 from structureflow.flow.archive import open_flow_archive
 from structureflow.frames.cache import FrameCache
-from structureflow.jobs.documents import put_document
+from structureflow.jobs.documents import load_record, put_document
 from structureflow.jobs.extract_job import ExtractionOrder, load_order
 from structureflow.jobs.inputs import Inputs
 from structureflow.jobs.raft_task import Progress, RaftOptions, carry_out_order
 from structureflow.jobs.timeline import default_timeline_id
 from structureflow.models.job import JobRequest
-from structureflow.models.results import JobRecord, now
+from structureflow.models.results import now
 from structureflow.references import Reference
 from structureflow.storage.base import Storage
 from structureflow.storage.memory import MemoryStorage
@@ -90,7 +90,7 @@ def test_an_order_leaves_frames_flows_and_a_record(runner: JobRunner, tmp_path: 
     assert (record.engine, record.run_id, record.flow_cache_hit) == ("raft", RUN, False)
     assert record.engine_params["weights_sha256"] == small.sha256
     assert record.engine_params["iterations"] == 12
-    assert JobRecord.model_validate_json(runner.storage.get(keys.job_record("job")).data) == record
+    assert load_record(runner.storage, "job") == record
     flows = open_flow_archive(runner.storage, keys.job_flows("job"))
     assert (flows.meta.engine, flows.meta.total_flows, flows.meta.height, flows.meta.width) == ("raft", 3, 96, 160)
     assert FrameCache(runner.storage).cache_exists(record.timeline_id)
@@ -103,7 +103,7 @@ def test_weights_come_from_the_bucket_too(runner: JobRunner, tmp_path: Path, sma
     key = put_order(runner.storage, tmp_path, frames=2)
     runner.storage.put("weights/raft_small.pth", small.path.read_bytes())
     for weights in ("weights/{model}.pth", f"s3://{BUCKET}/weights/raft_small.pth"):
-        runner.storage.delete([keys.job_record("job"), keys.job_flows("job"), *runner.keys("cache/")])
+        runner.storage.delete([*runner.keys("jobs/job/runs/"), keys.job_flows("job"), *runner.keys("cache/")])
         record = carry_out_order(key, options(small, weights=weights), runner.services, report=lambda _: None)
         assert record.engine_params["weights_sha256"] == small.sha256
 

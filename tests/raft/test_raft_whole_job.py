@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from structureflow import keys
-from structureflow.models.results import JobRecord
+from structureflow.jobs.documents import load_record
 from structureflow.testing.jobs import png
 from structureflow.testing.raft import RandomWeights
 from structureflow.testing.videos import count_frames, pan_frames, write_clip
@@ -44,7 +44,7 @@ def test_a_job_by_raft_is_done_by_raft_and_the_next_one_finds_its_flows(tmp_path
             JobClient(storage).submit(prepare_job(json.dumps(document), name=name, folder=tmp_path))
             status = JobClient(storage).wait(name, timeout_s=180)
             assert status.state == "done", status
-            records.append(JobRecord.model_validate_json(storage.get(keys.job_record(name)).data))
+            records.append(load_record(storage, name))
         cloud.wait_idle(60)
         storage.get_to_file(keys.segment_file("two", 0, "guide.mp4"), tmp_path / "guide.mp4")
         orders = list(storage.list(keys.GPU_ORDERS_PREFIX))

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from structureflow.errors import FlowError, GuidanceError
 from structureflow.flow.fields import Treatment
-from structureflow.guide.gap import PlannedFlows, end_share, soft_visibility
 from structureflow.guide.path import Carry, Trace, bounded_chunk
 from structureflow.guide.plan import Leg, PathPlan
+from structureflow.guide.planned import PlannedFlows
 from structureflow.guide.spans import flow_window, unguided_count
+from structureflow.guide.ways import Way, end_share, soft_visibility
 from structureflow.models.job import Segment
 from structureflow.testing.scenes import ArrayFlows, pan_scene
 
@@ -264,14 +265,26 @@ def test_endless_paths_stay_bounded() -> None:
 
 
 def test_where_both_see_time_decides_and_where_one_sees_it_prevails() -> None:
-    seen, unseen = np.full((4, 4), 255, np.uint8), np.zeros((4, 4), np.uint8)
+    still = np.zeros((4, 4, 2), np.float32)
+    seen, unseen = Way(still, np.full((4, 4), 255, np.uint8)), Way(still, np.zeros((4, 4), np.uint8))
     assert end_share(0.25, seen, seen)[0, 0] == 64
     assert end_share(0.25, unseen, unseen)[0, 0] == 64
     assert end_share(0.5, seen, unseen)[0, 0] < 60 < 195 < end_share(0.5, unseen, seen)[0, 0]
     assert end_share(0.0, unseen, seen)[0, 0] == 0
     assert end_share(1.0, seen, unseen)[0, 0] == 255
     with pytest.raises(GuidanceError, match="visibilit"):
-        end_share(0.5, None, seen)
+        end_share(0.5, Way(still), seen)
+
+
+def test_of_two_that_are_seen_the_one_that_looks_right_prevails() -> None:
+    still, everywhere = np.zeros((4, 4, 2), np.float32), np.full((4, 4), 255, np.uint8)
+    alike, unlike = (Way(still, everywhere, np.full((4, 4), levels, np.float32)) for levels in (1, 9))
+    assert end_share(0.5, alike, alike)[0, 0] == 128
+    assert end_share(0.5, alike, unlike)[0, 0] < 3
+    assert end_share(0.5, unlike, alike)[0, 0] > 252
+    # what is unlike but shown is better than what is less unlike and not shown at all
+    hidden = Way(still, np.zeros((4, 4), np.uint8), np.full((4, 4), 8, np.float32))
+    assert end_share(0.5, unlike, hidden)[0, 0] < 60
 
 
 def test_hidden_parts_are_widened_and_feathered() -> None:

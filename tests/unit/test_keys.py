@@ -25,7 +25,9 @@ def test_job_keys_follow_the_layout() -> None:
     assert keys.job_request("t1") == "jobs/t1/request.json"
     assert keys.job_flows("t1") == "jobs/t1/structure_flows_t1.npz"
     assert keys.segment_file("t1", 2, "guide.mp4") == "jobs/t1/segments/002/guide.mp4"
-    assert keys.work_file("t1", 12, "x.json") == "work/t1/012/x.json"
+    assert keys.run_segment_file("t1", "r1", 12, "x.json") == "jobs/t1/runs/r1/segments/012/x.json"
+    assert keys.parse_run_claim(keys.run_claim("t1", "r1")) == "r1"
+    assert keys.parse_run_claim(keys.run_record("t1", "r1")) is None
     assert keys.timeline_frame("v", 7) == "cache/timelines/v/frames/000007.jpg"
     assert keys.timeline_overlay("v", "j", "flow", 7, "raw") == "cache/timelines/v/overlays/j/flow/000007_raw.png"
     assert keys.flow_cache("0" * 64) == f"cache/flows/{'0' * 64}.npz"
@@ -66,7 +68,7 @@ def test_other_keys_are_no_flow_archives(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "build", [keys.job_prefix, keys.timeline_prefix, keys.work_prefix, keys.timeline_chunks_prefix]
+    "build", [keys.job_prefix, keys.timeline_prefix, keys.runs_prefix, keys.timeline_chunks_prefix]
 )
 def test_no_folder_is_a_prefix_of_another(build) -> None:  # type: ignore[no-untyped-def]
     """A listing of one folder never sees a neighbour whose id merely starts the same."""

@@ -234,6 +234,10 @@ class FrameCorruptError(FrameCacheError):
     """A cached frame's bytes are no decodable JPEG, or not the ones that the manifest lists."""
 
 
+class StructureFramesError(FrameCacheError):
+    """The structure video's frames cannot be had: neither from the frame cache nor from the video."""
+
+
 class FrameCacheConflictError(TransientError, FrameCacheError):
     """Another writer puts other frames into the same timeline at the same time; a later try may succeed."""
 
@@ -251,6 +255,10 @@ class JobStateError(StructureFlowError, RuntimeError):
 
 class SupersededRunError(JobStateError):
     """The job was started again, or deleted, since this run began; the run must leave it alone."""
+
+
+class JobBusyError(TransientError, JobStateError):
+    """Another publisher of the job has its turn, or its status changes all the time; a later try may succeed."""
 
 
 class DeadlineError(JobStateError, TimeoutError):

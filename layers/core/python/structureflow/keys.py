@@ -4,13 +4,14 @@ Layout of the bucket::
 
     jobs/{task_id}/request.json                                   what the user asks for; its arrival starts the job
     jobs/{task_id}/inputs/{name}                                  files that the command line uploaded for the job
-    jobs/{task_id}/job.json                                       what the orchestrator resolved
     jobs/{task_id}/structure_flows_{task_id}.npz                  its arrival starts the state machine
-    jobs/{task_id}/runs/{run_id}.json                             which execution claimed which run
-    jobs/{task_id}/segments/{index:03d}/{guide.mp4,mask.mp4,…}    what the user collects
-    jobs/{task_id}/{manifest.json,report.html,status.json}
+    jobs/{task_id}/runs/{run_id}/job.json                         what the orchestrator resolved for one run
+    jobs/{task_id}/runs/{run_id}/claim.json                       which execution claimed the run
+    jobs/{task_id}/runs/{run_id}/segments/… · manifest.json · …   what the run made, until it is published
+    jobs/{task_id}/status.json                                    which run the job is at; changed by swaps only
+    jobs/{task_id}/segments/{index:03d}/{guide.mp4,mask.mp4,…}    what the user collects: of the last run published
+    jobs/{task_id}/{manifest.json,report.html,job.json}           the same, the manifest written last
     work/.gpu/{run_id}.json                                       what a GPU task shall extract
-    work/{task_id}/{index:03d}/{name}                             hand-over between two steps; deleted at the end
     cache/flows/{key}.npz                                         flows by content, engine and parameters
     cache/timelines/{timeline_id}/…                               frames, manifest, overlays of a timeline
     timelines/{timeline_id}/chunks/…                              source chunks of a timeline, in order
@@ -29,6 +30,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _REQUEST = re.compile(rf"jobs/({ID_PATTERN})/request\.json")
 _JOB_FLOWS = re.compile(rf"jobs/({ID_PATTERN})/structure_flows_({ID_PATTERN})\.npz")
 _IN_JOB = re.compile(rf"jobs/({ID_PATTERN})/")
+_RUN_CLAIM = re.compile(rf"jobs/{ID_PATTERN}/runs/({ID_PATTERN})/claim\.json")
 _FLOW_KEY = re.compile(r"[0-9a-f]{16,64}")
 _FRAME = re.compile(r"(?:.*/)?frames/(\d{1,9})\.jpe?g")
 _OVERLAY = re.compile(r"(?:.*/)?(\d{1,9})_([A-Za-z0-9][A-Za-z0-9._-]{0,99})\.png")
@@ -98,8 +100,43 @@ def job_input(task_id: str, name: str) -> str:
 
 
 def job_record(task_id: str) -> str:
-    """What the orchestrator resolved about the job: source, timeline, engine, run id."""
+    """What the orchestrator resolved about the run that was published last."""
     return f"{job_prefix(task_id)}job.json"
+
+
+def runs_prefix(task_id: str) -> str:
+    """Folder of the folders of a job's runs, ending in a slash."""
+    return f"{job_prefix(task_id)}runs/"
+
+
+def run_prefix(task_id: str, run_id: str) -> str:
+    """Folder of one run, ending in a slash; what is published from it has the same name below `job_prefix`."""
+    return f"{runs_prefix(task_id)}{check_id(run_id, 'run_id')}/"
+
+
+def run_record(task_id: str, run_id: str) -> str:
+    """What the orchestrator resolved about the run: source, timeline, engine."""
+    return f"{run_prefix(task_id, run_id)}job.json"
+
+
+def run_manifest(task_id: str, run_id: str) -> str:
+    """What the run made, all of it in its folder: the plan of its publication."""
+    return f"{run_prefix(task_id, run_id)}manifest.json"
+
+
+def run_report(task_id: str, run_id: str) -> str:
+    """The run's HTML page."""
+    return f"{run_prefix(task_id, run_id)}report.html"
+
+
+def run_segments_prefix(task_id: str, run_id: str) -> str:
+    """Folder of what a run's segments make, ending in a slash."""
+    return f"{run_prefix(task_id, run_id)}segments/"
+
+
+def run_segment_file(task_id: str, run_id: str, index: int, name: str) -> str:
+    """An output of segment `index` (zero-based) of a run, or what only the run's last step reads of it."""
+    return f"{run_segments_prefix(task_id, run_id)}{_index(index)}/{check_name(name)}"
 
 
 def job_flows(task_id: str) -> str:
@@ -119,9 +156,15 @@ def parse_job_flows(key: str) -> str:
     return match[1]
 
 
-def job_run_claim(task_id: str, run_id: str) -> str:
+def run_claim(task_id: str, run_id: str) -> str:
     """Claim of a run by one execution of the state machine (created conditionally)."""
-    return f"{job_prefix(task_id)}runs/{check_id(run_id, 'run_id')}.json"
+    return f"{run_prefix(task_id, run_id)}claim.json"
+
+
+def parse_run_claim(key: str) -> str | None:
+    """Return the run of a claim's key; None for any other key of a run's folder."""
+    match = _RUN_CLAIM.fullmatch(key)
+    return match[1] if match else None
 
 
 def job_status(task_id: str) -> str:
@@ -130,7 +173,7 @@ def job_status(task_id: str) -> str:
 
 
 def job_manifest(task_id: str) -> str:
-    """Every output of a finished job."""
+    """Every output of the run that was published last."""
     return f"{job_prefix(task_id)}manifest.json"
 
 
@@ -147,16 +190,6 @@ def segments_prefix(task_id: str) -> str:
 def segment_file(task_id: str, index: int, name: str) -> str:
     """An output of segment `index` (zero-based): ``guide.mp4``, ``mask.mp4``, ``result.json``, …"""
     return f"{segments_prefix(task_id)}{_index(index)}/{check_name(name)}"
-
-
-def work_prefix(task_id: str) -> str:
-    """Folder of hand-over objects of a job, ending in a slash."""
-    return f"work/{check_id(task_id, 'task_id')}/"
-
-
-def work_file(task_id: str, index: int, name: str) -> str:
-    """A hand-over object of segment `index` (zero-based)."""
-    return f"{work_prefix(task_id)}{_index(index)}/{check_name(name)}"
 
 
 #: Starts with a dot, which no task id does.

@@ -44,7 +44,7 @@ from structureflow.frames.fetch import (
     read_frame,
     transfer,
 )
-from structureflow.frames.jpeg import encode_jpeg, perceptual_hash, thumbnail
+from structureflow.frames.jpeg import decode_jpeg_gray, encode_jpeg, perceptual_hash, thumbnail
 from structureflow.frames.manifest import (
     CacheCheck,
     ChunkEntry,
@@ -333,6 +333,19 @@ class FrameCache:
         """
         listed = manifest or self.manifest(timeline_id)
         return self._transfer(listed.select(sequences), self._read, _loaded, window=self._window(listed))
+
+    def iter_cached_grays(
+        self, manifest: FrameManifest, sequences: Iterable[int], height: int, width: int
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Iterate over the luma of a manifest's frames, ``(height, width)`` uint8, in the order asked for.
+
+        They are decoded small at once; read, checked and refused as by `iter_cached_frames`.
+        """
+
+        def small(record: FrameRecord, data: bytes) -> NDArray[np.uint8]:
+            return decode_record(data, record, lambda found: decode_jpeg_gray(found, height, width))
+
+        return self._transfer(manifest.select(sequences), self._read, small, window=self._concurrency)
 
     def load_cached_frames(self, timeline_id: str, sequences: Iterable[int] | None = None) -> list[Frame]:
         """Load frames: all, a range, or a list of sequence numbers; errors as `iter_cached_frames`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import cast
+from typing import Final, cast
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ __all__ = [
     "MAX_SIDE_PX",
     "check_image",
     "decode_jpeg",
+    "decode_jpeg_gray",
     "encode_jpeg",
     "hash_distance",
     "jpeg_size",
@@ -97,6 +98,43 @@ def decode_jpeg(data: bytes | bytearray | memoryview) -> NDArray[np.uint8]:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None or image.shape != (height, width, 3):
         raise NotAnImageError(f"expected a JPEG of {width}x{height} px, got {len(data)} undecodable bytes")
+    return cast("NDArray[np.uint8]", image)
+
+
+#: By how much a JPEG can be decoded smaller at once, and OpenCV's name for it.
+_REDUCED: Final = (
+    (8, cv2.IMREAD_REDUCED_GRAYSCALE_8),
+    (4, cv2.IMREAD_REDUCED_GRAYSCALE_4),
+    (2, cv2.IMREAD_REDUCED_GRAYSCALE_2),
+    (1, cv2.IMREAD_GRAYSCALE),
+)
+
+
+def decode_jpeg_gray(data: bytes | bytearray | memoryview, height: int, width: int) -> NDArray[np.uint8]:
+    """Decode a JPEG's luma at `height` x `width` pixels, from as few of its coefficients as that needs.
+
+    Returns:
+        ``(height, width)`` uint8, BT.601 luma, averaged where it shrinks; orientation tags are ignored.
+
+    Raises:
+        NotAnImageError: the bytes are no whole JPEG.
+        MediaLimitError: a side exceeds `MAX_SIDE_PX`; nothing is decoded then.
+        ValueError: a side to decode to is below 1.
+    """
+    if height < 1 or width < 1:
+        raise ValueError(f"expected sides of 1 or more, got {width}x{height}")
+    full_height, full_width = jpeg_size(data)
+    if max(full_height, full_width) > MAX_SIDE_PX:
+        raise MediaLimitError(f"expected sides of at most {MAX_SIDE_PX} px, got {full_width}x{full_height}")
+    by, flag = next(
+        (by, flag) for by, flag in _REDUCED if by == 1 or (full_height >= by * height and full_width >= by * width)
+    )
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None or image.shape != (-(-full_height // by), -(-full_width // by)):
+        raise NotAnImageError(f"expected a JPEG of {full_width}x{full_height} px, got {len(data)} undecodable bytes")
+    if image.shape != (height, width):
+        shrinks = height <= image.shape[0] and width <= image.shape[1]
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     return cast("NDArray[np.uint8]", image)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import zlib
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -330,14 +331,16 @@ def describe_frame(record: FrameRecord, found: StoredObject) -> tuple[FrameRecor
     return described, image.shape
 
 
-def decode_record(data: bytes, record: FrameRecord) -> NDArray[np.uint8]:
-    """Decode the JPEG of `record` to ``(H, W, 3) uint8 RGB``.
+def decode_record(
+    data: bytes, record: FrameRecord, decode: Callable[[bytes], NDArray[np.uint8]] = decode_jpeg
+) -> NDArray[np.uint8]:
+    """Decode the JPEG of `record` with `decode`; by default to ``(H, W, 3) uint8 RGB``.
 
     Raises:
         FrameCorruptError: the bytes are no JPEG; the sequence is named.
     """
     try:
-        return decode_jpeg(data)
+        return decode(data)
     except MediaError as error:
         raise FrameCorruptError(
             f"frame {record.sequence}: {error}", sequence=record.sequence, key=record.key

@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from structureflow.errors import GuidanceError
-from structureflow.flow.fields import Direction, Field32, FlowSource
-from structureflow.guide.path import CHUNK_BYTES, Carry, FlowChunks, LegReader, Trace
+from structureflow.flow.fields import Direction, Field32
+from structureflow.flow.times import ON_NODE
+from structureflow.guide.anchored import AnchoredPath
+from structureflow.guide.feed import FrameFeed
+from structureflow.guide.lookahead import run_ahead
+from structureflow.guide.path import Carry, Trace
 from structureflow.guide.plan import PathPlan
-
-#: What an anchor that does not show a pixel still weighs, so that a pixel which none shows is shared by time.
-_LEAST_VISIBLE: Final = 0.3
-_OCCLUSION_MARGIN_PX: Final = 3
-_FEATHER_PX: Final = 5
+from structureflow.guide.planned import Mirrored, PlannedFlows
+from structureflow.guide.ports import Gray
+from structureflow.guide.refine import Matching
+from structureflow.guide.ways import AnchoredWays, ComposedWays, Way, Ways, end_share, scaled_ways
 
 #: Bytes of displacements of the end anchor that are kept at once; longer gaps are done in blocks.
 BLOCK_BYTES: Final = 128 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class FrameEvidence:
+    """How well a filled frame is known, in two numbers.
+
+    Attributes:
+        kept: share of its pixels that an anchor shows, 0 to 1.
+        unlike: mean difference of these between structure frame and anchor along the path, in levels of contrast.
+    """
+
+    kept: float
+    unlike: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +50,7 @@ class GapFrame:
         end_weight: ``(h', w')`` uint8 over the same area, the share of the end anchor (255 = all), where both reach.
         visibility: ``(h', w')`` uint8, 255 where an anchor shows the pixel; None unless asked for.
         step: ``(h, w, 2)`` float32 pulling from the frame before; None unless asked for.
+        evidence: how well the anchors show the frame; None where paths are composed.
 
     All are valid until the next frame is asked for.
     """
@@ -45,6 +60,7 @@ class GapFrame:
     end_weight: NDArray[np.uint8] | None = None
     visibility: NDArray[np.uint8] | None = None
     step: Field32 | None = None
+    evidence: FrameEvidence | None = None
 
 
 class GapMotion:
@@ -61,9 +77,23 @@ class GapMotion:
         from_end: bool,
         wants_visibility: bool = False,
         wants_flow: bool = False,
+        feed: FrameFeed | None = None,
+        matching: Matching | None = None,
         block_bytes: int = BLOCK_BYTES,
     ) -> None:
-        """Plan the gap; `from_start` and `from_end` say whether there is an anchor on that side."""
+        """Plan the gap.
+
+        Args:
+            flows, plan: what is played.
+            consumed, count: where the gap's steps begin, and how many frames it has.
+            from_start, from_end: whether there is an anchor on that side.
+            wants_visibility, wants_flow: what is asked for besides displacements.
+            feed: the structure frames to look at; None: paths are composed alone.
+            matching: how to look.
+            block_bytes: of displacements of the end anchor that are kept at once.
+        """
+        self._feed = feed
+        self._matching = matching or Matching()
         self._flows = flows
         self._plan = plan
         self._shape = flows.shape
@@ -98,9 +128,22 @@ class GapMotion:
 
     def frames(self) -> Iterator[GapFrame | None]:
         """Yield the motion of each frame of the gap in order; None where no anchor reaches."""
-        # the end anchor's ways are all joined before the first frame; what reads more comes first
-        ends = self._ends()
-        starts = self._starts()
+        if self._feed is None:
+            # the end anchor's ways are all joined before the first frame; what reads more comes first
+            yield from self._frames(self._starts(), self._ends())
+            return
+        # looking takes its time, and the two anchors need nothing of each other
+        most = max(1, self._block_bytes // (self._shape[0] * self._shape[1] * 8))
+        with ThreadPoolExecutor(2, thread_name_prefix="path") as pool:
+            ends = run_ahead(self._ends(), pool, most)
+            starts = run_ahead(self._starts(), pool, most)
+            try:
+                yield from self._frames(starts, ends)
+            finally:
+                starts.close()
+                ends.close()
+
+    def _frames(self, starts: Iterator[Way], ends: Iterator[Way]) -> Iterator[GapFrame | None]:
         steps = self._steps()
         for offset in range(self._count):
             end = next(ends) if offset >= self._count - self.end_reach else None
@@ -110,78 +153,93 @@ class GapMotion:
                 continue
             weight = visibility = None
             if start is not None and end is not None:
-                time_share = (offset + 1) / (self._count + 1)
-                weight = end_share(time_share, start.visibility, end.visibility)
-            if self._wants_visibility:
-                seen = [way.visibility for way in (start, end) if way is not None and way.visibility is not None]
+                weight = end_share((offset + 1) / (self._count + 1), start, end)
+            ways = [way for way in (start, end) if way is not None]
+            anchored = all(way.unlike is not None for way in ways)
+            if self._wants_visibility or anchored:
+                seen = [way.visibility for way in ways if way.visibility is not None]
                 visibility = seen[0] if len(seen) == 1 else np.maximum(seen[0], seen[1])
             yield GapFrame(
                 start=start.displacement if start else None,
                 end=end.displacement if end else None,
                 end_weight=weight,
-                visibility=visibility,
+                visibility=visibility if self._wants_visibility else None,
                 step=next(steps) if self._wants_flow else None,
+                evidence=_summary(ways, visibility) if anchored and visibility is not None else None,
             )
 
     @property
     def _shares(self) -> bool:
         return self.start_reach + self.end_reach > self._count
 
-    def _starts(self) -> Iterator[_Way]:
+    def _starts(self) -> Iterator[Way]:
         positions = range(self._consumed + 1, self._consumed + self.start_reach + 1)
         if not positions:
             return
-        legs = self._legs_ahead
-        anchor = self._plan.node_at(self._consumed)
-        carry = Carry(self._flows.legs("backward", legs), anchor, self._shape)
-        trace = Trace(self._flows.legs("forward", legs), anchor, self._shape) if self._needs_visibility else None
+        ways = self._ways("backward", self._consumed, positions)
         first_seen = 0 if self._wants_visibility else self._count - self.end_reach
         for offset, position in enumerate(positions):
-            yield self._way(carry, trace, self._plan.node_at(position), offset >= first_seen)
+            yield ways.to(self._plan.node_at(position), judged=offset >= first_seen)
 
-    def _way(self, carry: Carry, trace: Trace | None, node: float, judged: bool = True) -> _Way:
-        displacement = carry.to(node)
-        if trace is None:
-            return _Way(displacement, None)
-        way = trace.to(node)
-        return _Way(displacement, soft_visibility(trace.sees(displacement, way)) if judged else None)
-
-    def _ends(self) -> Iterator[_Way]:
+    def _ends(self) -> Iterator[Way]:
         first = self._consumed + self._count + 1 - self.end_reach
         positions = range(self._consumed + self._count, first - 1, -1)
         if not positions:
             return
-        legs = self._legs_ahead
-        anchor = self._plan.node_at(self._end_position)
-        # time runs backwards here: node m is counted as top - m, and its leg is the other side's
-        top = math.ceil(anchor)
-        carry = Carry(_Mirrored(self._flows.legs("forward", legs, descending=True), top), top - anchor, self._shape)
-        trace: Trace | None = None
-        if self._needs_visibility:
-            mirrored = _Mirrored(self._flows.legs("backward", legs, descending=True), top)
-            trace = Trace(mirrored, top - anchor, self._shape)
-        nodes = [top - self._plan.node_at(position) for position in positions]
-        yield from self._in_reverse(carry, trace, nodes)
+        ways = self._ways("forward", self._end_position, positions)
+        top = self._top
+        yield from self._in_reverse(ways, [top - self._plan.node_at(position) for position in positions])
 
-    def _in_reverse(self, carry: Carry, trace: Trace | None, nodes: list[float]) -> Iterator[_Way]:
+    @property
+    def _top(self) -> int:
+        """For the end anchor time runs backwards: node m is counted as top - m, and its leg is the other side's."""
+        return math.ceil(self._plan.node_at(self._end_position))
+
+    def _ways(self, direction: Direction, anchor: int, positions: range) -> Ways:
+        """Return the ways to the anchor at position `anchor`; `direction` is that of the flows that pull from it."""
+        mirrored = direction == "forward"
+        legs, top = self._legs_ahead, self._top
+        start = self._plan.node_at(anchor)
+
+        def reader(which: Direction, *, as_stored: bool = False) -> Callable[[int], Field32]:
+            read = self._flows.legs(which, legs, descending=mirrored, as_stored=as_stored)
+            return Mirrored(read, top) if mirrored else read
+
+        if mirrored:
+            start = top - start
+        feed = self._feed
+        base = math.ceil(start - ON_NODE)
+
+        def frame(node: int) -> Gray | None:
+            return feed(self._plan.frame_at(top - node if mirrored else node), descending=mirrored) if feed else None
+
+        if frame(base) is None:
+            carry = Carry(reader(direction), start, self._shape)
+            other: Direction = "backward" if mirrored else "forward"
+            trace = Trace(reader(other), start, self._shape) if self._needs_visibility else None
+            return ComposedWays(carry, trace)
+
+        nodes = [self._plan.node_at(position) for position in positions]
+        refined = refined_nodes([top - node for node in nodes] if mirrored else nodes, start, self._matching.every)
+        path = AnchoredPath(reader(direction, as_stored=True), start, self._shape, frame, refined, self._matching)
+        if self._flows.strength != 1:
+            return scaled_ways(path, start, self._flows.strength, self._shape)
+        return AnchoredWays(path)
+
+    def _in_reverse(self, ways: Ways, nodes: list[float]) -> Iterator[Way]:
         """Yield the ways to all nodes, last first, keeping one block of them and where the others begin."""
         size = max(self._block_bytes // (self._shape[0] * self._shape[1] * 8), math.isqrt(len(nodes)), 1)
         blocks = [nodes[start : start + size] for start in range(0, len(nodes), size)]
-        begins: list[tuple[Carry, Trace | None]] = []
+        begins: list[Ways] = []
         for block in blocks[:-1]:
-            begins.append((carry.copy(), trace.copy() if trace else None))
-            carry.to(block[-1])
-            if trace:
-                trace.to(block[-1])
-        begins.append((carry, trace))
+            begins.append(ways.copy())
+            ways.to(block[-1], judged=False)
+        begins.append(ways)
         while blocks:
-            carry, trace = begins.pop()
-            ways: list[_Way] = []
-            for node in blocks.pop():
-                way = self._way(carry, trace, node)
-                ways.append(_Way(way.displacement.copy(), way.visibility))
-            while ways:
-                yield ways.pop()
+            ways = begins.pop()
+            kept = [ways.to(node) for node in blocks.pop()]
+            while kept:
+                yield kept.pop()
 
     @property
     def _legs_ahead(self) -> tuple[int, int]:
@@ -208,78 +266,28 @@ class GapMotion:
                 yield step.to(self._plan.node_at(position + 1))
 
 
-class PlannedFlows:
-    """The flows of one segment's plan in both directions, each read from the source at most a chunk at a time."""
+def refined_nodes(nodes: Sequence[float], start: float, every: int) -> frozenset[int]:
+    """Return the whole nodes at which a path is refined, every `every`-th of those that it passes by.
 
-    def __init__(
-        self,
-        source: FlowSource,
-        plan: PathPlan,
-        io: Executor,
-        *,
-        strength: float = 1.0,
-        chunk_bytes: int = CHUNK_BYTES,
-    ) -> None:
-        """Read from `source` what `plan` plays, every leg `strength` times as long; `io` reads ahead."""
-        self._strength = strength
-        self._chunk_bytes = chunk_bytes
-        self.shape = (source.meta.height, source.meta.width)
-        self._plan = plan
-        self._source = source
-        self._io = io
-        self._chunks: dict[Direction, FlowChunks] = {}
-
-    def legs(self, direction: Direction, legs: tuple[int, int], *, descending: bool = False) -> LegReader:
-        """Return a reader of legs ``legs[0]`` (inclusive) to ``legs[1]`` (exclusive); its first chunk is on its way."""
-        inverts = direction == "backward" and not self._source.meta.has_backward
-        stored: Direction = "forward" if inverts else direction
-        if stored not in self._chunks:
-            self._chunks[stored] = FlowChunks(self._source, stored, self._io, chunk_bytes=self._chunk_bytes)
-        reader = LegReader(
-            self._chunks[stored], self._plan, legs, strength=self._strength, inverts=inverts, descending=descending
-        )
-        reader.begin()
-        return reader
-
-
-@dataclass(frozen=True, slots=True)
-class _Way:
-    displacement: Field32
-    visibility: NDArray[np.uint8] | None
-
-
-class _Mirrored:
-    def __init__(self, reader: LegReader, top: int) -> None:
-        self._reader = reader
-        self._top = top
-
-    def __call__(self, number: int) -> Field32:
-        return self._reader(self._top - 1 - number)
-
-
-def soft_visibility(visible: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Widen what is hidden by a small margin and feather its edge: ``(h, w)`` uint8, 255 = visible."""
-    mask = visible.astype(np.uint8) * np.uint8(255)
-    kept = cv2.erode(mask, np.ones((_OCCLUSION_MARGIN_PX, _OCCLUSION_MARGIN_PX), np.uint8))
-    return np.asarray(cv2.blur(kept, (_FEATHER_PX, _FEATHER_PX), borderType=cv2.BORDER_REPLICATE), np.uint8)
-
-
-def end_share(time_share: float, start: NDArray[np.uint8] | None, end: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-    """Return how much of each pixel the end anchor gives: in proportion to nearness in time and visibility.
+    A position that is no frame of the video takes its path from the frame before; and from the one behind too where
+    positions lie less than a frame apart, so that the path does not jump there.
 
     Args:
-        time_share: 0 at the start anchor, 1 at the end anchor.
-        start, end: ``(h, w)`` uint8 visibility of the two, 255 = visible.
-
-    Returns:
-        ``(h, w)`` uint8, 255 = all; by time alone where both or none is visible.
-
-    Raises:
-        GuidanceError: a visibility is missing.
+        nodes: of the positions that the path is asked for, rising, from the anchor at `start` on.
+        start: of the anchor.
+        every: 1 or more.
     """
-    if start is None or end is None:
-        raise GuidanceError("end_share: expected the visibilities of both anchors")
-    least = np.float32(255 * _LEAST_VISIBLE)
-    of_end = np.float32(time_share) * (end.astype(np.float32) + least)
-    of_start = np.float32(1 - time_share) * (start.astype(np.float32) + least)
-    return np.asarray(np.rint(255 * of_end / (of_end + of_start)), np.uint8)
+    first = math.ceil(start - ON_NODE)
+    slow = len(nodes) > 1 and (nodes[-1] - nodes[0]) / (len(nodes) - 1) < 1 - ON_NODE
+    passed = {math.floor(node) for node in nodes}
+    if slow:
+        passed |= {math.ceil(node) for node in nodes}
+    return frozenset(sorted(node for node in passed if node > first)[every - 1 :: every])
+
+
+def _summary(ways: Sequence[Way], visibility: NDArray[np.uint8]) -> FrameEvidence:
+    kept = visibility > 127
+    share = float(kept.mean())
+    unlike = [way.unlike for way in ways if way.unlike is not None]
+    least = unlike[0] if len(unlike) == 1 else np.minimum(unlike[0], unlike[1])
+    return FrameEvidence(share, float(least[kept].mean()) if share else 0.0)

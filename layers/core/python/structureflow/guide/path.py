@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Final
@@ -46,6 +47,8 @@ class FlowChunks:
         self.shape = (meta.height, meta.width, 2)
         self.chunk_flows = max(2, chunk_bytes // (meta.height * meta.width * 8))
         self._limit = float(min(MAX_DISPLACEMENT_PX, 4 * max(meta.height, meta.width)))
+        #: Readers in several threads take turns.
+        self.lock = threading.Lock()
         self._held: list[tuple[int, Field32]] = []
         self._ahead: tuple[int, int, Future[Field32]] | None = None
 
@@ -149,16 +152,18 @@ class LegReader:
         """Have the first chunk read in the background."""
         if self._legs[0] < self._legs[1] and self._strength != 0:
             first = self._legs[1] - 1 if self._descending else self._legs[0]
-            self._chunks.tell_ahead(*self._extend(first))
+            with self._chunks.lock:
+                self._chunks.tell_ahead(*self._extend(first))
 
     def _flows_of(self, leg: Leg, number: int) -> Field32:
         start, stop = _flows_in(leg)
-        flows = self._chunks.find(start, stop)
-        if flows is None:
-            self._chunks.load(*self._extend(number))
+        with self._chunks.lock:
             flows = self._chunks.find(start, stop)
             if flows is None:
-                raise FlowError(f"flows {start} to {stop}: expected them in what was read")
+                self._chunks.load(*self._extend(number))
+                flows = self._chunks.find(start, stop)
+        if flows is None:
+            raise FlowError(f"flows {start} to {stop}: expected them in what was read")
         return flows
 
     def _extend(self, number: int) -> tuple[int, int]:
@@ -252,7 +257,7 @@ class Carry:
 
     def _join(self, piece: Field32) -> Field32:
         # joined paths may grow without end where they leave the frame
-        return _bound(compose_flows(piece, self._joined, self._next))
+        return bounded(compose_flows(piece, self._joined, self._next))
 
 
 class Trace:
@@ -306,7 +311,7 @@ class Trace:
         if fraction != 1:
             step *= np.float32(fraction)
         step += self._way
-        return _bound(step)
+        return bounded(step)
 
     def sees(self, displacement: Field32, way: Field32) -> NDArray[np.bool_]:
         """Say which pixels of a later frame the anchor shows, by the rule of `fields.visible_where`.
@@ -330,5 +335,6 @@ def _places(shape: tuple[int, int], stride: int) -> Field32:
     return np.ascontiguousarray(np.stack([columns, rows], axis=-1), dtype=np.float32)
 
 
-def _bound(field: Field32) -> Field32:
+def bounded(field: Field32) -> Field32:
+    """Cut a path's vectors at `MAX_DISPLACEMENT_PX` per axis, in place: they grow where they leave the frame."""
     return np.clip(field, -MAX_DISPLACEMENT_PX, MAX_DISPLACEMENT_PX, out=field)

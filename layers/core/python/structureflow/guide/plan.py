@@ -73,6 +73,20 @@ class PathPlan:
             self._nodes = self._retimed(None if timestamps_s is None else uneven_times(timestamps_s, total_flows))
 
     @property
+    def anchorable(self) -> bool:
+        """Whether whole nodes are frames of the video, so that paths can be looked at there; not so for ``adjust``."""
+        return self._treatment != "adjust"
+
+    def frame_at(self, node: int) -> int:
+        """Return the number of the video's frame that stands at a whole node, from the start of the video."""
+        return self._start + node
+
+    def frames_looked_at(self) -> list[int]:
+        """Return the frames of the video that stand at a position or next to one, rising."""
+        nodes = [self.node_at(position) for position in range(self.last_position + 1)]
+        return sorted({self.frame_at(whole) for node in nodes for whole in (math.floor(node), math.ceil(node))})
+
+    @property
     def flows_used(self) -> int:
         """How many different flows of the video move pixels in the `steps` steps."""
         if self._treatment != "adjust":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -17,6 +17,25 @@ Picture = NDArray[np.uint8]
 
 Mask = MaskValue | NDArray[np.uint8]
 """255 = generate, 0 = keep: one value for the whole frame, or ``(height, width)`` uint8 of just these two."""
+
+
+Gray = NDArray[np.uint8]
+"""``(h, w)`` uint8 BT.601 luma over the area of the flow grid, and of its size."""
+
+
+class StructureFrames(Protocol):
+    """The frames of the structure video at the size of the flow grid, as often as they are asked for."""
+
+    def gray(self, indices: Sequence[int]) -> list[Gray]:
+        """Return the frames of these numbers, in the order asked for.
+
+        Args:
+            indices: frame numbers from the start of the video, a few dozen at a time; any order, no doubles.
+
+        Raises:
+            StructureFramesError: they cannot be had.
+        """
+        ...
 
 
 class GuideSource(Protocol):

@@ -19,8 +19,8 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Final
 
 import cv2
@@ -30,15 +30,18 @@ from structureflow.errors import GuidanceError
 from structureflow.flow.fields import FlowSource, Treatment
 from structureflow.guide.drawing import Anchors as HeldAnchors
 from structureflow.guide.drawing import Sheet, Slot
-from structureflow.guide.gap import GapMotion, PlannedFlows
+from structureflow.guide.feed import FrameFeed
+from structureflow.guide.gap import FrameEvidence, GapMotion
 from structureflow.guide.masks import GENERATE, KEEP, MaskValue
 from structureflow.guide.pictures import RGB, PictureFormat
 from structureflow.guide.plan import PathPlan
-from structureflow.guide.ports import GuideSource, MotionSink, Picture, SegmentSink
+from structureflow.guide.planned import PlannedFlows
+from structureflow.guide.ports import GuideSource, MotionSink, Picture, SegmentSink, StructureFrames
+from structureflow.guide.refine import Matching, fits_matcher
 from structureflow.guide.spans import unguided_count, unguided_ranges
 from structureflow.guide.tracker import GuidanceTracker
 from structureflow.guide.warp import expand_mask
-from structureflow.models.job import Anchors, Guide, Segment
+from structureflow.models.job import Anchors, Guide, Segment, Tracking
 
 MAX_MOTION_STRENGTH: Final = 10.0
 
@@ -55,6 +58,7 @@ class RenderSettings:
         flow_start, flow_stop: the window of flows to play, start inclusive, stop exclusive (`spans.flow_window`).
         workers: threads, 1 or more; the result does not depend on it.
         form: in which pictures of guides come and frames go; planes need even sides.
+        matching: how paths are refined against structure frames; None: they are composed of flows alone.
     """
 
     height: int
@@ -66,6 +70,7 @@ class RenderSettings:
     flow_stop: int
     workers: int = 2
     form: PictureFormat = RGB
+    matching: Matching | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no request can ask for.
@@ -92,6 +97,9 @@ class RenderOutcome:
         filled: the part of them that motion filled (mask 0).
         left_unguided: the rest (mask 255, mid-grey).
         flows_used: how many flows of the window the segment's steps are made of.
+        tracking: `anchored` if paths were refined against structure frames, else `composed`.
+        frames_problem: why structure frames were missing though they were wanted; empty if none was.
+        evidence: how well each filled frame is known, by its number; empty where paths are composed.
         timings_s: seconds in `flows` (reading and joining), `wait` (for warps), `sink` (writing), `total`.
     """
 
@@ -100,10 +108,18 @@ class RenderOutcome:
     left_unguided: tuple[tuple[int, int], ...]
     flows_used: int
     timings_s: dict[str, float]
+    tracking: Tracking = "composed"
+    frames_problem: str = ""
+    evidence: dict[int, FrameEvidence] = field(default_factory=dict)
 
 
 def render_segment(
-    segment: Segment, flows: FlowSource | None, guides: GuideSource, settings: RenderSettings, sink: SegmentSink
+    segment: Segment,
+    flows: FlowSource | None,
+    guides: GuideSource,
+    settings: RenderSettings,
+    sink: SegmentSink,
+    structure: StructureFrames | None = None,
 ) -> RenderOutcome:
     """Render every frame of a segment into a sink, in order.
 
@@ -115,6 +131,7 @@ def render_segment(
         guides: the pictures.
         settings: see `RenderSettings`.
         sink: takes the frames; a `MotionSink` may also take flow and visibility.
+        structure: the structure video's frames, in which paths are anchored; None: they are composed.
 
     Returns:
         What became of the unguided frames.
@@ -125,7 +142,7 @@ def render_segment(
         FlowError: a flow is unusable.
         FlowCacheError: the archive is unreadable or corrupt where it was read.
     """
-    return _SegmentRenderer(segment, flows, guides, settings, sink).run()
+    return _SegmentRenderer(segment, flows, guides, settings, sink, structure).run()
 
 
 class _SegmentRenderer:
@@ -136,7 +153,11 @@ class _SegmentRenderer:
         guides: GuideSource,
         settings: RenderSettings,
         sink: SegmentSink,
+        structure: StructureFrames | None,
     ) -> None:
+        self._structure = structure
+        self._feed: FrameFeed | None = None
+        self._evidence: dict[int, FrameEvidence] = {}
         self._segment = segment
         self._guides = guides
         self._settings = settings
@@ -179,6 +200,7 @@ class _SegmentRenderer:
         ):
             if self._flows is not None and self._plan is not None:
                 self._planned = PlannedFlows(self._flows, self._plan, io, strength=self._settings.motion_strength)
+                self._feed = self._anchoring(self._plan, self._planned.shape, io)
             for first, final in unguided:
                 last, upcoming = self._write_guides(position, first, upcoming, last)
                 end_anchor: Picture | None = None
@@ -198,7 +220,19 @@ class _SegmentRenderer:
             left_unguided=left,
             flows_used=self._plan.flows_used if self._plan else 0,
             timings_s=self._timings,
+            tracking="anchored" if self._feed is not None and self._feed.delivered else "composed",
+            frames_problem=self._feed.problem if self._feed else "",
+            evidence=self._evidence,
         )
+
+    def _anchoring(self, plan: PathPlan, shape: tuple[int, int], io: Executor) -> FrameFeed | None:
+        """Return the structure frames that paths are looked at in; None where paths are composed."""
+        settings = self._settings
+        if settings.matching is None or self._structure is None or settings.motion_strength == 0:
+            return None
+        if not plan.anchorable or not plan.steps or not fits_matcher(shape):
+            return None
+        return FrameFeed(self._structure, plan.frames_looked_at(), shape, io)
 
     # --- guides --------------------------------------------------------------------------------------
 
@@ -270,6 +304,8 @@ class _SegmentRenderer:
             from_end=end_anchor is not None,
             wants_visibility=self._wants_visibility,
             wants_flow=self._wants_flow,
+            feed=self._feed,
+            matching=self._settings.matching,
         )
         if not self._slots and gap.start_reach + gap.end_reach:
             self._slots = [Slot(self._sheet) for _ in range(self._settings.workers + 1)]
@@ -287,6 +323,8 @@ class _SegmentRenderer:
                 begin = time.perf_counter()
                 slot = idle.pop()
                 slot.take(motion)
+                if motion.evidence is not None:
+                    self._evidence[first + offset] = motion.evidence
                 future = pool.submit(slot.draw, self._anchors)
             pending.append((first + offset, slot, future))
         self._timings["flows"] += time.perf_counter() - begin

@@ -1,4 +1,4 @@
-"""Last step: prove that every planned object is there, then write report, manifest and status."""
+"""Last step: prove that every planned object is there, write the report, and publish the run."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from pydantic import BaseModel, ConfigDict
 
 from structureflow import keys
 from structureflow.errors import IncompleteJobError, ObjectNotFoundError
-from structureflow.jobs.documents import get_document, load_record, put_document, put_status
+from structureflow.jobs.documents import current_run, get_document, load_record, put_document, read_status
+from structureflow.jobs.pointer import check_open
+from structureflow.jobs.publish import as_published, publish
 from structureflow.jobs.services import Services
 from structureflow.models.cost import estimate_cost, transitions_of
 from structureflow.models.results import Fallback, JobRecord, Manifest, OutputObject, SegmentResult, now
 from structureflow.report.html import render_report
 from structureflow.storage.base import Storage
 
-#: Requests in flight at once; each is small.
-_CONCURRENCY = 16
-
 
 class AssembleJobInput(BaseModel):
-    """The run to finish; without `run_id`, the one that the job's record names."""
+    """The run to finish; without `run_id`, the one that the job is at."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,65 +28,60 @@ class AssembleJobInput(BaseModel):
 
 
 def assemble_job(event: AssembleJobInput, services: Services) -> Manifest:
-    """Check, report and close a run whose segments all ended.
+    """Check a run whose segments all ended, write its report, and publish it.
 
     Raises:
         IncompleteJobError: a planned object is missing, belongs to another run, or is not the one that its
             result lists; the message names each.
-        JobStateError: the job was started again meanwhile.
+        SupersededRunError: the job was started again meanwhile, or deleted, or the run ended otherwise.
+        JobBusyError: results of the job are being published by another call; try again.
     """
-    storage = services.storage
-    record = load_record(storage, event.task_id, expected_run_id=event.run_id)
-    manifest = _finished(storage, record) or _finish(services, record)
-    put_status(
-        storage,
-        task_id=event.task_id,
-        run_id=record.run_id,
-        state="done",
-        stage="done",
-        segments=len(manifest.segments),
-    )
-    storage.delete(info.key for info in storage.list(keys.work_prefix(event.task_id)))
-    services.count("JobsDone", 1)
-    return manifest
+    storage, task_id = services.storage, event.task_id
+    run_id = event.run_id or current_run(storage, task_id)
+    if not _is_publishing(storage, task_id, run_id):
+        check_open(storage, task_id, run_id)
+        _finish(services, load_record(storage, task_id, run_id))
+    published, new = publish(task_id, run_id, services)
+    if new:
+        services.count("JobsDone", 1)
+    return published
 
 
-def _finished(storage: Storage, record: JobRecord) -> Manifest | None:
-    """Return the manifest if an earlier try of this step already wrote it."""
-    key = keys.job_manifest(record.task_id)
-    if not storage.exists(key):
-        return None
-    manifest = get_document(storage, key, Manifest, made_by="AssembleJob")
-    return manifest if manifest.run_id == record.run_id else None
+def _is_publishing(storage: Storage, task_id: str, run_id: str) -> bool:
+    """Tell whether an earlier try of this step came so far that the run will be published in any case, or was."""
+    status = read_status(storage, task_id)
+    if status is None:
+        return False
+    return status.published == run_id or (status.publishing is not None and status.publishing.run_id == run_id)
 
 
-def _finish(services: Services, record: JobRecord) -> Manifest:
-    storage = services.storage
+def _finish(services: Services, record: JobRecord) -> None:
+    """Leave report and manifest in the run's folder."""
+    storage, task_id, run_id = services.storage, record.task_id, record.run_id
     indices = range(len(record.request.segments))
-    with ThreadPoolExecutor(_CONCURRENCY, thread_name_prefix="assemble") as pool:
+    with ThreadPoolExecutor(services.requests_at_once, thread_name_prefix="assemble") as pool:
         results = tuple(pool.map(lambda index: _result(storage, record, index), indices))
         problems = [problem for found in pool.map(lambda r: _problems(storage, r), results) for problem in found]
         if problems:
             raise IncompleteJobError(
-                f"job {record.task_id}: {len(problems)} planned objects are not as listed: {'; '.join(problems[:10])}"
+                f"job {task_id}: {len(problems)} planned objects are not as listed: {'; '.join(problems[:10])}"
             )
-        previews = list(pool.map(lambda index: _preview(storage, record.task_id, index), indices))
+        previews = list(pool.map(lambda index: _preview(storage, record, index), indices))
     manifest = _manifest(storage, record, results)
     manifest = manifest.model_copy(update={"cost_usd": _cost(manifest, record, services)})
     report = storage.put(
-        keys.job_report(record.task_id),
-        render_report(manifest, record, previews, manifest.cost_usd),
+        keys.run_report(task_id, run_id),
+        render_report(as_published(manifest), record, previews, manifest.cost_usd),
         content_type="text/html; charset=utf-8",
     )
     manifest = manifest.model_copy(
         update={"report": OutputObject(key=report.key, size_bytes=report.size_bytes, etag=report.etag)}
     )
-    put_document(storage, keys.job_manifest(record.task_id), manifest)
-    return manifest
+    put_document(storage, keys.run_manifest(task_id, run_id), manifest)
 
 
 def _result(storage: Storage, record: JobRecord, index: int) -> SegmentResult:
-    key = keys.segment_file(record.task_id, index, "result.json")
+    key = keys.run_segment_file(record.task_id, record.run_id, index, "result.json")
     result = get_document(storage, key, SegmentResult, made_by="RenderSegment")
     if result.run_id != record.run_id:
         raise IncompleteJobError(f"{key}: expected run {record.run_id}, got run {result.run_id}")
@@ -109,8 +103,8 @@ def _problems(storage: Storage, result: SegmentResult) -> list[str]:
     return problems
 
 
-def _preview(storage: Storage, task_id: str, index: int) -> bytes:
-    return storage.get(keys.work_file(task_id, index, "preview.json")).data
+def _preview(storage: Storage, record: JobRecord, index: int) -> bytes:
+    return storage.get(keys.run_segment_file(record.task_id, record.run_id, index, "preview.json")).data
 
 
 def _manifest(storage: Storage, record: JobRecord, results: tuple[SegmentResult, ...]) -> Manifest:

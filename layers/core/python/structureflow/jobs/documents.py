@@ -13,7 +13,7 @@ from structureflow.errors import JobStateError, ObjectNotFoundError, StructureFl
 from structureflow.limits import MAX_DOCUMENT_BYTES, MAX_REQUEST_BYTES
 from structureflow.models.bounds import first_problem, validate_json
 from structureflow.models.job import JobRequest
-from structureflow.models.results import ErrorInfo, JobRecord, JobState, JobStatus, Model, now
+from structureflow.models.results import ErrorInfo, JobRecord, JobStatus, Model
 from structureflow.storage.base import ObjectInfo, Storage, StoredObject
 from structureflow.storage.bounded import read_bounded
 
@@ -36,6 +36,16 @@ def get_document(storage: Storage, key: str, model: type[_Document], *, made_by:
         stored = read_bounded(storage, key, MAX_DOCUMENT_BYTES)
     except ObjectNotFoundError as error:
         raise JobStateError(f"{key}: expected from {made_by}, but it is not there") from error
+    return parse_document(stored, model, made_by=made_by)
+
+
+def parse_document(stored: StoredObject, model: type[_Document], *, made_by: str) -> _Document:
+    """Read a document as `read_bounded` gives it.
+
+    Raises:
+        JobStateError: it is not what that step writes.
+    """
+    key = stored.info.key
     if stored.info.size_bytes > MAX_DOCUMENT_BYTES:
         raise JobStateError(
             f"{key}: expected at most {MAX_DOCUMENT_BYTES} bytes of {made_by}, got {stored.info.size_bytes}"
@@ -96,37 +106,39 @@ def _check_run(task_id: str, expected_run_id: str, look: Callable[[str], ObjectI
         )
 
 
-def load_record(storage: Storage, task_id: str, *, expected_run_id: str | None = None) -> JobRecord:
-    """Read ``job.json``.
+def read_status(storage: Storage, task_id: str) -> JobStatus | None:
+    """Return a job's status; None where it has none.
 
     Raises:
-        JobStateError: it is not there, or belongs to another run than `expected_run_id`.
+        JobStateError: what lies there is no status.
     """
-    record = get_document(storage, keys.job_record(task_id), JobRecord, made_by="the orchestrator")
-    if expected_run_id is not None and record.run_id != expected_run_id:
-        raise JobStateError(
-            f"job {task_id}: expected run {expected_run_id}, but the job was started again as run {record.run_id}"
-        )
-    return record
+    try:
+        found = read_bounded(storage, keys.job_status(task_id), MAX_DOCUMENT_BYTES)
+    except ObjectNotFoundError:
+        return None
+    return parse_document(found, JobStatus, made_by="the orchestrator")
 
 
-def put_status(
-    storage: Storage,
-    *,
-    task_id: str,
-    run_id: str,
-    state: JobState,
-    stage: str,
-    error: ErrorInfo | None = None,
-    segments: int | None = None,
-    if_absent: bool = False,
-) -> JobStatus:
-    """Write ``status.json`` and return what was written; with `if_absent` as `put_document`."""
-    status = JobStatus(
-        task_id=task_id, run_id=run_id, state=state, stage=stage, updated_at=now(), error=error, segments=segments
-    )
-    put_document(storage, keys.job_status(task_id), status, if_absent=if_absent)
-    return status
+def current_run(storage: Storage, task_id: str) -> str:
+    """Return the run that a job is at.
+
+    Raises:
+        JobStateError: there is no such job.
+    """
+    status = read_status(storage, task_id)
+    if status is None:
+        raise JobStateError(f"job {task_id}: expected a status from the orchestrator, but there is none")
+    return status.run_id
+
+
+def load_record(storage: Storage, task_id: str, run_id: str | None = None) -> JobRecord:
+    """Read the record of a run; without `run_id`, of the run that the job is at.
+
+    Raises:
+        JobStateError: it is not there.
+    """
+    run = current_run(storage, task_id) if run_id is None else run_id
+    return get_document(storage, keys.run_record(task_id, run), JobRecord, made_by="the orchestrator")
 
 
 def describe_error(error: StructureFlowError, stage: str) -> ErrorInfo:

@@ -35,10 +35,10 @@ from structureflow.jobs.documents import (
     get_document,
     load_record,
     put_document,
-    put_status,
     whole_request,
 )
 from structureflow.jobs.inputs import Source
+from structureflow.jobs.pointer import advance, check_open
 from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import FrameKeeper
 from structureflow.media.decode import DecodedFrame, DecodeLimits, VideoReader
@@ -141,11 +141,8 @@ def order_source(order: ExtractionOrder, services: Services) -> Source:
 
 def committed_record(storage: Storage, order: ExtractionOrder) -> JobRecord | None:
     """Return the record of this very run if somebody wrote it already, else None."""
-    try:
-        record = load_record(storage, order.task_id)
-    except JobStateError:
-        return None
-    return record if record.run_id == order.run_id else None
+    key = keys.run_record(order.task_id, order.run_id)
+    return load_record(storage, order.task_id, order.run_id) if storage.exists(key) else None
 
 
 def look_up(order: ExtractionOrder, services: Services) -> tuple[ExtractionOrder, FlowMeta | None]:
@@ -189,7 +186,7 @@ def extract_and_commit(
     Raises:
         MediaError, InputNotFoundError, InputChangedError, EngineUnavailableError, FlowError: it can't be done;
             nothing is committed.
-        SupersededRunError: the job was started again meanwhile; only orders of the GPU live that long.
+        SupersededRunError: the job was started again meanwhile, or deleted, or the run ended.
         TransientError: a later try may succeed; nothing is committed.
     """
     return _Extraction(order, services, engine).run(source, fetched)
@@ -211,7 +208,7 @@ class _Extraction:
     def run(self, source: Source, fetched: Path | None) -> JobRecord:
         order = self._order
         self._check_current()
-        put_status(self._storage, task_id=order.task_id, run_id=order.run_id, state="running", stage="extract")
+        advance(self._storage, order.task_id, order.run_id, stage="extract")
         with self._services.scratch() as folder:
             video = fetched or folder / "structure_video"
             if fetched is None:
@@ -275,12 +272,14 @@ class _Extraction:
         record = committed_record(self._storage, order)
         if record is None:
             record = self._record(meta, flows_key=flows_key, shared_key=order.shared_key, hit=hit)
-            put_document(self._storage, keys.job_record(order.task_id), record)
+            put_document(self._storage, keys.run_record(order.task_id, order.run_id), record)
         elif record.flows_key is None:
             self._start_directly()
             return record
         elif record.flow_cache_key != order.shared_key:
             return record
+        # Whoever took over since writes these flows anew; a copy that is late all the same, AssembleJob sets right.
+        self._check_current()
         try:
             self._storage.copy(order.shared_key, flows_key)
         except StorageError as error:
@@ -292,12 +291,13 @@ class _Extraction:
         """Start the state machine as the archive's arrival would have; each segment extracts what it needs."""
         self._check_current()
         record = self._record(meta, flows_key=None, shared_key=None, hit=False)
-        put_document(self._storage, keys.job_record(self._order.task_id), record)
+        put_document(self._storage, keys.run_record(record.task_id, record.run_id), record)
         self._start_directly()
         return record
 
     def _check_current(self) -> None:
-        """Leave a job alone that was started again; an order without a deadline is seconds old."""
+        """Leave a job alone that is at another run; the request is looked at for orders that are not seconds old."""
+        check_open(self._storage, self._order.task_id, self._order.run_id)
         if self._order.deadline is not None:
             check_current(self._storage, self._order.task_id, self._order.run_id)
 

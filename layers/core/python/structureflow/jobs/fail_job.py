@@ -1,16 +1,19 @@
-"""End a job as failed: the typed error goes to ``status.json``, what is half-made goes away."""
+"""End a run as failed: the typed error goes to ``status.json``, what the run left in its folder goes away."""
 
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from structureflow import keys
-from structureflow.errors import JobStateError, ObjectNotFoundError, StructureFlowError
-from structureflow.jobs.documents import describe_error, get_document, load_record, put_status
-from structureflow.jobs.plan_segments import claimant, remove_outputs
+from structureflow.errors import ObjectNotFoundError, StructureFlowError
+from structureflow.jobs.documents import describe_error, read_status
+from structureflow.jobs.plan_segments import claimant, claimed_run
+from structureflow.jobs.pointer import begin_run, fail_run
+from structureflow.jobs.publish import publish, remove_run
 from structureflow.jobs.services import Services
 from structureflow.models.results import ErrorInfo, JobStatus
 from structureflow.storage.base import Storage
@@ -26,7 +29,7 @@ class CaughtError(BaseModel):
 
 
 class FailJobInput(BaseModel):
-    """Which execution failed, on which object, and with what."""
+    """Which execution, begun when, failed on which object, and with what."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -34,35 +37,59 @@ class FailJobInput(BaseModel):
     bucket: str
     key: str
     error: CaughtError
-    only_if_open: bool = False
+    started_at: AwareDatetime | None = None
 
 
 def fail_job(event: FailJobInput, services: Services) -> JobStatus | None:
-    """End the job of an execution as failed.
+    """End the run of an execution as failed, and delete what it left in its folder.
 
-    Returns None, and changes nothing, when another execution holds the claim of the run, or when `only_if_open` is
-    set and the job has ended already: an execution that ended by its own FailJob is announced once more.
+    The run's results are published to the end instead, where that had begun: then they are whole.
+
+    Returns:
+        What the status says now; None, and the job is left alone, where it is at another run, or this one ended
+        already: an execution that ended by its own FailJob is announced once more.
+
+    Raises:
+        JobBusyError: a publisher that may have died has its turn still; try again.
     """
     storage = services.storage
     task_id = keys.parse_job_flows(event.key)
-    run_id = _run_of(storage, task_id)
-    if run_id and _claimed_by_another(storage, task_id, run_id, event.execution_id):
+    run = claimed_run(storage, task_id, event.execution_id) or _unclaimed_run(storage, task_id, event.started_at)
+    if run is None:
         return None
-    if event.only_if_open and not _is_open(storage, task_id):
-        return None
-    remove_outputs(storage, task_id)
-    return _fail(services, task_id, run_id, typed_error(event.error, stage="segments"))
+    status = read_status(storage, task_id)
+    if status is not None and status.publishing is not None and status.publishing.run_id == run:
+        publish(task_id, run, services)
+        return read_status(storage, task_id)
+    failed = _fail(services, task_id, run, typed_error(event.error, stage="segments"))
+    status = read_status(storage, task_id)
+    if status is None or status.published != run:
+        remove_run(storage, task_id, run, claim=status is None)
+    return failed
 
 
-def fail_request(key: str, error_type: str, error_message: str, services: Services) -> JobStatus:
-    """End a job whose orchestrator died without a word (memory, timeout) on the request `key`."""
-    task_id = keys.parse_job_request(key)
+def fail_request(key: str, etag: str, error_type: str, error_message: str, services: Services) -> JobStatus | None:
+    """End a job whose orchestrator died without a word (memory, timeout) on the request `key`.
+
+    Returns None, and leaves the job alone, where the request with this `etag` is not the one that the job is at, or
+    where its segments are under way.
+    """
+    storage, task_id = services.storage, keys.parse_job_request(key)
+    try:
+        # It may have died before it could say that the run began.
+        begun = begin_run(storage, task_id)
+    except ObjectNotFoundError:
+        return None
+    if (etag and etag != begun.request.info.etag) or storage.exists(keys.run_claim(task_id, begun.run_id)):
+        return None
     error = ErrorInfo(code=error_type, message=error_message, stage="orchestrate")
-    return _fail(services, task_id, _run_of(services.storage, task_id), error)
+    return _fail(services, task_id, begun.run_id, error)
 
 
-def reject_request(task_id: str, run_id: str, error: StructureFlowError, stage: str, services: Services) -> JobStatus:
-    """End a job with an error that the orchestrator itself found."""
+def reject_request(
+    task_id: str, run_id: str, error: StructureFlowError, stage: str, services: Services
+) -> JobStatus | None:
+    """End a run with an error that the orchestrator itself found; None where it is not open any more."""
     return _fail(services, task_id, run_id, describe_error(error, stage))
 
 
@@ -81,28 +108,30 @@ def typed_error(error: CaughtError, *, stage: str) -> ErrorInfo:
     return ErrorInfo(code=error.name, message=message, stage=stage)
 
 
-def _fail(services: Services, task_id: str, run_id: str, error: ErrorInfo) -> JobStatus:
-    services.count("JobsFailed", 1)
-    return put_status(services.storage, task_id=task_id, run_id=run_id, state="failed", stage=error.stage, error=error)
+def _fail(services: Services, task_id: str, run_id: str, error: ErrorInfo) -> JobStatus | None:
+    failed = fail_run(services.storage, task_id, run_id, error)
+    if failed is not None:
+        services.count("JobsFailed", 1)
+    return failed
 
 
-def _run_of(storage: Storage, task_id: str) -> str:
+def _unclaimed_run(storage: Storage, task_id: str, started_at: datetime | None) -> str | None:
+    """Return the run that an execution would have claimed if it had not failed before that; None where there is none.
+
+    It is the one that the job is at, if nobody claimed it, and if it was ready when the execution began: else the
+    execution is one of an earlier run, told of late.
+    """
+    status = read_status(storage, task_id)
+    if status is None or started_at is None:
+        return None
     try:
-        return load_record(storage, task_id).run_id
-    except JobStateError:
-        return ""
-
-
-def _is_open(storage: Storage, task_id: str) -> bool:
-    try:
-        status = get_document(storage, keys.job_status(task_id), JobStatus, made_by="the orchestrator")
-    except JobStateError:
-        return True
-    return status.state == "running"
-
-
-def _claimed_by_another(storage: Storage, task_id: str, run_id: str, execution_id: str) -> bool:
-    try:
-        return claimant(storage, task_id, run_id) != execution_id
+        claimant(storage, task_id, status.run_id)
     except ObjectNotFoundError:
-        return False
+        pass
+    else:
+        return None
+    try:
+        ready_at = storage.head(keys.run_record(task_id, status.run_id)).last_modified
+    except ObjectNotFoundError:
+        return None
+    return status.run_id if ready_at is not None and ready_at <= started_at else None

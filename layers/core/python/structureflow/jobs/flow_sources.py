@@ -88,6 +88,7 @@ class SegmentFlows:
         self._grid: tuple[int, int] | None = None
         self._reading: FlowRange | None = None
         self._reopened = False
+        self._opened: str | None = None
         self._repair: FrameRepair | None = None
         self._manifest: FrameManifest | None = None
         self._flows = self._open_first()
@@ -113,12 +114,12 @@ class SegmentFlows:
 
     def _read_again(self, error: Exception) -> FlowSource | None:
         """Open the archive once more after a block was corrupt: ranges come without a checksum of the store's."""
-        key = self._record.flows_key
+        key = self._opened
         if self._reopened or key is None or self.source != "cache" or not isinstance(error, FlowCacheCorruptError):
             return None
         self._reopened = True
         try:
-            return open_flow_archive(self._services.storage, key, workers=self._services.workers)
+            return self._open(key)
         except TransientError:
             raise
         except _UNUSABLE:
@@ -129,12 +130,24 @@ class SegmentFlows:
         if record.flows_key is None:
             return self._next_source(ObjectNotFoundError("the job was started without a flow archive"))
         try:
-            archive = open_flow_archive(self._services.storage, record.flows_key, workers=self._services.workers)
-            return archive.within(MAX_WORKING_GRID_PX)
+            archive = self._open(record.flows_key)
+            if not self._is_ours(archive.meta) and record.flow_cache_key is not None:
+                # A run that was superseded wrote its flows at the last moment; where all jobs find them are this run's.
+                archive = self._open(record.flow_cache_key)
+            return archive
         except TransientError:
             raise
         except _UNUSABLE as error:
             return self._next_source(error)
+
+    def _open(self, key: str) -> FlowArchive:
+        self._opened = key
+        archive = open_flow_archive(self._services.storage, key, workers=self._services.workers)
+        return archive.within(MAX_WORKING_GRID_PX)
+
+    def _is_ours(self, meta: FlowMeta) -> bool:
+        record = self._record
+        return (meta.source_identity, meta.engine) == (record.source.identity, record.engine)
 
     def _next_source(self, error: Exception) -> FlowSource:
         """Go one step down; from the last one, raise."""
@@ -177,7 +190,7 @@ class SegmentFlows:
 
     def _from_video(self) -> FlowSource:
         limits = DecodeLimits(max_frames=self._services.max_video_frames)
-        decode = functools.partial(_decode, self._fetch_video(), limits)
+        decode = functools.partial(_decode, fetch_structure_video(self._record, self._services, self._folder), limits)
         repair = self._repair
 
         def load(first: int, last: int) -> Iterator[NDArray[np.uint8]]:
@@ -185,14 +198,6 @@ class SegmentFlows:
             return frames if repair is None else repair.watch(first, frames)
 
         return self._computed(load)
-
-    def _fetch_video(self) -> Path:
-        path = self._folder / "structure_video"
-        if not path.exists():
-            record, services = self._record, self._services
-            request = whole_request(services.storage, record.task_id, record.run_id, record.request)
-            services.inputs.known(request.structure_video, record.source).fetch(path)
-        return path
 
     def _computed(self, load: LoadFrames) -> FlowSource:
         record, source = self._record, self._record.source
@@ -223,6 +228,19 @@ class SegmentFlows:
     def engine(self) -> str:
         """The engine whose flows are really read, as of now."""
         return self._flows.meta.engine
+
+
+def fetch_structure_video(record: JobRecord, services: Services, folder: Path) -> Path:
+    """Return the job's structure video as a file in `folder`; fetched once.
+
+    Raises:
+        InputNotFoundError, InputChangedError: it is gone, or another one lies there.
+    """
+    path = folder / "structure_video"
+    if not path.exists():
+        request = whole_request(services.storage, record.task_id, record.run_id, record.request)
+        services.inputs.known(request.structure_video, record.source).fetch(path)
+    return path
 
 
 def runs_here(engine: str) -> bool:

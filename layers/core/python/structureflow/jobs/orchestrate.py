@@ -11,26 +11,34 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from structureflow import keys
-from structureflow.errors import DeadlineError, GpuUnavailableError, MediaError, ObjectExistsError, StructureFlowError
+from structureflow.errors import (
+    DeadlineError,
+    GpuUnavailableError,
+    MediaError,
+    ObjectNotFoundError,
+    StructureFlowError,
+    SupersededRunError,
+)
 from structureflow.flow.fields import FlowMeta
 from structureflow.guide.images import check_guide_image
-from structureflow.jobs.documents import load_record, put_status, run_id
+from structureflow.jobs.documents import load_record
 from structureflow.jobs.estimate import frame_s
 from structureflow.jobs.extract_job import ExtractionOrder, commit_cached, extract_and_commit, look_up
 from structureflow.jobs.fail_job import reject_request
 from structureflow.jobs.gpu_route import order_gpu
 from structureflow.jobs.inputs import Source
+from structureflow.jobs.pointer import advance, begin_run
+from structureflow.jobs.publish import remove_run
 from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import default_timeline_id, keep_frames
-from structureflow.limits import MAX_IMAGE_BYTES, MAX_REQUEST_BYTES
+from structureflow.limits import MAX_IMAGE_BYTES
 from structureflow.media.decode import DecodeLimits, VideoReader
 from structureflow.media.still import FILES_IN_FLIGHT, PIXELS_IN_FLIGHT
 from structureflow.models.bounds import check_request_bytes
 from structureflow.models.job import JobRequest
-from structureflow.models.results import InputPin, JobRecord, JobState, now
+from structureflow.models.results import InputPin, JobRecord, JobState, JobStatus, now
 from structureflow.references import Reference
 from structureflow.storage.base import Storage
-from structureflow.storage.bounded import read_bounded
 
 _IMAGE_CHECKS = 8
 
@@ -64,45 +72,50 @@ class OrchestrateResult(BaseModel):
 def orchestrate(event: OrchestrateInput, services: Services) -> OrchestrateResult:
     """Carry a request to the point where its segments start, or a GPU task has its order.
 
-    A permanent error ends the job as failed, with a typed error in ``status.json``, and is returned, not
-    raised: a retry would fail again. A transient one is raised, so that the event is retried.
+    It is the request that lies there now which counts, whichever event came. A permanent error ends the job as
+    failed, with a typed error in ``status.json``, and is returned, not raised: a retry would fail again. A transient
+    one is raised, so that the event is retried.
 
     Raises:
         InvalidKeyError: the key is no ``jobs/{task_id}/request.json``.
         TransientError: the store broke off; nothing is committed.
     """
     task_id = keys.parse_job_request(event.key)
-    document = read_bounded(services.storage, event.key, MAX_REQUEST_BYTES)
-    run = run_id(document.info)
     try:
-        known = _begin(services.storage, task_id, run)
-        if known is not None:
-            services.count("DuplicateEvents", 1)
-            return _started(known)
-        services.count("JobsStarted", 1)
-        check_request_bytes(document.info.size_bytes)
-        request = JobRequest.parse_json(document.data, expected_task_id=task_id)
-        return _Orchestration(event.bucket, request, run, services).run()
+        begun = begin_run(services.storage, task_id)
+    except ObjectNotFoundError as error:
+        return OrchestrateResult(task_id=task_id, run_id="", state="failed", error=f"{error.code}: {error.message}")
+    if begun.known is not None and not _must_go_on(services.storage, begun.known):
+        services.count("DuplicateEvents", 1)
+        return _known(services.storage, begun.known)
+    services.count("JobsStarted", 1)
+    try:
+        check_request_bytes(begun.request.info.size_bytes)
+        request = JobRequest.parse_json(begun.request.data, expected_task_id=task_id)
+        return _Orchestration(event.bucket, request, begun.run_id, services).run()
     except StructureFlowError as error:
         if error.transient:
             raise
-        reject_request(task_id, run, error, "orchestrate", services)
-        return OrchestrateResult(task_id=task_id, run_id=run, state="failed", error=f"{error.code}: {error.message}")
+        if isinstance(error, SupersededRunError):
+            remove_run(services.storage, task_id, begun.run_id)
+        reject_request(task_id, begun.run_id, error, "orchestrate", services)
+        return OrchestrateResult(
+            task_id=task_id, run_id=begun.run_id, state="failed", error=f"{error.code}: {error.message}"
+        )
 
 
-def _begin(storage: Storage, task_id: str, run: str) -> JobRecord | None:
-    """Say that the job runs.
+def _must_go_on(storage: Storage, status: JobStatus) -> bool:
+    """Tell whether a run that was begun before is still the orchestrator's: open, and no execution has claimed it."""
+    return status.state == "running" and not storage.exists(keys.run_claim(status.task_id, status.run_id))
 
-    Where its segments are under way already, or done, the event came once more: nothing is said, and the record of
-    the run is returned.
-    """
-    try:
-        put_status(storage, task_id=task_id, run_id=run, state="running", stage="orchestrate", if_absent=True)
-    except ObjectExistsError:
-        if storage.exists(keys.job_run_claim(task_id, run)):
-            return load_record(storage, task_id, expected_run_id=run)
-        put_status(storage, task_id=task_id, run_id=run, state="running", stage="orchestrate")
-    return None
+
+def _known(storage: Storage, status: JobStatus) -> OrchestrateResult:
+    """Say of an event that came once more what became of its run."""
+    task_id, run = status.task_id, status.run_id
+    if not storage.exists(keys.run_record(task_id, run)):
+        error = None if status.error is None else f"{status.error.code}: {status.error.message}"
+        return OrchestrateResult(task_id=task_id, run_id=run, state=status.state, error=error)
+    return _started(load_record(storage, task_id, run)).model_copy(update={"state": status.state})
 
 
 def _started(record: JobRecord) -> OrchestrateResult:
@@ -161,7 +174,9 @@ class _Orchestration:
                 check_guide_image(data, what=str(reference))
             return source
 
-        with ThreadPoolExecutor(_IMAGE_CHECKS, thread_name_prefix="guides") as pool:
+        with ThreadPoolExecutor(
+            min(_IMAGE_CHECKS, self._services.requests_at_once), thread_name_prefix="guides"
+        ) as pool:
             return list(pool.map(check, self._request.references()))
 
     def _check_guide_video(self, found: Source) -> Source:
@@ -240,13 +255,7 @@ class _Orchestration:
             self._fall_back("route", "raft", "dis", "the GPU part of the stack is not deployed")
             return False
         self._update(engine="raft")
-        put_status(
-            self._services.storage,
-            task_id=self._order.task_id,
-            run_id=self._order.run_id,
-            state="running",
-            stage="gpu",
-        )
+        advance(self._services.storage, self._order.task_id, self._order.run_id, stage="gpu")
         try:
             order_gpu(self._order, gpu, self._services)
         except GpuUnavailableError as error:

@@ -1,4 +1,4 @@
-"""First state of the machine: claim the run, clear what an earlier run left, list the segments."""
+"""First state of the machine: claim the run that the job is at, list its segments."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import json
 from pydantic import BaseModel, ConfigDict
 
 from structureflow import keys
-from structureflow.errors import JobStateError, ObjectExistsError
-from structureflow.jobs.documents import load_record, put_status
+from structureflow.errors import JobStateError, ObjectExistsError, ObjectNotFoundError
+from structureflow.jobs.documents import load_record, read_status
+from structureflow.jobs.pointer import advance
 from structureflow.jobs.services import MAX_CONCURRENCY, Services
 from structureflow.limits import MAX_CLAIM_BYTES
+from structureflow.models.results import JobStatus
 from structureflow.storage.base import Storage
 from structureflow.storage.bounded import read_bounded
 
@@ -38,24 +40,25 @@ class SegmentPlan(BaseModel):
 
 
 def plan_segments(event: PlanSegmentsInput, services: Services) -> SegmentPlan:
-    """Claim the run for this execution and return its segments.
+    """Claim the run that the job is at for this execution, and return its segments.
 
-    Another execution that holds the claim makes this one a duplicate: `claimed` is False and nothing changes.
+    Another execution that holds the claim makes this one a duplicate: `claimed` is False and nothing changes. So does
+    a run that ended already, or has no record yet: then the event is one of an earlier run.
 
     Raises:
         InvalidKeyError: the key is no job's flow archive.
-        JobStateError: the job has no record.
+        SupersededRunError: the job was started again at this moment.
     """
     storage = services.storage
     task_id = keys.parse_job_flows(event.key)
-    record = load_record(storage, task_id)
-    if not claim(storage, task_id, record.run_id, event.execution_id):
+    status = read_status(storage, task_id)
+    if status is None or not _is_ready(storage, status) or not claim(storage, task_id, status.run_id, event):
         services.count("DuplicateEvents", 1)
-        return SegmentPlan(task_id=task_id, run_id=record.run_id, claimed=False, segments=())
-    remove_outputs(storage, task_id)
-    remove_overlays(storage, record.timeline_id, task_id)
+        return SegmentPlan(task_id=task_id, run_id=status.run_id if status else "", claimed=False, segments=())
+    record = load_record(storage, task_id, status.run_id)
     count = len(record.request.segments)
-    put_status(storage, task_id=task_id, run_id=record.run_id, state="running", stage="segments", segments=count)
+    advance(storage, task_id, record.run_id, stage="segments", segments=count)
+    remove_overlays(storage, record.timeline_id, task_id)
     return SegmentPlan(
         task_id=task_id,
         run_id=record.run_id,
@@ -65,14 +68,18 @@ def plan_segments(event: PlanSegmentsInput, services: Services) -> SegmentPlan:
     )
 
 
-def claim(storage: Storage, task_id: str, run_id: str, execution_id: str) -> bool:
+def _is_ready(storage: Storage, status: JobStatus) -> bool:
+    return status.state == "running" and storage.exists(keys.run_record(status.task_id, status.run_id))
+
+
+def claim(storage: Storage, task_id: str, run_id: str, event: PlanSegmentsInput) -> bool:
     """Claim a run for one execution; True if it holds the claim now, also when it did before (a retry)."""
-    key = keys.job_run_claim(task_id, run_id)
-    claim_bytes = json.dumps({"execution_id": execution_id}).encode()
+    key = keys.run_claim(task_id, run_id)
+    claim_bytes = json.dumps({"execution_id": event.execution_id}).encode()
     try:
         storage.put(key, claim_bytes, content_type="application/json", if_absent=True)
     except ObjectExistsError:
-        return claimant(storage, task_id, run_id) == execution_id
+        return claimant(storage, task_id, run_id) == event.execution_id
     return True
 
 
@@ -83,7 +90,7 @@ def claimant(storage: Storage, task_id: str, run_id: str) -> str:
         ObjectNotFoundError: nobody claimed the run.
         JobStateError: the claim is unreadable.
     """
-    key = keys.job_run_claim(task_id, run_id)
+    key = keys.run_claim(task_id, run_id)
     data = read_bounded(storage, key, MAX_CLAIM_BYTES).data
     try:
         holder = json.loads(data)["execution_id"]
@@ -92,11 +99,17 @@ def claimant(storage: Storage, task_id: str, run_id: str) -> str:
     return str(holder)
 
 
-def remove_outputs(storage: Storage, task_id: str) -> None:
-    """Delete hand-over objects and every output of the segments, so that two runs never mix."""
-    storage.delete(info.key for info in storage.list(keys.work_prefix(task_id)))
-    storage.delete(info.key for info in storage.list(keys.segments_prefix(task_id)))
-    storage.delete([keys.job_manifest(task_id), keys.job_report(task_id)])
+def claimed_run(storage: Storage, task_id: str, execution_id: str) -> str | None:
+    """Return the run of a job that an execution claimed; None where it claimed none."""
+    for info in storage.list(keys.runs_prefix(task_id)):
+        run = keys.parse_run_claim(info.key)
+        try:
+            if run is not None and claimant(storage, task_id, run) == execution_id:
+                return run
+        except ObjectNotFoundError:
+            # Removed since it was listed, by whoever published a newer run.
+            continue
+    return None
 
 
 def remove_overlays(storage: Storage, timeline_id: str, task_id: str) -> None:

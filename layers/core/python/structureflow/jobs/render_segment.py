@@ -7,21 +7,25 @@ import time
 from pydantic import BaseModel, ConfigDict
 
 from structureflow import keys
-from structureflow.errors import StructureFlowError
+from structureflow.errors import StructureFlowError, SupersededRunError
 from structureflow.guide.pictures import PLANES
+from structureflow.guide.refine import MATCHING
 from structureflow.guide.render import RenderOutcome, RenderSettings
 from structureflow.guide.render import render_segment as render
 from structureflow.guide.spans import flow_window, unguided_count
-from structureflow.jobs.documents import load_record, put_document, whole_request
+from structureflow.jobs.documents import current_run, load_record, put_document, whole_request
 from structureflow.jobs.flow_sources import SegmentFlows
 from structureflow.jobs.guides import FittedGuides
+from structureflow.jobs.pointer import check_open
 from structureflow.jobs.segment_files import SegmentFiles
 from structureflow.jobs.services import Services
-from structureflow.models.results import JobRecord, SegmentResult
+from structureflow.jobs.structure_frames import STAGE, SegmentFrames
+from structureflow.models.results import Fallback, FrameEvidence, JobRecord, SegmentResult
+from structureflow.storage.base import Storage
 
 
 class RenderSegmentInput(BaseModel):
-    """Which segment of which run; without `run_id`, of the run that the job's record names."""
+    """Which segment of which run; without `run_id`, of the run that the job is at."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -48,7 +52,9 @@ def render_segment(event: RenderSegmentInput, services: Services) -> RenderedSeg
     """Make ``guide.mp4``, ``mask.mp4`` and what else is asked for of a segment, then its ``result.json``.
 
     Raises:
-        JobStateError: the job has no record, or was started again.
+        JobStateError: the job has no record.
+        SupersededRunError: the job was started again meanwhile, or deleted, or the run ended; what this call made is
+            gone.
         EncodeError: the encoder failed.
         GuidanceError, MediaError: guides, flows and segment do not fit together.
         InputNotFoundError: a guide is gone, or neither flows, frames nor video can be read any more.
@@ -60,7 +66,10 @@ def render_segment(event: RenderSegmentInput, services: Services) -> RenderedSeg
 
 
 def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
-    record = load_record(services.storage, event.task_id, expected_run_id=event.run_id)
+    storage, task_id = services.storage, event.task_id
+    run_id = event.run_id or current_run(storage, task_id)
+    check_open(storage, task_id, run_id)
+    record = load_record(storage, task_id, run_id)
     request = whole_request(services.storage, record.task_id, record.run_id, record.request)
     segment = request.segments[event.index]
     width, height = record.resolution
@@ -94,14 +103,28 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
             flow_stop=stop,
             workers=services.workers,
             form=PLANES,
+            matching=MATCHING[request.quality] if request.tracking == "anchored" else None,
+        )
+        # a path may be looked at in the frame behind its last flow, and the way into an end anchor one further on
+        structure = SegmentFrames(
+            record,
+            services,
+            folder,
+            height=flows.meta.height,
+            width=flows.meta.width,
+            first=start,
+            last=min(played + 1, total_flows),
         )
         with (
             FittedGuides(segment, services, sources, folder, height=height, width=width) as guides,
             SegmentFiles(record, event.index, flows, (start, stop), services, folder) as files,
         ):
-            outcome = render(segment, files.flows, guides, settings, files)
+            outcome = render(segment, files.flows, guides, settings, files, structure)
             outputs = files.finish()
-    fallbacks = flows.fallbacks + files.fallbacks
+    fallbacks = flows.fallbacks + structure.fallbacks + files.fallbacks
+    if outcome.frames_problem:
+        used = "composed" if outcome.tracking == "composed" else "composed in part"
+        fallbacks += (Fallback(stage=STAGE, wanted="anchored", used=used, reason=outcome.frames_problem),)
     timings_s = {f"render.{name}": s for name, s in outcome.timings_s.items()} | files.timings_s
     timings_s["segment"] = time.perf_counter() - begin
     result = _result(record, event, flows, outcome).model_copy(
@@ -112,8 +135,9 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
             "usage": services.usage("RenderSegment"),
         }
     )
-    result_key = keys.segment_file(event.task_id, event.index, "result.json")
-    put_document(services.storage, result_key, result)
+    result_key = keys.run_segment_file(task_id, run_id, event.index, "result.json")
+    put_document(storage, result_key, result)
+    _check_still_open(storage, task_id, run_id, event.index)
     services.count("SegmentsRendered", 1)
     if fallbacks:
         services.count("Fallbacks", len(fallbacks))
@@ -126,6 +150,16 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
         fallbacks=len(fallbacks),
         result_key=result_key,
     )
+
+
+def _check_still_open(storage: Storage, task_id: str, run_id: str, index: int) -> None:
+    """Leave nothing behind in the folder of a run that ended while this segment was made."""
+    try:
+        check_open(storage, task_id, run_id)
+    except SupersededRunError:
+        folder = keys.run_segment_file(task_id, run_id, index, "result.json").removesuffix("result.json")
+        storage.delete([info.key for info in storage.list(folder)])
+        raise
 
 
 def _result(record: JobRecord, event: RenderSegmentInput, flows: SegmentFlows, outcome: RenderOutcome) -> SegmentResult:
@@ -145,6 +179,11 @@ def _result(record: JobRecord, event: RenderSegmentInput, flows: SegmentFlows, o
         flow_source=flows.source,
         engine=flows.engine,
         flows_used=outcome.flows_used,
+        tracking=outcome.tracking,
+        evidence=tuple(
+            FrameEvidence(frame=frame, kept=round(known.kept, 4), unlike=round(known.unlike, 3))
+            for frame, known in outcome.evidence.items()
+        ),
         unguided=tuple(outcome.unguided),
         filled=tuple(outcome.filled),
         left_unguided=tuple(outcome.left_unguided),

@@ -211,7 +211,7 @@ class SegmentFiles:
         outputs = {name: self._store(encoder.path) for name, encoder in self._encoders.items()}
         self._show_structure()
         self._services.storage.put(
-            keys.work_file(self._record.task_id, self._index, "preview.json"),
+            self._key("preview.json"),
             self._previews.to_json(),
             content_type="application/json",
         )
@@ -221,9 +221,11 @@ class SegmentFiles:
         self.timings_s = {"encode": self._encoders["guide"].busy_s, "store": time.perf_counter() - begin}
         return outputs
 
+    def _key(self, name: str) -> str:
+        return keys.run_segment_file(self._record.task_id, self._record.run_id, self._index, name)
+
     def _store(self, path: Path) -> OutputObject:
-        key = keys.segment_file(self._record.task_id, self._index, path.name)
-        info = self._services.storage.put_file(key, path, content_type=_MP4)
+        info = self._services.storage.put_file(self._key(path.name), path, content_type=_MP4)
         return OutputObject(key=info.key, size_bytes=info.size_bytes, etag=info.etag)
 
     def _overlay(self, stage: OverlayStage, index: int, image: Image) -> None:

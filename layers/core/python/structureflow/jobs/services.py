@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Protocol
@@ -14,6 +15,7 @@ from typing import Any, Final, Protocol
 from structureflow.jobs.deadline import Deadline
 from structureflow.jobs.inputs import Inputs
 from structureflow.models.cost import StepUsage
+from structureflow.models.results import now
 from structureflow.storage.base import Storage
 
 #: Called as ``count(name, value)``; the names are listed in `METRICS`.
@@ -86,6 +88,8 @@ class Services:
         count: counts a metric.
         gpu: starts GPU tasks; None where the GPU part is not deployed.
         max_concurrent_segments: segments of one job that are rendered at the same time.
+        requests_at_once: small requests to the store that are in flight at the same time.
+        clock: tells the time, in UTC.
         deadline: when the call under way must be over.
         usage: tells what the call under way has used until now, as ``usage(step)``; empty where nobody measures.
     """
@@ -100,6 +104,8 @@ class Services:
     count: Counter
     gpu: GpuLauncher | None = None
     max_concurrent_segments: int = MAX_CONCURRENCY
+    requests_at_once: int = 16
+    clock: Callable[[], datetime] = now
     deadline: Deadline = field(default_factory=Deadline)
     usage: Callable[[str], tuple[StepUsage, ...]] = lambda _: ()
 

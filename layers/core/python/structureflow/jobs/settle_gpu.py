@@ -33,6 +33,7 @@ from structureflow.jobs.extract_job import (
     order_source,
 )
 from structureflow.jobs.fail_job import reject_request
+from structureflow.jobs.pointer import check_open
 from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import keep_frames
 from structureflow.models.results import now
@@ -143,6 +144,7 @@ def _settle(run_id: str, reason: str, services: Services) -> SettledOrder | None
 def _engine_of(order: ExtractionOrder, reason: str, services: Services) -> str | None:
     """See to it that the job has flows, and return whose they are; None where the job is failed."""
     check_current(services.storage, order.task_id, order.run_id)
+    check_open(services.storage, order.task_id, order.run_id)
     record = committed_record(services.storage, order)
     if record is not None:
         return record.engine

@@ -200,7 +200,7 @@ class VideoReader:
         """Yield what the decoder has finished before the packet that it failed at."""
         try:
             frames = self._file.decoder.decode(None)
-        except FFmpegError:  # of the same damage, which the caller reports
+        except (FFmpegError, ValueError):  # of the same damage, which the caller reports; or it was never opened
             return
         yield from self._whole(frames)
 

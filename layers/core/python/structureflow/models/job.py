@@ -41,6 +41,7 @@ EngineName = Literal["auto", "dis", "farneback", "raft"]
 Quality = Literal["fast", "balanced", "best"]
 FlowSpan = Literal["per_segment", "timeline"]
 Anchors = Literal["start", "both"]
+Tracking = Literal["anchored", "composed"]
 ExtraOutput = Literal["flow_vis", "visibility"]
 OverlayStage = Literal["flow", "visibility", "guidance", "warp"]
 
@@ -212,6 +213,7 @@ class JobRequest(_Model):
     quality: Quality = "balanced"
     flow_span: FlowSpan = "per_segment"
     anchors: Anchors = "start"
+    tracking: Tracking = "anchored"
     outputs: Annotated[tuple[ExtraOutput, ...], _at_most(MAX_NAMES), AfterValidator(_once_each)] = ()
     overlays: Annotated[tuple[OverlayStage, ...], _at_most(MAX_NAMES), AfterValidator(_once_each)] = ()
     segments: Annotated[tuple[Segment, ...], Field(min_length=1), _at_most(MAX_SEGMENTS)]

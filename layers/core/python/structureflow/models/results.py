@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from structureflow.errors import shortened
 from structureflow.models.cost import StepUsage
-from structureflow.models.job import ExtraOutput, JobRequest
+from structureflow.models.job import ExtraOutput, JobRequest, Tracking
 from structureflow.storage.verified import VerifiedBy
 
 FlowSourceName = Literal["cache", "frames", "video"]
@@ -113,11 +113,26 @@ class OutputObject(Model):
     etag: str
 
 
+class FrameEvidence(Model):
+    """How well a filled frame is known.
+
+    `kept` is the share of its pixels that an anchor shows; `unlike` is how much structure frame and anchor differ
+    there along the path, in levels of contrast.
+    """
+
+    frame: int
+    kept: float
+    unlike: float
+
+
 class SegmentResult(Model):
     """``result.json`` of a segment: what was made, from what, and how long it took.
 
     Ranges are inclusive pairs of zero-based frame numbers: `unguided` as planned, `filled` those carried by
     motion (black in the mask), `left_unguided` those left to the generator (white in the mask).
+
+    `tracking` is how their paths were really found. Where they are anchored at full motion strength, `evidence` says
+    how well each filled frame is known.
     """
 
     task_id: str
@@ -136,6 +151,8 @@ class SegmentResult(Model):
     unguided: tuple[tuple[int, int], ...]
     filled: tuple[tuple[int, int], ...]
     left_unguided: tuple[tuple[int, int], ...]
+    tracking: Tracking = "composed"
+    evidence: tuple[FrameEvidence, ...] = ()
     fallbacks: tuple[Fallback, ...] = ()
     extra_outputs: tuple[ExtraOutput, ...] = ()
     outputs: dict[str, OutputObject] = {}
@@ -164,8 +181,23 @@ class Manifest(Model):
     finished_at: datetime
 
 
+class Publication(Model):
+    """Whose results are being copied to the documented keys, by whom (`token`), and until when it is their turn."""
+
+    run_id: str
+    token: str
+    until: datetime
+
+
 class JobStatus(Model):
-    """``status.json``: where a job is; `error` says why it failed."""
+    """``status.json``: which run a job is at, and where that is.
+
+    Attributes:
+        error: why the run failed.
+        segments: how many the run has, from where they are known.
+        published: the run whose results lie at the documented keys; none, or an older one, until this run is done.
+        publishing: the turn of whoever puts results there at this moment.
+    """
 
     task_id: str
     run_id: str
@@ -174,3 +206,5 @@ class JobStatus(Model):
     updated_at: datetime
     error: ErrorInfo | None = None
     segments: int | None = None
+    published: str | None = None
+    publishing: Publication | None = None

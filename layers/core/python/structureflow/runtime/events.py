@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from aws_lambda_powertools.utilities.parser.models import S3EventNotificationEventBridgeModel
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from structureflow import keys
 from structureflow.errors import InvalidRequestError
@@ -16,12 +16,13 @@ _Event = TypeVar("_Event", bound=BaseModel)
 
 
 class CreatedObject(BaseModel):
-    """Bucket and key of an S3 "Object Created" event, the key as it is (EventBridge does not quote it)."""
+    """What an S3 "Object Created" event names: the key as it is (EventBridge does not quote it), and its ETag then."""
 
     model_config = ConfigDict(frozen=True)
 
     bucket: str
     key: str
+    etag: str = ""
 
 
 class _RequestContext(BaseModel):
@@ -52,10 +53,11 @@ class FailedInvocation(BaseModel):
 
 
 class EndedExecution(BaseModel):
-    """What EventBridge says of an execution that ended: its ARN, how, and the input that it was started with."""
+    """What EventBridge says of an execution that ended: its ARN, how, when it began, and with which input."""
 
     execution_arn: str = Field(alias="executionArn")
     status: str
+    started_at: AwareDatetime | None = Field(alias="startDate", default=None)
     input: str | None = None
     error: str | None = None
     cause: str | None = None
@@ -126,7 +128,7 @@ def parse_created_object(event: dict[str, Any]) -> CreatedObject:
         raise InvalidRequestError(
             f"expected an S3 Object Created event of EventBridge: {first_problem(error)}"
         ) from error
-    return CreatedObject(bucket=detail.bucket.name, key=detail.object.key)
+    return CreatedObject(bucket=detail.bucket.name, key=detail.object.key, etag=detail.object.etag or "")
 
 
 def parse_event(model: type[_Event], event: dict[str, Any]) -> _Event:

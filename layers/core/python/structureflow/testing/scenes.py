@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,14 @@ class ArrayFlows:
         return self._fields[direction][start:stop]
 
 
+class Texture(Protocol):
+    """A colour at every real (x, y)."""
+
+    def __call__(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> Image:
+        """Return ``(*x.shape, 3)`` uint8 RGB."""
+        ...
+
+
 class WaveTexture:
     """A colour at every real (x, y): seeded waves, so that a scene can be drawn anywhere between pixels."""
 
@@ -110,7 +118,7 @@ class Layer:
     """A textured plane; `covers` says which of its own coordinates (x, y) it fills, nothing = all."""
 
     camera: Camera
-    texture: WaveTexture
+    texture: Texture
     covers: Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.bool_]] | None = None
 
 
@@ -155,7 +163,7 @@ def disc(x: float, y: float, radius: float) -> Callable[[NDArray[np.float64], ND
 
 def draw(layers: Sequence[Layer], *, frames: int, height: int, width: int) -> Scene:
     """Draw `layers`, the last one nearest, and work out their motion."""
-    pictures = [_picture(layers, t, height, width) for t in range(frames)]
+    pictures = [picture_of(layers, t, height, width) for t in range(frames)]
     forward = np.empty((frames - 1, height, width, 2), np.float32)
     backward = np.empty_like(forward)
     hidden = np.empty((frames - 1, height, width), np.bool_)
@@ -251,7 +259,8 @@ def _nearest(layers: Sequence[Layer], time: float, x: NDArray[np.float64], y: ND
     return seen
 
 
-def _picture(layers: Sequence[Layer], time: int, height: int, width: int) -> tuple[Image, NDArray[np.intp]]:
+def picture_of(layers: Sequence[Layer], time: float, height: int, width: int) -> tuple[Image, NDArray[np.intp]]:
+    """Draw one frame ``(H, W, 3)`` uint8 RGB; and which layer each of its pixels shows, ``(H, W)``."""
     x, y = _grid(height, width)
     seen = _nearest(layers, time, x, y)
     picture = np.zeros((height, width, 3), np.uint8)
@@ -261,7 +270,23 @@ def _picture(layers: Sequence[Layer], time: int, height: int, width: int) -> tup
     return picture, seen
 
 
-def _flow(layers: Sequence[Layer], seen: NDArray[np.intp], start: int, stop: int) -> Field:
+def way_between(
+    layers: Sequence[Layer], seen: NDArray[np.intp], start: float, stop: float
+) -> tuple[Field, NDArray[np.bool_]]:
+    """Return where the pixels of the frame at `start` are at `stop`, and which of them are hidden there.
+
+    Args:
+        layers: as for `draw`.
+        seen: from `picture_of` at `start`.
+
+    Returns:
+        ``(H, W, 2)`` float32 in pixels, and ``(H, W)`` bool: covered by a nearer layer, or out of the frame.
+    """
+    flow = _flow(layers, seen, start, stop)
+    return flow, _hidden(layers, seen, flow, stop)
+
+
+def _flow(layers: Sequence[Layer], seen: NDArray[np.intp], start: float, stop: float) -> Field:
     x, y = _grid(*seen.shape)
     flow = np.zeros((*seen.shape, 2), np.float32)
     for number, layer in enumerate(layers):
@@ -271,7 +296,7 @@ def _flow(layers: Sequence[Layer], seen: NDArray[np.intp], start: int, stop: int
     return flow
 
 
-def _hidden(layers: Sequence[Layer], seen: NDArray[np.intp], flow: Field, stop: int) -> NDArray[np.bool_]:
+def _hidden(layers: Sequence[Layer], seen: NDArray[np.intp], flow: Field, stop: float) -> NDArray[np.bool_]:
     height, width = seen.shape
     x, y = _grid(height, width)
     there_x, there_y = x + flow[..., 0], y + flow[..., 1]

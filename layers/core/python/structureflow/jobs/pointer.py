@@ -1,0 +1,176 @@
+"""``status.json``: which run a job is at, and how far; changed only by comparing and swapping.
+
+One document says it all, so that no two writers can each be right: the run that the job is at, whether it is open,
+whose results lie at the documented keys, and who is putting results there at this moment. Whoever wants to change it
+says which version it was decided on; if somebody was faster, the decision is taken anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from structureflow import keys
+from structureflow.errors import (
+    JobBusyError,
+    JobStateError,
+    ObjectChangedError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    SupersededRunError,
+)
+from structureflow.jobs.documents import parse_document, read_status, run_id
+from structureflow.limits import MAX_DOCUMENT_BYTES, MAX_REQUEST_BYTES
+from structureflow.models.results import ErrorInfo, JobStatus, now
+from structureflow.storage.base import Storage, StoredObject
+from structureflow.storage.bounded import read_bounded
+
+#: Others that swapped in between are met so often; more are no contention but a fault.
+_ATTEMPTS: Final = 20
+
+Change = Callable[[JobStatus], JobStatus | None]
+"""Gives the status to write in place of the one given; None leaves it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A request as the orchestrator takes it up; `known` is the job's status if it is at this very run already."""
+
+    request: StoredObject
+    run_id: str
+    known: JobStatus | None
+
+
+def begin_run(storage: Storage, task_id: str) -> Begun:
+    """Put a job to the run that its request, as it lies there now, asks for.
+
+    The request is read after the status: so it is never older than the one which the status speaks of, and of two
+    orchestrators at once the one with the newer request wins, whichever event came first.
+
+    Raises:
+        ObjectNotFoundError: the request was deleted.
+    """
+    for _ in range(_ATTEMPTS):
+        found = _look(storage, task_id)
+        request = read_bounded(storage, keys.job_request(task_id), MAX_REQUEST_BYTES)
+        run = run_id(request.info)
+        status = None if found is None else _readable(found)
+        if status is not None and status.run_id == run:
+            return Begun(request, run, status)
+        fresh = JobStatus(task_id=task_id, run_id=run, state="running", stage="orchestrate", updated_at=now())
+        if status is not None:
+            fresh = fresh.model_copy(update={"published": status.published, "publishing": status.publishing})
+        try:
+            _write(storage, fresh, found)
+        except (ObjectExistsError, ObjectChangedError):
+            continue
+        return Begun(request, run, None)
+    raise _contended(task_id)
+
+
+def change_status(storage: Storage, task_id: str, change: Change) -> JobStatus | None:
+    """Apply `change` to the status as it is at the moment of writing; return what was written.
+
+    Returns:
+        None where the job has no status, or `change` leaves it.
+    """
+    for _ in range(_ATTEMPTS):
+        found = _look(storage, task_id)
+        if found is None:
+            return None
+        changed = change(parse_document(found, JobStatus, made_by="the orchestrator"))
+        if changed is None:
+            return None
+        changed = changed.model_copy(update={"updated_at": now()})
+        try:
+            _write(storage, changed, found)
+        except ObjectChangedError:
+            continue
+        return changed
+    raise _contended(task_id)
+
+
+def advance(storage: Storage, task_id: str, run_id: str, *, stage: str, segments: int | None = None) -> JobStatus:
+    """Say that a run has come to a stage.
+
+    Raises:
+        SupersededRunError: the job is at another run, deleted, or its run ended.
+    """
+
+    def further(status: JobStatus) -> JobStatus | None:
+        if not is_open(status, run_id):
+            return None
+        return status.model_copy(update={"stage": stage, "segments": segments or status.segments})
+
+    changed = change_status(storage, task_id, further)
+    if changed is None:
+        raise superseded(storage, task_id, run_id)
+    return changed
+
+
+def fail_run(storage: Storage, task_id: str, run_id: str, error: ErrorInfo) -> JobStatus | None:
+    """End a run as failed; None, and nothing is changed, where it is not open or its results are being published."""
+
+    def failed(status: JobStatus) -> JobStatus | None:
+        publishes = status.publishing is not None and status.publishing.run_id == run_id
+        if not is_open(status, run_id) or publishes:
+            return None
+        return status.model_copy(update={"state": "failed", "stage": error.stage, "error": error})
+
+    return change_status(storage, task_id, failed)
+
+
+def check_open(storage: Storage, task_id: str, run_id: str) -> None:
+    """Make sure that a job is at this run, and that the run has not ended.
+
+    Raises:
+        SupersededRunError: it is not so.
+    """
+    status = read_status(storage, task_id)
+    if status is None or not is_open(status, run_id):
+        raise superseded(storage, task_id, run_id)
+
+
+def is_open(status: JobStatus, run_id: str) -> bool:
+    """Tell whether a job is at this run and the run has not ended."""
+    return status.run_id == run_id and status.state == "running"
+
+
+def superseded(storage: Storage, task_id: str, run_id: str) -> SupersededRunError:
+    """Return the error that says why a run must leave its job alone."""
+    status = read_status(storage, task_id)
+    if status is None:
+        return SupersededRunError(f"job {task_id}: run {run_id} ends, for the job was deleted")
+    if status.run_id != run_id:
+        return SupersededRunError(f"job {task_id}: run {run_id} ends, for it was started again as run {status.run_id}")
+    return SupersededRunError(f"job {task_id}: run {run_id} ends, for it is {status.state} already")
+
+
+def _look(storage: Storage, task_id: str) -> StoredObject | None:
+    try:
+        return read_bounded(storage, keys.job_status(task_id), MAX_DOCUMENT_BYTES)
+    except ObjectNotFoundError:
+        return None
+
+
+def _readable(found: StoredObject) -> JobStatus | None:
+    try:
+        return parse_document(found, JobStatus, made_by="the orchestrator")
+    except JobStateError:
+        # A new run replaces what nobody can read.
+        return None
+
+
+def _write(storage: Storage, status: JobStatus, replaced: StoredObject | None) -> None:
+    storage.put(
+        keys.job_status(status.task_id),
+        status.to_json(),
+        content_type="application/json",
+        if_absent=replaced is None,
+        if_match=None if replaced is None else replaced.info.etag,
+    )
+
+
+def _contended(task_id: str) -> JobBusyError:
+    return JobBusyError(f"job {task_id}: its status changed {_ATTEMPTS} times while it was to be changed")
