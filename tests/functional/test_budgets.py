@@ -232,4 +232,5 @@ def test_documents_of_the_most_bytes_and_values_are_refused_within_memory(tmp_pa
     cases.append(case(SMALLEST, "record", tmp_path / "fields"))
     for answer in measure(cases):
         assert answer["error"] == "JobStateError", answer
+        assert "not a document of" in answer["message"], answer
         assert answer["peak_bytes"] < SHARE * smallest_memory_bytes(SMALLEST), answer["peak_bytes"] / MEBIBYTE
