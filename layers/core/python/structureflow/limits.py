@@ -30,8 +30,13 @@ MAX_REQUEST_BYTES: Final = 2 * 1024**2
 #: Of a document that a step left for another one: the record of the largest request, indented, is 5.2 MB, and what
 #: pins its 20,000 guides 6.6 MB.
 MAX_DOCUMENT_BYTES: Final = 12 * 1024**2
+#: Commas, colons and brackets in it: the largest record has 222,000. So many take 150 MB at most, as objects and as
+#: bad fields, of the 512 MB of the smallest function.
+MAX_DOCUMENT_VALUES: Final = 700_000
 #: Of a timeline's manifest: 100 bytes a frame make this about 160,000 frames, almost two hours at 25 fps.
 MAX_FRAME_MANIFEST_BYTES: Final = 16 * 1024**2
+#: Commas, colons and brackets in it, of ten columns. Only functions of 1,024 MB and more read manifests.
+MAX_FRAME_MANIFEST_VALUES: Final = 2_200_000
 #: Of a run's claim, which names one execution.
 MAX_CLAIM_BYTES: Final = 4_096
 #: Fields of one object of a request; the request itself has 30 with its older names.
