@@ -67,6 +67,7 @@ TOPS = ("jobs/", "work/", "cache/flows/", "cache/timelines/", "timelines/")
 _SLASHES = "a star in a policy stands for slashes too, so what is published has the same pattern in a run's folder"
 _ENDED = "what a run leaves that was superseded, or whose job was deleted, at the very moment"
 _ANY_INPUT = "a request may name any key that is not reserved as its video or guide"
+_REPLACED = "the manifest of another video in the timeline goes before its frames are overwritten"
 _HEALS = "what a segment finds rotten is replaced"
 #: Allowed, but used by no run: (function, action, place) and why it is allowed all the same.
 SPARE = {
@@ -74,6 +75,8 @@ SPARE = {
     ("RenderSegmentFunction", "s3:GetObject", "*"): _ANY_INPUT,
     ("SettleGpuFunction", "s3:GetObject", "*"): _ANY_INPUT,
     ("OrchestratorFunction", "s3:DeleteObject", "jobs/*/runs/*/job.json"): _ENDED,
+    ("FailJobFunction", "s3:DeleteObject", "jobs/*/runs/*/claim.json"): _ENDED,
+    ("FailJobFunction", "s3:GetObject", "jobs/*/manifest.json"): _ENDED,
     ("RenderSegmentFunction", "s3:DeleteObject", "jobs/*/runs/*/segments/*"): _ENDED,
     **{
         (function, action, place): _ENDED
@@ -99,6 +102,8 @@ SPARE = {
             ("FailJobFunction", "s3:PutObject", "report.html"),
         )
     },
+    ("OrchestratorFunction", "s3:DeleteObject", "cache/timelines/*/manifest.json"): _REPLACED,
+    ("SettleGpuFunction", "s3:DeleteObject", "cache/timelines/*/manifest.json"): _REPLACED,
     ("RenderSegmentFunction", "s3:PutObject", "cache/timelines/*/frames/*"): _HEALS,
     ("RenderSegmentFunction", "s3:PutObject", "cache/timelines/*/manifest.json"): _HEALS,
     ("RenderSegmentFunction", "s3:DeleteObject", "cache/flows/*.npz"): _HEALS,

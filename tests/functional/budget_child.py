@@ -21,8 +21,8 @@ from typing import Any
 import aws_lambda_powertools.event_handler
 
 from structureflow.errors import StructureFlowError
-from structureflow.jobs.documents import load_record
-from structureflow.models.results import JobStatus
+from structureflow.jobs.documents import get_document
+from structureflow.models.results import JobRecord, JobStatus
 from structureflow.runtime import wiring
 from structureflow.storage.local import LocalStorage
 from structureflow.testing.jobs import JobRunner
@@ -57,8 +57,8 @@ def run_event(function: str, path: Path) -> tuple[str, str]:
 
 
 def run_record(function: str, path: Path) -> tuple[str, str]:
-    """Read ``jobs/t/job.json`` below `path`, as every step does."""
-    load_record(LocalStorage(path), "t")
+    """Read ``jobs/t/job.json`` below `path`, as every step reads its run's record."""
+    get_document(LocalStorage(path), "jobs/t/job.json", JobRecord, made_by="the orchestrator")
     return "", ""
 
 

@@ -43,7 +43,10 @@ def memories_mb() -> dict[str, int]:
         "GpuSubnetIds": "subnet",
     }
     template = load_template(REPO / "template.yaml", parameters)
-    return {spec.code_dir.name: spec.memory_mb for spec in template.functions.values()}
+    stems = {
+        name: re.sub(r"(?<!^)(?=[A-Z])", "_", name.removesuffix("Function")).lower() for name in template.functions
+    }
+    return {stems[name]: spec.memory_mb for name, spec in template.functions.items()}
 
 
 def filled(start: str, item: str, end: str, size_bytes: int) -> bytes:
@@ -210,14 +213,24 @@ def test_the_record_of_the_largest_request_is_read_within_memory(tmp_path: Path)
     assert answer["peak_bytes"] < SHARE * smallest_memory_bytes(SMALLEST), answer["peak_bytes"] / MEBIBYTE
 
 
-def test_documents_of_the_most_bytes_are_refused_within_memory(tmp_path: Path) -> None:
+def test_documents_of_the_most_bytes_and_values_are_refused_within_memory(tmp_path: Path) -> None:
     cases = []
-    for number, text in enumerate(("[]", "{}", "0")):
+    most_items = limits.MAX_DOCUMENT_VALUES // 2 - 5
+    endless = [filled('{"a":[', text, "]}", limits.MAX_DOCUMENT_BYTES) for text in ("[]", "{}", "0", "0.5", '"abc"')]
+    counted = [f'{{"a":[{",".join([text] * most_items)}]}}'.encode() for text in ("[]", "{}", '"abcdefghijklmnopqrst"')]
+    for number, data in enumerate(endless + counted):
+        assert len(data) <= limits.MAX_DOCUMENT_BYTES
         folder = tmp_path / str(number)
         (folder / "jobs" / "t").mkdir(parents=True)
-        data = filled('{"a":[', text, "]}", limits.MAX_DOCUMENT_BYTES)
         (folder / "jobs" / "t" / "job.json").write_bytes(data)
         cases.append(case(SMALLEST, "record", folder))
+    # As many fields as may be counted: the dearest per value.
+    (tmp_path / "fields" / "jobs" / "t").mkdir(parents=True)
+    fields = ",".join(f'"{number:06d}":0' for number in range(limits.MAX_DOCUMENT_VALUES // 2 - 1))
+    assert len(fields) < limits.MAX_DOCUMENT_BYTES
+    (tmp_path / "fields" / "jobs" / "t" / "job.json").write_text(f"{{{fields}}}")
+    cases.append(case(SMALLEST, "record", tmp_path / "fields"))
     for answer in measure(cases):
         assert answer["error"] == "JobStateError", answer
+        assert "not a document of" in answer["message"], answer
         assert answer["peak_bytes"] < SHARE * smallest_memory_bytes(SMALLEST), answer["peak_bytes"] / MEBIBYTE

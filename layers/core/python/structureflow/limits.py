@@ -30,8 +30,13 @@ MAX_REQUEST_BYTES: Final = 2 * 1024**2
 #: Of a document that a step left for another one: the record of the largest request, indented, is 5.2 MB, and what
 #: pins its 20,000 guides 6.6 MB.
 MAX_DOCUMENT_BYTES: Final = 12 * 1024**2
+#: Commas, colons and brackets in it: the largest record has 222,000. So many take 150 MB at most, as objects and as
+#: bad fields, of the 512 MB of the smallest function.
+MAX_DOCUMENT_VALUES: Final = 700_000
 #: Of a timeline's manifest: 100 bytes a frame make this about 160,000 frames, almost two hours at 25 fps.
 MAX_FRAME_MANIFEST_BYTES: Final = 16 * 1024**2
+#: Commas, colons and brackets in it, of ten columns. Only functions of 1,024 MB and more read manifests.
+MAX_FRAME_MANIFEST_VALUES: Final = 2_200_000
 #: Of a run's claim, which names one execution.
 MAX_CLAIM_BYTES: Final = 4_096
 #: Fields of one object of a request; the request itself has 30 with its older names.
@@ -104,18 +109,10 @@ MAX_DIGITS: Final = 18
 
 #: A function stops itself so long before the runtime ends it: time to say why, and to leave nothing half-made.
 STOP_BEFORE_END_S: Final = 30.0
-#: Milliseconds of one core for a million pixels of a source frame: decoding, and its JPEG with its hash. Measured on
-#: 2026-11-25 with 1280x720 H.264 on an x86-64 core.
+#: Milliseconds of one core for decoding a million pixels of a source frame. Measured on 2026-11-25 with 1280x720
+#: H.264 on an x86-64 core.
 DECODE_MS_PER_MPX: Final = 9.0
+#: The same for their JPEG and its hash.
 JPEG_MS_PER_MPX: Final = 6.0
-#: Milliseconds of one core for the flows of a pair, both directions, compressed; measured as above.
-FLOW_MS_PER_PAIR: Final = {
-    ("dis", "fast"): 27.0,
-    ("dis", "balanced"): 66.0,
-    ("dis", "best"): 223.0,
-    ("farneback", "fast"): 29.0,
-    ("farneback", "balanced"): 71.0,
-    ("farneback", "best"): 139.0,
-}
 #: A vCPU of Lambda is half a core, and its neighbours are busy: estimates are this much longer than measured.
 TIME_RESERVE: Final = 2.0

@@ -14,7 +14,7 @@ from pydantic import ValidationError, model_validator
 
 from structureflow import keys
 from structureflow.errors import FrameCacheError, FrameNotFoundError, ObjectNotFoundError, TimelineNotFoundError
-from structureflow.limits import MAX_FRAME_MANIFEST_BYTES
+from structureflow.limits import MAX_FRAME_MANIFEST_BYTES, MAX_FRAME_MANIFEST_VALUES
 from structureflow.models.bounds import first_problem, validate_json
 from structureflow.models.results import Model, now
 from structureflow.storage.base import Storage
@@ -146,7 +146,7 @@ class FrameManifest(Model):
             FrameCacheError: another format version, another timeline, or no manifest at all.
         """
         try:
-            manifest = validate_json(cls, data)
+            manifest = validate_json(cls, data, max_values=MAX_FRAME_MANIFEST_VALUES)
         except ValidationError as error:
             raise FrameCacheError(
                 f"manifest of timeline {timeline_id}: {first_problem(error)}", timeline_id=timeline_id
