@@ -294,7 +294,7 @@ def test_overlays_show_what_was_done_at_each_frame(runner: JobRunner, tmp_path: 
         "structure_video": VIDEO,
         "timeline_id": "mine",
         "treatment": "clip",
-        "overlays": ["flow", "visibility", "guidance", "warp"],
+        "overlays": ["flow", "visibility", "guidance", "warp", "path"],
         "segments": [{"frames": 12, "guides": [{"at": 1, "image": "images/a.png"}]}],
     }
     assert runner.run("t1", document).state == "done"
@@ -302,7 +302,7 @@ def test_overlays_show_what_was_done_at_each_frame(runner: JobRunner, tmp_path: 
     guide = video_of(runner, tmp_path, "guide")
     shown = {
         stage: {overlay.sequence: overlay.image for overlay in load_overlays(runner.storage, "mine", "t1", stage)}
-        for stage in ("flow", "visibility", "guidance", "warp")
+        for stage in ("flow", "visibility", "guidance", "warp", "path")
     }
     result = result_of(runner)
     assert (result.filled, result.left_unguided) == (((2, 8),), ((0, 0), (9, 11)))
@@ -311,6 +311,7 @@ def test_overlays_show_what_was_done_at_each_frame(runner: JobRunner, tmp_path: 
         "visibility": list(range(12)),
         "guidance": list(range(12)),
         "warp": list(range(2, 9)),
+        "path": list(range(2, 9)),
     }
     for index in range(12):
         given, filled = index == 1, 2 <= index <= 8
@@ -323,6 +324,10 @@ def test_overlays_show_what_was_done_at_each_frame(runner: JobRunner, tmp_path: 
         if filled:
             assert colour[0] > colour[1] + 100
             assert distance(shown["warp"][index], guide[index]) < 7
+            # arrows as long as the way, from the left: 2 px a frame
+            arrow = (shown["path"][index].astype(int) - shown["warp"][index])[12, 132 - 2 * (index - 1) : 133]
+            assert np.abs(arrow).max(axis=-1).min() > 20 or index < 4
+            assert distance(shown["path"][index], shown["warp"][index]) < 12
         else:
             assert colour.min() == 255
         assert shown["visibility"][index].shape == (HEIGHT, WIDTH)

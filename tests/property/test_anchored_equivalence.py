@@ -39,9 +39,9 @@ def test_refinement_is_the_plain_choice(seed: int, height: int, width: int, spre
     path = (truth + 0.4 * wrong).astype(np.float32)
     matching = Matching(MATCHING[quality].finest_scale, MATCHING[quality].smoothings, spread_px=spread_px)
     matched = Matcher(anchor.shape, matching)(now, anchor, path)
-    plain, least = refine_plainly(now, anchor, path, matched, spread_px)
+    plain, least = refine_plainly(now, anchor, path, matched, spread_px, seed)
 
-    refined, unlike = Refiner(anchor, matching).refine(Look(now), path)
+    refined, unlike = Refiner(anchor, matching).refine(Look(now), path, turn=seed)
 
     # OpenCV samples at 1/32 px, so that offers nearly as good as each other may change places
     same = np.abs(refined - plain).max(axis=-1) < 0.1

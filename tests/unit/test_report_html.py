@@ -14,7 +14,15 @@ import pytest
 from pydantic import BaseModel
 
 from structureflow.models.job import JobRequest
-from structureflow.models.results import Fallback, JobRecord, Manifest, OutputObject, SegmentResult, SourceInfo
+from structureflow.models.results import (
+    Fallback,
+    FrameEvidence,
+    JobRecord,
+    Manifest,
+    OutputObject,
+    SegmentResult,
+    SourceInfo,
+)
 from structureflow.report.html import PICTURES_BUDGET_BYTES, render_report
 from structureflow.report.pictures import FramePictures, SegmentPictures
 from structureflow.report.previews import PreviewCollector
@@ -387,3 +395,17 @@ def test_the_page_is_written_without_numpy_opencv_and_pillow() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
+
+
+def test_evidence_is_plotted_per_frame_and_only_where_it_is_known() -> None:
+    known = tuple(FrameEvidence(frame=frame, kept=1 - frame / 100, unlike=frame / 10) for frame in (20, 21, 22, 40, 41))
+    page = Page(render_report(*job([segment(0, tracking="anchored", evidence=known)]), []))
+    lines = page.attributes("polyline", "points")
+    assert [len(line.split()) for line in lines] == [3, 2, 3, 2], "two runs of frames, two plots"
+    assert "71 % on average" in page.text
+    assert "at most 4.1 levels" in page.text
+    assert "paths anchored" in page.text
+    # more kept is higher up
+    heights = [float(point.split(",")[1]) for point in lines[0].split()]
+    assert heights == sorted(heights)
+    assert not Page(render_report(*job([segment(0)]), [])).attributes("polyline", "points")

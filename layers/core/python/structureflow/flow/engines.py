@@ -142,10 +142,10 @@ class _PairEngine:
 class DisEngine(_PairEngine):
     """Dense Inverse Search (Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016).
 
-    The defaults are the `balanced` preset. Against OpenCV's own presets it searches down to full resolution of a
-    smaller picture (`finest_scale` 0) and smooths less (`variational_iterations` 1): more exact, smaller and faster
-    than OpenCV's `FAST` on a larger one. Patches are compared without their mean, so that changes of light
-    are not taken for motion.
+    With the defaults it searches down to full resolution (`finest_scale` 0) and smooths little
+    (`variational_iterations` 1): on a small picture more exact and faster than OpenCV's `FAST` on a larger one. The
+    presets search on a coarser grid, since anchored paths mend what that loses. Patches are compared without their
+    mean, so that changes of light are not taken for motion.
     """
 
     finest_scale: int = 0
@@ -302,12 +302,12 @@ def _raft_preset(model: str, iterations: int, area_px: int) -> EnginePreset:
     return EnginePreset("raft", {"model": model, "weights": weights, "iterations": iterations}, area_px)
 
 
-#: Chosen by measurement on the reference clip: photometric error, sharpness and bytes per second of work.
+#: Chosen by the end result, anchored paths over a gap, per second of the whole job; see `docs/decisions.md`.
 DEFAULT_ENGINES: Final = (
     EngineRegistry()
-    .register("fast", _preset(DisEngine(variational_iterations=0, gradient_iterations=12), 320 * 180))
-    .register("balanced", _preset(DisEngine(), 448 * 252))
-    .register("best", _preset(DisEngine(patch_stride=3), 640 * 360))
+    .register("fast", _preset(DisEngine(finest_scale=2, variational_iterations=5), 384 * 216))
+    .register("balanced", _preset(DisEngine(finest_scale=2, variational_iterations=5), 512 * 288))
+    .register("best", _preset(DisEngine(finest_scale=1), 640 * 360))
     .register("fast", _preset(FarnebackEngine(iterations=2), 320 * 180))
     .register("balanced", _preset(FarnebackEngine(), 448 * 252))
     .register("best", _preset(FarnebackEngine(), 640 * 360))

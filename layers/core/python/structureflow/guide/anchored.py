@@ -145,7 +145,7 @@ class AnchoredPath:
             now = self._frame(state.node + 1) if self._refiner and state.node + 1 in self._refined else None
             if now is not None and self._refiner is not None:
                 look = Look(now)
-                path, unlike = self._refiner.refine(look, composed)
+                path, unlike = self._refiner.refine(look, composed, turn=state.node)
                 evidence = evidence.judged(unlike, look.activity())
             self._next = _State(state.node + 1, path, composed, evidence.returning(path))
         return self._next

@@ -101,3 +101,14 @@ class Slot:
             raise GuidanceError("flow: expected the motion's step, which is there only where it was asked for")
         # what was pulled from there has moved from there
         return np.negative(self._warpers[0].expand(self.motion.step))
+
+    def path(self) -> Field32:
+        """Return the way back to the anchor, that before the gap where it reaches the frame.
+
+        Returns:
+            ``(height, width, 2)`` float32 in output pixels, valid until the next call.
+        """
+        way = self.motion.end if self.motion.start is None else self.motion.start
+        if way is None:
+            raise GuidanceError("path: expected a frame that an anchor reaches")
+        return self._warpers[0].expand(way)

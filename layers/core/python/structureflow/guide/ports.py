@@ -102,3 +102,23 @@ class MotionSink(SegmentSink, Protocol):
                 an anchor does not show (or left unguided); soft between. Valid during the call only.
         """
         ...
+
+
+@runtime_checkable
+class PathSink(SegmentSink, Protocol):
+    """A sink that may want to see where pixels come from; the hook is called for filled frames, before `write`."""
+
+    @property
+    def wants_path(self) -> bool:
+        """Whether `path` is to be called."""
+        ...
+
+    def path(self, index: int, displacement: Field32) -> None:
+        """Take the way from a filled frame back to its anchor: the one before the gap where that reaches it.
+
+        Args:
+            index: the frame.
+            displacement: ``(height, width, 2)`` float32, in output pixels: pixel x shows what the anchor has at
+                ``x + displacement(x)``. Valid during the call only.
+        """
+        ...

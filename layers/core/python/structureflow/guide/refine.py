@@ -48,8 +48,8 @@ class Matching:
         spread_px: how far away neighbours' motion is tried; 0: not at all.
     """
 
-    finest_scale: int = 1
-    smoothings: int = 1
+    finest_scale: int = 2
+    smoothings: int = 5
     every: int = 1
     spread_px: int = 6
 
@@ -58,7 +58,7 @@ class Matching:
 MATCHING: Final = {
     "fast": Matching(finest_scale=2, smoothings=5, every=2, spread_px=0),
     "balanced": Matching(finest_scale=2, smoothings=5),
-    "best": Matching(finest_scale=0),
+    "best": Matching(finest_scale=0, smoothings=1),
 }
 
 
@@ -133,12 +133,14 @@ class Refiner:
         self._chosen = [np.empty_like(look.local) for _ in range(4)]
         self._offer_unlike, self._unlike, self._spare = (np.empty_like(look.local) for _ in range(3))
 
-    def refine(self, now: Look, path: Field32) -> tuple[Field32, Plane]:
+    def refine(self, now: Look, path: Field32, turn: int = 0) -> tuple[Field32, Plane]:
         """Return the better path and its difference.
 
         Args:
             now: the frame that the path comes from.
             path: ``(h, w, 2)`` float32, the composed path to the anchor; not changed.
+            turn: neighbours left and right are asked at even ones, those above and below at odd ones: what is good
+                spreads over the frames of a path, at half the price.
 
         Returns:
             ``(h, w, 2)`` float32, fresh memory; and ``(h, w)`` float32, how unlike the frame what it shows is around
@@ -149,7 +151,7 @@ class Refiner:
         self._offer(now, best, self._matcher(now.gray, self._anchor, path))
         self._offer(now, best, best + self._step(now))
         if self._spread:
-            for neighbours in _shifted(best, self._spread):
+            for neighbours in _shifted(best, self._spread, turn % 2):
                 self._offer(now, best, neighbours)
         return best, self._unlike
 
@@ -209,9 +211,9 @@ def _vectors(field: Field32) -> NDArray[np.float64]:
     return whole.view(np.float64)[..., 0]
 
 
-def _shifted(path: Field32, by: int) -> list[Field32]:
-    """Return the path of the pixels `by` to the left, right, above and below."""
+def _shifted(path: Field32, by: int, axis: int) -> list[Field32]:
+    """Return the path of the pixels `by` to the left and right (axis 0), or above and below (1)."""
     height, width = path.shape[:2]
     wide = cv2.copyMakeBorder(path, by, by, by, by, cv2.BORDER_REPLICATE)
-    corners = ((by, 0), (by, 2 * by), (0, by), (2 * by, by))
+    corners = ((by, 0), (by, 2 * by)) if axis == 0 else ((0, by), (2 * by, by))
     return [np.ascontiguousarray(wide[y : y + height, x : x + width]) for y, x in corners]

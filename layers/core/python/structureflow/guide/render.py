@@ -36,7 +36,7 @@ from structureflow.guide.masks import GENERATE, KEEP, MaskValue
 from structureflow.guide.pictures import RGB, PictureFormat
 from structureflow.guide.plan import PathPlan
 from structureflow.guide.planned import PlannedFlows
-from structureflow.guide.ports import GuideSource, MotionSink, Picture, SegmentSink, StructureFrames
+from structureflow.guide.ports import GuideSource, MotionSink, PathSink, Picture, SegmentSink, StructureFrames
 from structureflow.guide.refine import Matching, fits_matcher
 from structureflow.guide.spans import unguided_count, unguided_ranges
 from structureflow.guide.tracker import GuidanceTracker
@@ -163,6 +163,7 @@ class _SegmentRenderer:
         self._settings = settings
         self._sink = sink
         self._motion_sink = sink if isinstance(sink, MotionSink) else None
+        self._path_sink = sink if isinstance(sink, PathSink) and sink.wants_path else None
         self._wants_flow = self._motion_sink is not None and self._motion_sink.wants_flow
         self._wants_visibility = self._motion_sink is not None and self._motion_sink.wants_visibility
         self._tracker = GuidanceTracker(segment.frames)
@@ -351,6 +352,8 @@ class _SegmentRenderer:
         begin = time.perf_counter()
         if self._motion_sink is not None:
             self._show_motion(self._motion_sink, index, mask, slot)
+        if self._path_sink is not None and slot is not None:
+            self._path_sink.path(index, slot.path())
         self._sink.write(index, frame, mask)
         if mask == KEEP:
             self._tracker.mark_single_frame(index)

@@ -33,6 +33,8 @@ from structureflow.report.previews import PreviewCollector, thumbnail_size
 Image = NDArray[np.uint8]
 
 _OVERLAYS_AT_ONCE = 16
+#: Pixels between the arrows of `path_picture`.
+PATH_STEP_PX = 24
 _MP4 = "video/mp4"
 
 
@@ -121,6 +123,7 @@ class SegmentFiles:
         self._overlays = ThreadPoolExecutor(services.workers, thread_name_prefix="overlays")
         self._pending: list[Future[int]] = []
         self._previews = PreviewCollector(self._segment.frames, unguided_ranges(self._segment), flow_max_px=max_px)
+        self._arrows: tuple[int, Field32] | None = None
         self._unguided = {i for first, last in unguided_ranges(self._segment) for i in range(first, last + 1)}
         played = played_flows(self._segment, *window, request.treatment)
         self._shown = {frame: played[frame] for frame in self._previews.wanted if frame in played}
@@ -161,6 +164,11 @@ class SegmentFiles:
         return "visibility" in self._encoders or "visibility" in self._stages
 
     @property
+    def wants_path(self) -> bool:
+        """Whether the request asks for pictures of where pixels come from."""
+        return "path" in self._stages
+
+    @property
     def _stages(self) -> tuple[OverlayStage, ...]:
         return self._record.request.overlays
 
@@ -177,6 +185,10 @@ class SegmentFiles:
             self._encoders["visibility"].write(grey_to_planes(visibility, self._scratch))
         self._overlay("visibility", index, visibility.copy())
 
+    def path(self, index: int, displacement: Field32) -> None:
+        """Take the way of filled frame `index` back to its anchor: ``(H, W, 2) float32`` output pixels."""
+        self._arrows = index, displacement[PATH_STEP_PX // 2 :: PATH_STEP_PX, PATH_STEP_PX // 2 :: PATH_STEP_PX].copy()
+
     def write(self, index: int, guide: Planes, mask: Mask) -> None:
         """Take frame `index`: `Planes`, and its mask, 0 or 255 for all of it or for each pixel."""
         self._encoders["guide"].write(guide)
@@ -189,6 +201,8 @@ class SegmentFiles:
             self._overlay("guidance", index, guidance_picture(planes_to_rgb(guide), generated=generated, filled=filled))
         if "warp" in self._stages and filled:
             self._overlay("warp", index, planes_to_rgb(guide))
+        if "path" in self._stages and self._arrows is not None and self._arrows[0] == index:
+            self._overlay("path", index, path_picture(planes_to_rgb(guide), self._arrows[1]))
 
     def _mask_planes(self, index: int, mask: Image) -> Planes:
         # 255 and 0 are the only values that stay below 2 when 1 is added to 8 bits
@@ -284,4 +298,23 @@ def guidance_picture(picture: Image, *, generated: bool, filled: bool) -> Image:
     height, width = picture.shape[:2]
     thickness = max(2, min(height, width) // 40)
     cv2.rectangle(picture, (0, 0), (width - 1, height - 1), colour, 2 * thickness)
+    return picture
+
+
+def path_picture(picture: Image, ways: Field32) -> Image:
+    """Draw into a picture where its pixels come from: an arrow from the place in the anchor to the place here.
+
+    Args:
+        picture: ``(H, W, 3) uint8 RGB``; changed, and returned.
+        ways: ``(h, w, 2)`` float32, the way back to the anchor of every `PATH_STEP_PX`-th pixel, the first one half
+            a step from the corner.
+    """
+    half = PATH_STEP_PX // 2
+    limit = np.float32(2 * max(picture.shape))
+    for (row, column), (dx, dy) in zip(
+        np.ndindex(*ways.shape[:2]), ways.reshape(-1, 2).clip(-limit, limit), strict=True
+    ):
+        here = half + column * PATH_STEP_PX, half + row * PATH_STEP_PX
+        there = round(here[0] + float(dx)), round(here[1] + float(dy))
+        cv2.arrowedLine(picture, there, here, (255, 220, 64), 1, cv2.LINE_AA, tipLength=0.2)
     return picture

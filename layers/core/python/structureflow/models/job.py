@@ -43,7 +43,7 @@ FlowSpan = Literal["per_segment", "timeline"]
 Anchors = Literal["start", "both"]
 Tracking = Literal["anchored", "composed"]
 ExtraOutput = Literal["flow_vis", "visibility"]
-OverlayStage = Literal["flow", "visibility", "guidance", "warp"]
+OverlayStage = Literal["flow", "visibility", "guidance", "warp", "path"]
 
 _Item = TypeVar("_Item")
 _RESOLUTION = re.compile(r"\s*([0-9]{1,6})\s*[xX]\s*([0-9]{1,6})\s*")

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from structureflow import keys
 from structureflow.errors import JobStateError
 from structureflow.models.results import Fallback, JobRecord, Manifest, OutputObject, SegmentResult
+from structureflow.report.curves import evidence_plots
 from structureflow.report.pictures import FramePictures, SegmentPictures
 from structureflow.report.style import STYLE
 
@@ -45,6 +46,7 @@ _SETTINGS: Final = (
     ("treatment", "Treatment"),
     ("motion_strength", "Motion strength"),
     ("anchors", "Anchors"),
+    ("tracking", "Tracking"),
     ("flow_span", "Flow span"),
     ("quality", "Quality"),
     ("engine", "Engine"),
@@ -207,7 +209,7 @@ def _segment(manifest: Manifest, result: SegmentResult, preview: bytes | None, b
     facts = (
         f"{result.frames} frames, {_seconds(seconds)} · flow from {_SOURCES.get(result.flow_source, '')} · "
         f"engine {_text(result.engine)} · {result.flows_used} flows, {_text(result.treatment)}{strength} · "
-        f"anchors: {_text(result.anchors)}"
+        f"anchors: {_text(result.anchors)} · paths {_text(result.tracking)}"
     )
     warnings = "".join(
         f'<p class="notice warn">{_text(fallback.stage)}: wanted <b>{_text(fallback.wanted)}</b>, '
@@ -218,7 +220,7 @@ def _segment(manifest: Manifest, result: SegmentResult, preview: bytes | None, b
     return (
         f'<section class="segment" aria-labelledby="{name}"><h2 id="{name}">Segment {result.index}</h2>'
         f'<p class="soft">{facts}</p>{warnings}{legend}{_strip(result, ticks=True)}'
-        f"{_pictures(result, preview, budget_bytes)}{_videos(manifest, result)}</section>\n"
+        f"{evidence_plots(result)}{_pictures(result, preview, budget_bytes)}{_videos(manifest, result)}</section>\n"
     )
 
 

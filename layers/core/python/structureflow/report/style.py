@@ -52,6 +52,9 @@ main > section:not(.notice) { background:var(--card); border:1px solid var(--lin
 .facts dd { grid-column:2; margin:0; overflow-wrap:anywhere }
 .legend { display:flex; flex-wrap:wrap; gap:6px 20px; margin:0 0 10px; font-size:14px; color:var(--soft) }
 .legend i { display:inline-block; width:14px; height:14px; border-radius:4px; margin-right:7px; vertical-align:-2px }
+.curves { display:flex; flex-wrap:wrap; gap:8px 32px }
+.curves figure { margin:6px 0 }
+.curves svg { max-width:100%; height:auto; color:var(--filled) }
 .guided { background:var(--guided) }
 .filled { background:var(--filled) }
 .left { background:repeating-linear-gradient(45deg,var(--hatch) 0 5px,transparent 5px 10px),var(--left) }

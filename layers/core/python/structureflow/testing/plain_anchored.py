@@ -26,7 +26,12 @@ def unlike_plainly(now: tuple[Real, Real], anchor: tuple[Real, Real], path: NDAr
 
 
 def refine_plainly(
-    now: NDArray[np.uint8], anchor: NDArray[np.uint8], path: NDArray[Any], matched: NDArray[Any], spread_px: int
+    now: NDArray[np.uint8],
+    anchor: NDArray[np.uint8],
+    path: NDArray[Any],
+    matched: NDArray[Any],
+    spread_px: int,
+    turn: int,
 ) -> tuple[Real, Real]:
     """Return the better path, pixel by pixel, and how unlike what it shows is; see `guide.refine.Refiner.refine`."""
     look, other = looks_plainly(now), looks_plainly(anchor)
@@ -45,7 +50,7 @@ def refine_plainly(
     if spread_px:
         wide = np.pad(best, ((spread_px, spread_px), (spread_px, spread_px), (0, 0)), mode="edge")
         height, width = best.shape[:2]
-        for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        for dx, dy in ((-1, 0), (1, 0)) if turn % 2 == 0 else ((0, -1), (0, 1)):
             y, x = spread_px * (1 + dy), spread_px * (1 + dx)
             offer(wide[y : y + height, x : x + width])
     return best, least
