@@ -36,7 +36,6 @@ from structureflow.jobs.fail_job import reject_request
 from structureflow.jobs.pointer import check_open
 from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import keep_frames
-from structureflow.models.results import now
 
 _GPU_ENGINE: Final = "raft"
 _LAMBDA_ENGINE: Final = "dis"
@@ -111,7 +110,7 @@ def _overdue_orders(services: Services) -> Iterator[ExtractionOrder]:
             # Settled since it was listed; or not an order, which only its expiry in the bucket removes.
             _log.warning("%s is passed over: %s", info.key, error.message)
             continue
-        if order.deadline is not None and order.deadline <= now():
+        if order.deadline is not None and order.deadline <= services.clock():
             yield order
 
 
@@ -149,7 +148,7 @@ def _engine_of(order: ExtractionOrder, reason: str, services: Services) -> str |
     if record is not None:
         return record.engine
     try:
-        if order.deadline is not None and now() > order.deadline + _GIVE_UP_AFTER:
+        if order.deadline is not None and services.clock() > order.deadline + _GIVE_UP_AFTER:
             raise EngineUnavailableError(
                 f"neither the GPU task nor DIS extracted the flows until {_GIVE_UP_AFTER} past the deadline: {reason}"
             )

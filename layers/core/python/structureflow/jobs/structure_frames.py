@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from structureflow.errors import (
     FrameCacheError,
     InputChangedError,
+    InputNotAllowedError,
     InputNotFoundError,
     MediaError,
     StorageError,
@@ -97,7 +98,7 @@ class SegmentFrames:
                         break
         except TransientError:
             raise
-        except (InputNotFoundError, InputChangedError, MediaError, StorageError) as error:
+        except (InputNotAllowedError, InputNotFoundError, InputChangedError, MediaError, StorageError) as error:
             raise StructureFramesError(str(error)) from error
         if decoded < self._count:
             raise StructureFramesError(f"expected {self._count} frames from {self._first} on, got {decoded}")
