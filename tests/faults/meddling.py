@@ -123,6 +123,8 @@ class Meddler:
             self.spoiled_caches = True
         elif task_id is not None and key == keys.job_status(task_id):
             self.headless.add(task_id)
+            # Nobody knows any more whose results lie at the documented keys.
+            self.spoiled.add(task_id)
         elif task_id is not None and key.startswith(keys.runs_prefix(task_id)):
             self.forged.add(task_id)
         elif task_id is not None and key != keys.job_flows(task_id):

@@ -10,6 +10,7 @@ import pytest
 
 from structureflow import keys
 from structureflow.jobs import segment_files
+from structureflow.limits import STOP_BEFORE_END_S
 from structureflow.media.encode import EncoderSettings
 from structureflow.testing.deployment import Deployment
 from structureflow.testing.faults import Faults, Rates
@@ -70,9 +71,11 @@ class Case:
         deployment = self.deployment
         before = deployment.counts.copy()
         self.meddler.restore(deployment)
-        self.meddler.spoiled.clear()
         self.meddler.forged.clear()
         self.meddler.put(deployment, "t1", self.meddler.tasks["t1"])
+        deployment.run()
+        self.meddler.spoiled.clear()
+        self.promises.at_any_moment(deployment)
         self.run(state="done")
         made = deployment.counts - before
         assert made["SegmentsRendered"] == len(results_of(deployment.bucket, "t1"))
@@ -321,17 +324,17 @@ def test_a_good_result_stays_while_a_worse_request_fails(tmp_path: Path) -> None
     case.again(extracts=0)
 
 
-@pytest.mark.parametrize("function", ["Orchestrator", "RenderSegment"])
-def test_time_that_runs_out_is_a_permanent_error_thirty_seconds_early(function: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("function", "key"), [("Orchestrator", VIDEO), ("RenderSegment", "job.json")])
+def test_time_that_runs_out_is_a_permanent_error_thirty_seconds_early(function: str, key: str, tmp_path: Path) -> None:
     case = Case(tmp_path)
-    case.deployment.at = lambda name, *_: case.deployment.clock.sleep(200 if name.startswith(function) else 0)
+    moment = next(moment for moment in moments() if moment[0] == f"{function} 1" and moment[2].endswith(key))
+    case.at(moment, lambda: case.deployment.clock.sleep(TIMEOUTS_S[function] - STOP_BEFORE_END_S))
     case.run(state="failed")
     status = status_of(case.deployment.bucket, "t1")
     assert status is not None
     assert status.error is not None
     assert status.error.code == "DeadlineError"
-    assert case.deployment.counts[function] == (1 if function == "Orchestrator" else 2)
-    case.deployment.at = lambda *_: None
+    assert function != "RenderSegment" or status.error.message.startswith(f"segment {status.error.detail['segment']}: ")
     case.again()
 
 

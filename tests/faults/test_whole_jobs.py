@@ -95,10 +95,11 @@ class Run:
         for task_id, job in list(meddler.tasks.items()):
             before = deployment.counts.copy()
             cached = {info.key: info.etag for info in deployment.bucket.list("cache/flows/")}
-            meddler.spoiled.discard(task_id)
             meddler.forged.discard(task_id)
             meddler.put(deployment, task_id, job)
             deployment.run()
+            meddler.spoiled.discard(task_id)
+            self.promises.at_any_moment(deployment)
             status = status_of(deployment.bucket, task_id)
             assert status is not None
             assert (status.state, status.published) == ("done", status.run_id), status

@@ -94,14 +94,14 @@ def fail_request(key: str, etag: str, error_type: str, error_message: str, servi
     if (etag and etag != begun.request.info.etag) or storage.exists(keys.run_claim(task_id, begun.run_id)):
         return None
     error = ErrorInfo(code=error_type, message=error_message, stage="orchestrate")
-    return _fail(services, task_id, begun.run_id, error)
+    return _end(services, task_id, begun.run_id, error)
 
 
 def reject_request(
     task_id: str, run_id: str, error: StructureFlowError, stage: str, services: Services
 ) -> JobStatus | None:
     """End a run with an error that the orchestrator itself found; None where it is not open any more."""
-    return _fail(services, task_id, run_id, describe_error(error, stage))
+    return _end(services, task_id, run_id, describe_error(error, stage))
 
 
 def typed_error(error: CaughtError, *, stage: str) -> ErrorInfo:
@@ -125,6 +125,14 @@ def typed_error(error: CaughtError, *, stage: str) -> ErrorInfo:
     if not message.startswith(f"segment {number}: "):
         message = f"segment {number}: {message}"
     return ErrorInfo(code=error.name, message=message, stage=stage, detail={"segment": number})
+
+
+def _end(services: Services, task_id: str, run_id: str, error: ErrorInfo) -> JobStatus | None:
+    """End a run before its segments as failed, and delete what the orchestrator left in its folder."""
+    failed = _fail(services, task_id, run_id, error)
+    if failed is not None:
+        remove_run(services.storage, task_id, run_id)
+    return failed
 
 
 def _fail(services: Services, task_id: str, run_id: str, error: ErrorInfo) -> JobStatus | None:

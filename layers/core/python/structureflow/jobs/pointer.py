@@ -66,8 +66,18 @@ def begin_run(storage: Storage, task_id: str) -> Begun:
             _write(storage, fresh, found)
         except (ObjectExistsError, ObjectChangedError):
             continue
+        _check_not_deleted(storage, task_id)
         return Begun(request, run, None)
     raise _contended(task_id)
+
+
+def _check_not_deleted(storage: Storage, task_id: str) -> None:
+    """Take a new status away again if the job was deleted just before it was written."""
+    try:
+        storage.head(keys.job_request(task_id))
+    except ObjectNotFoundError:
+        storage.delete([keys.job_status(task_id)])
+        raise
 
 
 def change_status(storage: Storage, task_id: str, change: Change) -> JobStatus | None:

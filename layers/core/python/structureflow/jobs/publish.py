@@ -22,11 +22,13 @@ from structureflow.errors import (
     ObjectChangedError,
     ObjectNotFoundError,
 )
-from structureflow.jobs.documents import describe_error, get_document, put_document, read_status
+from structureflow.jobs.documents import describe_error, get_document, parse_document, put_document, read_status
 from structureflow.jobs.pointer import change_status, is_open, superseded
 from structureflow.jobs.services import Services
-from structureflow.models.results import JobStatus, Manifest, OutputObject, Publication, SegmentResult
+from structureflow.limits import MAX_DOCUMENT_BYTES
+from structureflow.models.results import JobRecord, JobStatus, Manifest, OutputObject, Publication, SegmentResult
 from structureflow.storage.base import Storage
+from structureflow.storage.bounded import read_bounded
 
 #: Longer than any function that publishes may run (template.yaml), so that a dead one's turn ends after it.
 TURN: Final = timedelta(seconds=150)
@@ -51,8 +53,8 @@ def publish(task_id: str, run_id: str, services: Services) -> tuple[Manifest, bo
     if turn is None:
         return get_document(storage, keys.job_manifest(task_id), Manifest, made_by="AssembleJob"), False
     try:
-        planned = _planned(storage, task_id, run_id)
-        manifest = _copy(planned, turn, services)
+        planned, record = _planned(storage, task_id, run_id)
+        manifest = _copy(planned, record, turn, services)
     except IncompleteJobError as error:
         _withdraw(task_id, turn, error, services)
         raise
@@ -84,16 +86,19 @@ def as_published(manifest: Manifest) -> Manifest:
     )
 
 
-def _planned(storage: Storage, task_id: str, run_id: str) -> Manifest:
-    """Return a run's own manifest.
+def _planned(storage: Storage, task_id: str, run_id: str) -> tuple[Manifest, OutputObject]:
+    """Return a run's own manifest, and its record as an object to publish.
 
     Raises:
-        IncompleteJobError: it is gone, or is none any more.
+        IncompleteJobError: one is gone, or is none any more.
     """
     try:
-        return get_document(storage, keys.run_manifest(task_id, run_id), Manifest, made_by="AssembleJob")
-    except JobStateError as error:
+        planned = get_document(storage, keys.run_manifest(task_id, run_id), Manifest, made_by="AssembleJob")
+        record = read_bounded(storage, keys.run_record(task_id, run_id), MAX_DOCUMENT_BYTES)
+        parse_document(record, JobRecord, made_by="the orchestrator")
+    except (JobStateError, ObjectNotFoundError) as error:
         raise IncompleteJobError(error.message) from error
+    return planned, OutputObject(key=record.info.key, size_bytes=record.info.size_bytes, etag=record.info.etag)
 
 
 def _withdraw(task_id: str, turn: Publication, error: IncompleteJobError, services: Services) -> None:
@@ -147,15 +152,15 @@ def _end_turn(task_id: str, turn: Publication, services: Services) -> JobStatus 
     return change_status(services.storage, task_id, end)
 
 
-def _copy(planned: Manifest, turn: Publication, services: Services) -> Manifest:
-    """Copy every object that a run's manifest lists; return the manifest of the copies."""
+def _copy(planned: Manifest, record: OutputObject, turn: Publication, services: Services) -> Manifest:
+    """Copy every object that a run's manifest lists, and its record; return the manifest of the copies."""
     storage, task_id = services.storage, planned.task_id
 
     def copy_one(planned_object: OutputObject) -> OutputObject:
         _check_turn(turn, task_id, services)
         target = _target(task_id, planned.run_id, planned_object.key)
         try:
-            info = storage.copy(planned_object.key, target, if_match=planned_object.etag or None)
+            info = storage.copy(planned_object.key, target, if_match=planned_object.etag)
         except (ObjectNotFoundError, ObjectChangedError) as error:
             raise IncompleteJobError(f"{planned_object.key}: changed since it was checked: {error}") from error
         return OutputObject(key=info.key, size_bytes=info.size_bytes, etag=info.etag)
@@ -169,7 +174,7 @@ def _copy(planned: Manifest, turn: Publication, services: Services) -> Manifest:
         segments = tuple(result.model_copy(update={"outputs": outputs[result.index]}) for result in planned.segments)
         list(pool.map(lambda result: _put_result(storage, result), segments))
     report = None if planned.report is None else copy_one(planned.report)
-    copy_one(OutputObject(key=keys.run_record(task_id, planned.run_id), size_bytes=0, etag=""))
+    copy_one(record)
     return planned.model_copy(update={"segments": segments, "report": report, "flows": _flows(storage, planned)})
 
 

@@ -244,7 +244,10 @@ class Deployment:
     # --- calls of functions -----------------------------------------------------------------------------
 
     def _invoke(self, step: str, payload: Any) -> Any:
-        return self._call(step, lambda services: call_step(step, payload, services))
+        result = self._call(step, lambda services: call_step(step, payload, services))
+        if self._happens("unheard", step, self._numbers[step]):
+            raise StateFailedError("Lambda.ClientExecutionTimeoutException", "Read timed out")
+        return result
 
     def _once(self, function: str, call: Callable[[Services], Any]) -> StateFailedError | None:
         """Call a function as an event does, once."""
@@ -297,8 +300,6 @@ class Deployment:
         finally:
             process.dead = True
             self.check(self)
-        if self._happens("unheard", name):
-            raise StateFailedError("Lambda.ClientExecutionTimeoutException", "Read timed out")
         return result
 
     def _happens(self, what: str, *where: object) -> bool:

@@ -9,7 +9,14 @@ import numpy as np
 
 from structureflow.errors import GpuUnavailableError, JobStateError, StructureFlowError
 from structureflow.flow.engines import EngineName, Finish, Frame, Result
-from structureflow.jobs.extract_job import committed_record, extract_and_commit, load_order, note_failure, order_source
+from structureflow.jobs.extract_job import (
+    committed_record,
+    extract_and_commit,
+    finish_commit,
+    load_order,
+    note_failure,
+    order_source,
+)
 from structureflow.jobs.services import Services
 from structureflow.testing.faults import Faults
 from structureflow.testing.processes import Hostility
@@ -46,8 +53,11 @@ def carry_out(order_key: str, services: Services) -> None:
     """
     try:
         order = load_order(services.storage, order_key)
-        if committed_record(services.storage, order) is None:
-            extract_and_commit(order, order_source(order, services), services, engine=PanEngine())
+        committed = committed_record(services.storage, order)
+        if committed is not None:
+            finish_commit(order, committed, services)
+            return
+        extract_and_commit(order, order_source(order, services), services, engine=PanEngine())
     except JobStateError:
         raise
     except StructureFlowError as error:

@@ -84,6 +84,7 @@ class Process(WrapperStorage):
         super().__init__(store)
         self.name = name
         self.dead = False
+        self._death: KilledError | None = None
         self._clock = clock
         self._around = around
         self._ends_at = clock() + timeout_s
@@ -103,10 +104,12 @@ class Process(WrapperStorage):
             yield
             self._must_live()
             self._around.after(self, operation, key, number)
-        except KilledError:
+        except KilledError as death:
+            self._death = self._death or death
             self.dead = True
             raise
 
     def _must_live(self) -> None:
         if self.dead:
-            raise KilledError("Runtime.ExitError", "killed before")
+            # Whichever thread comes first tells of it.
+            raise self._death or KilledError("Runtime.ExitError", "its call has ended")
