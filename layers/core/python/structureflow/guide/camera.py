@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -69,10 +69,13 @@ def _affine(here: NDArray[np.float64], there: NDArray[np.float64]) -> Homography
     if len(here) < 6:
         return None
     found, agrees = cv2.estimateAffine2D(here, there, method=cv2.RANSAC, ransacReprojThreshold=_AGREES_PX)
-    return _if_shared(None if found is None else np.vstack([found, [0, 0, 1]]), agrees)
+    # it returns None where it finds nothing, whatever its annotations say
+    whole: Any = found
+    return _if_shared(None if whole is None else np.vstack([whole, [0, 0, 1]]), agrees)
 
 
-def _if_shared(found: NDArray[np.float64] | None, agrees: NDArray[np.uint8] | None) -> Homography | None:
+def _if_shared(found: Any, agrees: Any) -> Homography | None:
+    """Return what OpenCV found, None where that is nothing, or what too few vectors agree on."""
     if found is None or agrees is None or not np.isfinite(found).all() or agrees.mean() < _LEAST_SHARE:
         return None
     return np.asarray(found, np.float64)
@@ -91,27 +94,27 @@ def _is_a_view(found: Homography, height: int, width: int) -> bool:
 
 
 class PartLegs:
-    """The legs of one part of the motion, seen from an anchor, each `strength` times as long.
+    """The legs of one part of the motion, seen from an anchor, leg m ``strength(m)`` times as long.
 
     The camera's part is the global motion of each leg. The subject's is what a camera that stands still would see of
     the rest: it is shown where the subject is in the *anchor's* view, so an object that the camera follows moves
     across the picture. Where that view sees what the frame does not, nothing moves.
     """
 
-    def __init__(self, leg: Leg, start: float, part: MotionPart, strength: float) -> None:
+    def __init__(self, leg: Leg, start: float, part: MotionPart, strength: Callable[[int], float]) -> None:
         """Split `leg`.
 
         Args:
             leg: ``leg(m)`` pulls from node m + 1 to node m, ``(h, w, 2)`` float32; asked for in any order.
             start: node of the anchor; no leg before it is asked for.
             part: ``camera`` or ``subject``.
-            strength: 0 or more.
+            strength: of a leg, 0 or more.
         """
         self._leg = leg
         self._start = start
         self._first = math.floor(start)
         self._part = part
-        self._strength = np.float32(strength)
+        self._strength = strength
         self._motions: dict[int, Homography] = {}
         #: From the view of a node to that of the anchor.
         self._views: dict[int, Homography] = {}
@@ -122,8 +125,9 @@ class PartLegs:
         if number not in self._kept:
             leg = self._leg(number)
             made = self._camera(number, leg) if self._part == "camera" else self._subject(number, leg)
-            if self._strength != 1:
-                made *= self._strength
+            strength = self._strength(number)
+            if strength != 1:
+                made *= np.float32(strength)
             self._kept = {**dict(list(self._kept.items())[-1:]), number: made}
         return self._kept[number]
 

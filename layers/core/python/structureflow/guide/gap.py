@@ -218,7 +218,7 @@ class GapMotion:
         if frame(base) is None:
             if part != "all":
                 stored = reader(direction, as_stored=True)
-                return ways_of_part(stored, start, self._shape, part, self._flows.strength)
+                return ways_of_part(stored, start, self._shape, part, lambda _: self._flows.strength)
             carry = Carry(reader(direction), start, self._shape)
             other: Direction = "backward" if mirrored else "forward"
             trace = Trace(reader(other), start, self._shape) if self._needs_visibility else None
@@ -228,7 +228,7 @@ class GapMotion:
         refined = refined_nodes([top - node for node in nodes] if mirrored else nodes, start, self._matching.every)
         path = AnchoredPath(reader(direction, as_stored=True), start, self._shape, frame, refined, self._matching)
         if part != "all":
-            return ways_of_part(RefinedLegs(path, 1.0), start, self._shape, part, self._flows.strength)
+            return ways_of_part(RefinedLegs(path, 1.0), start, self._shape, part, lambda _: self._flows.strength)
         if self._flows.strength != 1:
             return scaled_ways(path, start, self._flows.strength, self._shape)
         return AnchoredWays(path)
@@ -265,7 +265,7 @@ class GapMotion:
         if self._flows.part != "all":
             stored = self._flows.legs("backward", self._legs_ahead, as_stored=True)
             begin = self._plan.node_at(self._consumed)
-            legs = PartLegs(stored, begin, self._flows.part, self._flows.strength)
+            legs = PartLegs(stored, begin, self._flows.part, lambda _: self._flows.strength)
         for offset in range(self._count):
             if self.start_reach <= offset < self._count - self.end_reach:
                 continue

@@ -110,7 +110,11 @@ def scaled_ways(path: AnchoredPath, start: float, strength: float, shape: tuple[
 
 
 def ways_of_part(
-    leg: Callable[[int], Field32], start: float, shape: tuple[int, int], part: MotionPart, strength: float
+    leg: Callable[[int], Field32],
+    start: float,
+    shape: tuple[int, int],
+    part: MotionPart,
+    strength: Callable[[int], float],
 ) -> ComposedWays:
     """Return the ways along the camera's or the subject's part of the motion of `leg`; see `camera.PartLegs`."""
     legs = PartLegs(leg, start, part, strength)

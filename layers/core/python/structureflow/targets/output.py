@@ -178,11 +178,11 @@ class Placing:
 
     def to_grid(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Bring (x, y), ``(N, 2)``, from output pixels to places of the grid."""
-        return (points - np.array(self.shift)) / np.array(self.scale)
+        return np.asarray((points - np.array(self.shift)) / np.array(self.scale), np.float64)
 
     def to_output(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Bring (x, y), ``(N, 2)``, from places of the grid to output pixels."""
-        return points * np.array(self.scale) + np.array(self.shift)
+        return np.asarray(points * np.array(self.scale) + np.array(self.shift), np.float64)
 
 
 def _axis(grid: int, original: int, start: int, length: int, output: int) -> tuple[float, float]:

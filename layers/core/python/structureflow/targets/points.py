@@ -19,16 +19,25 @@ _MEETS_PX: Final = 0.75
 _FIXED_POINT_STEPS: Final = 6
 #: From this visibility on (of 255) the first frame shows a pixel; soft edges lie outside of what it shows.
 _SEEN: Final = 64
-#: A hidden point moves as these many visible ones that stood nearest to it at the beginning.
-_NEIGHBOURS: Final = 8
+#: A lost point goes with those that stood nearest to it, of as many as these.
+_NEAREST: Final = 24
+#: Companions have gone the same way: within so many pixels, and a share of their distance at the beginning, which
+#: grows with every frame up to a quarter, since things turn and grow.
+_SAME_WAY_PX: Final = 1.5
+_SHARE_PER_FRAME: Final = 0.02
+_LARGEST_SHARE: Final = 0.25
+#: A lost point is believed to be where the flow leads, and seen, while its companions say so too: so near, and so long.
+_AGREES_PX: Final = 2.5
+_BELIEVED_FRAMES: Final = 8
 
 
 class PointTracker:
     """Where points of the first frame are now, and whether they are seen.
 
     A point is where a pixel is whose way back ends at the point's beginning, if the evidence says that the first frame
-    shows that pixel. Ways are looked up the other way round, so a point that was hidden is found again. A hidden point
-    goes with the visible ones around it.
+    shows that pixel. Ways are looked up the other way round, so a point that was hidden is found again. One that is
+    lost follows the flow as long as its companions (near points that went the same way before) agree; after that it
+    goes with them, and is hidden.
 
     Attributes:
         places: ``(N, 2)`` float64, where the points are, in pixels of the flow grid; finite.
@@ -42,6 +51,9 @@ class PointTracker:
         self._own = _inside(self._begin, shape)
         self.places = self._begin.copy()
         self.visible = self._own.copy()
+        self._frames = 0
+        self._lost_for = np.zeros(len(self._begin), np.intp)
+        self._companions: dict[int, NDArray[np.intp]] = {}
         self._grid = np.stack(np.meshgrid(np.arange(shape[1]), np.arange(shape[0])), axis=-1).astype(np.float32)
 
     def move(self, move: Move) -> None:
@@ -103,23 +115,55 @@ class PointTracker:
         return places, np.isfinite(nearest)
 
     def _settle(self, places: Points, found: NDArray[np.bool_], expected: Points) -> None:
-        """Take the places that were found; the others go with those around them."""
-        hidden = np.flatnonzero(~found)
-        known = np.flatnonzero(found)
+        """Take the places that were found; the others follow the flow, or those around them."""
         before = self.places
         now = np.where(found[:, None], places, expected)
-        if hidden.size and known.size:
-            far = np.linalg.norm(self._begin[hidden, None] - self._begin[None, known], axis=-1)
-            count = min(_NEIGHBOURS, known.size)
-            near = np.argpartition(far, count - 1, axis=1)[:, :count]
-            weight = 1 / (np.take_along_axis(far, near, axis=1) + 1)
-            steps = (places - before)[known[near]]
-            # the nearest ones may lie on two surfaces; the middle one of them lies on one
-            shift = np.median(steps, axis=1) if count > 2 else np.average(steps, axis=1, weights=weight)
-            now[hidden] = before[hidden] + shift
+        visible = found.copy()
+        self._lost_for = np.where(found, 0, self._lost_for + 1)
+        self._frames += 1
+        for point in np.flatnonzero(~found & self._own):
+            if self._lost_for[point] <= _BELIEVED_FRAMES:
+                same = self._gone_the_same_way(point, found, now)
+                if same.size or point not in self._companions:
+                    self._companions[point] = same
+            companions = self._companions[point]
+            guess = self._with_companions(point, companions[found[companions]], before, now)
+            if guess is None:
+                continue
+            agrees = bool(np.hypot(*(expected[point] - guess)) < _AGREES_PX)
+            if not agrees:
+                now[point] = guess
+            visible[point] = agrees and self.visible[point] and self._lost_for[point] <= _BELIEVED_FRAMES
+        for point in np.flatnonzero(found):
+            self._companions.pop(point, None)
         limit = 4.0 * max(self._shape)
         self.places = np.clip(now, -limit, limit)
-        self.visible = found
+        self.visible = visible & _inside(self.places, self._shape)
+
+    def _gone_the_same_way(self, point: np.intp, found: NDArray[np.bool_], now: Points) -> NDArray[np.intp]:
+        """Return the points near this one at the beginning that are known and have gone as the flow says it has."""
+        others = np.flatnonzero(found)
+        far = np.hypot(*(self._begin[others] - self._begin[point]).T)
+        order = np.argsort(far, kind="stable")[:_NEAREST]
+        others, far = others[order], far[order]
+        gone = now - self._begin
+        apart = np.hypot(*(gone[others] - gone[point]).T)
+        share = min(_LARGEST_SHARE, _SHARE_PER_FRAME * self._frames)
+        return others[apart < _SAME_WAY_PX + share * far]
+
+    def _with_companions(
+        self, point: np.intp, companions: NDArray[np.intp], before: Points, now: Points
+    ) -> NDArray[np.float64] | None:
+        """Return where a point is if it goes on with its companions; None without any."""
+        if not companions.size:
+            return None
+        if companions.size >= 3:
+            moved, _ = cv2.estimateAffinePartial2D(
+                before[companions], now[companions], method=cv2.RANSAC, ransacReprojThreshold=1.0
+            )
+            if moved is not None and np.isfinite(moved).all():
+                return np.asarray(moved[:, :2] @ before[point] + moved[:, 2], np.float64)
+        return np.asarray(before[point] + np.median(now[companions] - before[companions], axis=0), np.float64)
 
     def _cells(self, places: Points) -> NDArray[np.intp]:
         most = np.array([self._shape[1] - 1, self._shape[0] - 1])

@@ -6,7 +6,7 @@ the next, in Middlebury colours, every picture normalised by its own longest vec
 
 from __future__ import annotations
 
-from typing import Final, cast
+from typing import Final
 
 import cv2
 import numpy as np
@@ -80,4 +80,4 @@ def paint(flow: Field32) -> NDArray[np.uint8]:
     longest = float(cv2.magnitude(flow[..., 0], flow[..., 1]).max())
     if longest == 0:
         return np.full((*flow.shape[:2], 3), 255, np.uint8)
-    return cast("NDArray[np.uint8]", flow_to_rgb(flow, longest + _EPSILON_PX))
+    return flow_to_rgb(flow, longest + _EPSILON_PX)
