@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -21,13 +21,14 @@ _FIXED_POINT_STEPS: Final = 6
 _SEEN: Final = 64
 #: A lost point goes with those that stood nearest to it, of as many as these.
 _NEAREST: Final = 24
-#: Companions have gone the same way: within so many pixels, and a share of their distance at the beginning, which
-#: grows with every frame up to a quarter, since things turn and grow.
-_SAME_WAY_PX: Final = 1.5
-_SHARE_PER_FRAME: Final = 0.02
-_LARGEST_SHARE: Final = 0.25
-#: A lost point is believed to be where the flow leads, and seen, while its companions say so too: so near, and so long.
-_AGREES_PX: Final = 2.5
+#: Companions went at the point's own pace when it was known last: within so many pixels, and a share of their distance
+#: at the beginning, since things turn and grow.
+_SAME_PACE_PX: Final = 0.5
+_SAME_PACE_SHARE: Final = 0.04
+#: A lost point is believed to be where the flow leads, and seen, while its companions say so too: so near (and a share
+#: of the step), and so long.
+_AGREES_PX: Final = 0.75
+_AGREES_SHARE: Final = 0.15
 _BELIEVED_FRAMES: Final = 8
 
 
@@ -51,7 +52,8 @@ class PointTracker:
         self._own = _inside(self._begin, shape)
         self.places = self._begin.copy()
         self.visible = self._own.copy()
-        self._frames = 0
+        self._known = self._own.copy()
+        self._pace = np.zeros_like(self._begin)
         self._lost_for = np.zeros(len(self._begin), np.intp)
         self._companions: dict[int, NDArray[np.intp]] = {}
         self._grid = np.stack(np.meshgrid(np.arange(shape[1]), np.arange(shape[0])), axis=-1).astype(np.float32)
@@ -120,47 +122,46 @@ class PointTracker:
         now = np.where(found[:, None], places, expected)
         visible = found.copy()
         self._lost_for = np.where(found, 0, self._lost_for + 1)
-        self._frames += 1
-        for point in np.flatnonzero(~found & self._own):
-            if self._lost_for[point] <= _BELIEVED_FRAMES:
-                same = self._gone_the_same_way(point, found, now)
-                if same.size or point not in self._companions:
-                    self._companions[point] = same
+        for point in np.flatnonzero(~found & self._own).tolist():
+            if self._lost_for[point] == 1:
+                self._companions[point] = self._at_its_pace(point)
             companions = self._companions[point]
             guess = self._with_companions(point, companions[found[companions]], before, now)
             if guess is None:
                 continue
-            agrees = bool(np.hypot(*(expected[point] - guess)) < _AGREES_PX)
+            most = _AGREES_PX + _AGREES_SHARE * np.hypot(*(guess - before[point]))
+            agrees = bool(np.hypot(*(expected[point] - guess)) < most)
             if not agrees:
                 now[point] = guess
             visible[point] = agrees and self.visible[point] and self._lost_for[point] <= _BELIEVED_FRAMES
-        for point in np.flatnonzero(found):
-            self._companions.pop(point, None)
         limit = 4.0 * max(self._shape)
-        self.places = np.clip(now, -limit, limit)
-        self.visible = visible & _inside(self.places, self._shape)
+        now = np.clip(now, -limit, limit)
+        self._pace = now - before
+        self.places = now
+        self.visible = visible & _inside(now, self._shape)
+        self._known = found
 
-    def _gone_the_same_way(self, point: np.intp, found: NDArray[np.bool_], now: Points) -> NDArray[np.intp]:
-        """Return the points near this one at the beginning that are known and have gone as the flow says it has."""
-        others = np.flatnonzero(found)
+    def _at_its_pace(self, point: int) -> NDArray[np.intp]:
+        """Return the points near this one at the beginning that went as it did when it was known last."""
+        others = np.flatnonzero(self._known)
+        others = others[others != point]
         far = np.hypot(*(self._begin[others] - self._begin[point]).T)
         order = np.argsort(far, kind="stable")[:_NEAREST]
         others, far = others[order], far[order]
-        gone = now - self._begin
-        apart = np.hypot(*(gone[others] - gone[point]).T)
-        share = min(_LARGEST_SHARE, _SHARE_PER_FRAME * self._frames)
-        return others[apart < _SAME_WAY_PX + share * far]
+        apart = np.hypot(*(self._pace[others] - self._pace[point]).T)
+        return np.asarray(others[apart < _SAME_PACE_PX + _SAME_PACE_SHARE * far], np.intp)
 
     def _with_companions(
-        self, point: np.intp, companions: NDArray[np.intp], before: Points, now: Points
+        self, point: int, companions: NDArray[np.intp], before: Points, now: Points
     ) -> NDArray[np.float64] | None:
         """Return where a point is if it goes on with its companions; None without any."""
         if not companions.size:
             return None
         if companions.size >= 3:
-            moved, _ = cv2.estimateAffinePartial2D(
+            # None where it finds nothing, whatever its annotations say
+            moved: Any = cv2.estimateAffinePartial2D(
                 before[companions], now[companions], method=cv2.RANSAC, ransacReprojThreshold=1.0
-            )
+            )[0]
             if moved is not None and np.isfinite(moved).all():
                 return np.asarray(moved[:, :2] @ before[point] + moved[:, 2], np.float64)
         return np.asarray(before[point] + np.median(now[companions] - before[companions], axis=0), np.float64)
