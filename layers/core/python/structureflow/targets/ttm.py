@@ -3,7 +3,7 @@
 They read ``first_frame.png``, ``motion_signal.mp4``, ``mask.mp4`` and ``prompt.txt`` by these names, as many frames of
 both videos as they generate, and the mask as white (above one half) where the motion signal is to be followed. Where
 it is not, denoising still begins with the signal's picture, so what an anchor does not show is filled with the
-nearest pixels that one does, as the paper does with its own warps (Singer et al., "Time-to-Move", ICLR 2026).
+nearest pixels that one does, smoothed (Singer et al., "Time-to-Move", ICLR 2026).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _CONSUMER: Final = "Time-to-Move --input-path, the folder"
 #: Specks and slits up to this many pixels are closed: the mask is sampled once for 8x8 pixels.
 _SPECK_PX: Final = 9
 _NEAREST: Final = 5
+_SMOOTH_PX: Final = 33
 
 
 class TimeToMove(EncodedOutput):
@@ -120,3 +121,5 @@ def _fill(parts: list[NDArray[np.uint8]], known: NDArray[np.uint8]) -> None:
         by_label = np.zeros(int(labels.max()) + 1, np.uint8)
         by_label[labels[~unknown]] = part[~unknown]
         part[unknown] = by_label[labels[unknown]]
+        # streaks from the edge would be taken for content
+        part[unknown] = cv2.blur(part, (_SMOOTH_PX, _SMOOTH_PX), borderType=cv2.BORDER_REPLICATE)[unknown]

@@ -24,6 +24,10 @@ from structureflow.targets.output import Clip, EncodedOutput, Made
 _CONSUMER: Final = "VACE (Wan 2.1, 2.2) flow control: src_video and src_mask"
 #: RAFT's ``flow_viz`` adds it to the longest vector, so that a still picture is white.
 _EPSILON_PX: Final = 1e-5
+#: Vectors beyond are strays: one pixel in two hundred.
+_STRAY_PERCENTILE: Final = 99.5
+#: Where so few pixels move that the percentile is below this, the longest of them count.
+_LEAST_PX: Final = 0.5
 
 
 class VaceFlow(EncodedOutput):
@@ -49,7 +53,7 @@ class VaceFlow(EncodedOutput):
         elif move.step is None:
             self._painted = self._grey
         else:
-            rgb = paint(self._warper.expand(move.step))
+            rgb = paint(without_strays(self._warper.expand(move.step)))
             self._painted = rgb_to_planes(rgb, self._scratch)
 
     def write(self, index: int, guide: Planes, mask: Mask) -> None:  # noqa: ARG002 - only that it is a frame
@@ -73,6 +77,21 @@ class VaceFlow(EncodedOutput):
             encoder.finish()
             made.append(Made(encoder.path.name, encoder.path, self._clip.video(_CONSUMER, meaning)))
         return made
+
+
+def without_strays(flow: Field32) -> Field32:
+    """Cut the longest vectors, which few pixels have, to the length of the next.
+
+    RAFT, of which VACE learned, errs by little; a search by patches errs by much at a few places, where things come
+    into view, and one such vector would leave all others white.
+
+    Args:
+        flow: ``(H, W, 2)`` float32, changed and returned.
+    """
+    length = cv2.magnitude(flow[..., 0], flow[..., 1])
+    longest = np.float32(max(float(np.percentile(length[::4, ::4], _STRAY_PERCENTILE)), _LEAST_PX))
+    flow *= np.minimum(1, longest / np.maximum(length, longest))[..., None]
+    return flow
 
 
 def paint(flow: Field32) -> NDArray[np.uint8]:
