@@ -163,7 +163,7 @@ def _copy(planned: Manifest, record: OutputObject, turn: Publication, services: 
             info = storage.copy(planned_object.key, target, if_match=planned_object.etag)
         except (ObjectNotFoundError, ObjectChangedError) as error:
             raise IncompleteJobError(f"{planned_object.key}: changed since it was checked: {error}") from error
-        return OutputObject(key=info.key, size_bytes=info.size_bytes, etag=info.etag)
+        return planned_object.model_copy(update={"key": info.key, "size_bytes": info.size_bytes, "etag": info.etag})
 
     with ThreadPoolExecutor(services.requests_at_once, thread_name_prefix="publish") as pool:
         names = [(result, name) for result in planned.segments for name in result.outputs]

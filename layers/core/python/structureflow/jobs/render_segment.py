@@ -10,9 +10,10 @@ from structureflow import keys
 from structureflow.errors import DeadlineError, StructureFlowError, SupersededRunError
 from structureflow.guide.pictures import PLANES
 from structureflow.guide.refine import MATCHING
-from structureflow.guide.render import RenderOutcome, RenderSettings
+from structureflow.guide.render import RenderOutcome, RenderSettings, path_plan
 from structureflow.guide.render import render_segment as render
 from structureflow.guide.spans import flow_window, unguided_count
+from structureflow.jobs.control_pass import control_pass, frames_shown
 from structureflow.jobs.documents import current_run, load_record, put_document, whole_request
 from structureflow.jobs.estimate import segment_s
 from structureflow.jobs.flow_sources import SegmentFlows
@@ -108,6 +109,7 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
             workers=services.workers,
             form=PLANES,
             matching=MATCHING[request.quality] if request.tracking == "anchored" else None,
+            motion=request.motion,
         )
         # a path may be looked at in the frame behind its last flow, and the way into an end anchor one further on
         structure = SegmentFrames(
@@ -123,6 +125,10 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
             FittedGuides(segment, services, sources, folder, height=height, width=width) as guides,
             SegmentFiles(record, event.index, flows, (start, stop), services, folder) as files,
         ):
+            if files.controls:
+                plan = path_plan(segment, settings, flows.meta)
+                looked_at = settings.matching is not None and plan.anchorable
+                control_pass(files.controls, frames_shown(segment, plan), structure, keep_grays=looked_at)
             outcome = render(segment, files.flows, guides, settings, files, structure)
             outputs = files.finish()
     fallbacks = flows.fallbacks + structure.fallbacks + files.fallbacks
@@ -199,6 +205,7 @@ def _result(record: JobRecord, event: RenderSegmentInput, flows: SegmentFlows, o
         treatment=request.treatment,
         anchors=request.anchors,
         motion_strength=request.motion_strength,
+        motion=request.motion,
         flow_source=flows.source,
         engine=flows.engine,
         flows_used=outcome.flows_used,
