@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from structureflow.flow.fields import Direction, Field32
 from structureflow.flow.times import ON_NODE
-from structureflow.guide.anchored import AnchoredPath
+from structureflow.guide.anchored import AnchoredPath, RefinedLegs
+from structureflow.guide.camera import PartLegs
 from structureflow.guide.feed import FrameFeed
 from structureflow.guide.lookahead import run_ahead
 from structureflow.guide.path import Carry, Trace
@@ -21,7 +22,7 @@ from structureflow.guide.plan import PathPlan
 from structureflow.guide.planned import Mirrored, PlannedFlows
 from structureflow.guide.ports import Gray
 from structureflow.guide.refine import Matching
-from structureflow.guide.ways import AnchoredWays, ComposedWays, Way, Ways, end_share, scaled_ways
+from structureflow.guide.ways import AnchoredWays, ComposedWays, Way, Ways, end_share, scaled_ways, ways_of_part
 
 #: Bytes of displacements of the end anchor that are kept at once; longer gaps are done in blocks.
 BLOCK_BYTES: Final = 128 * 2**20
@@ -126,7 +127,7 @@ class GapMotion:
             reached += 1
         return reached
 
-    def frames(self) -> Iterator[GapFrame | None]:
+    def frames(self) -> Generator[GapFrame | None, None, None]:
         """Yield the motion of each frame of the gap in order; None where no anchor reaches."""
         if self._feed is None:
             # the end anchor's ways are all joined before the first frame; what reads more comes first
@@ -213,7 +214,11 @@ class GapMotion:
         def frame(node: int) -> Gray | None:
             return feed(self._plan.frame_at(top - node if mirrored else node), descending=mirrored) if feed else None
 
+        part = self._flows.part
         if frame(base) is None:
+            if part != "all":
+                stored = reader(direction, as_stored=True)
+                return ways_of_part(stored, start, self._shape, part, lambda _: self._flows.strength)
             carry = Carry(reader(direction), start, self._shape)
             other: Direction = "backward" if mirrored else "forward"
             trace = Trace(reader(other), start, self._shape) if self._needs_visibility else None
@@ -222,6 +227,8 @@ class GapMotion:
         nodes = [self._plan.node_at(position) for position in positions]
         refined = refined_nodes([top - node for node in nodes] if mirrored else nodes, start, self._matching.every)
         path = AnchoredPath(reader(direction, as_stored=True), start, self._shape, frame, refined, self._matching)
+        if part != "all":
+            return ways_of_part(RefinedLegs(path, 1.0), start, self._shape, part, lambda _: self._flows.strength)
         if self._flows.strength != 1:
             return scaled_ways(path, start, self._flows.strength, self._shape)
         return AnchoredWays(path)
@@ -254,7 +261,11 @@ class GapMotion:
     def _steps(self) -> Iterator[Field32 | None]:
         if not self._wants_flow:
             return
-        legs = self._flows.legs("backward", self._legs_ahead)
+        legs: Callable[[int], Field32] = self._flows.legs("backward", self._legs_ahead)
+        if self._flows.part != "all":
+            stored = self._flows.legs("backward", self._legs_ahead, as_stored=True)
+            begin = self._plan.node_at(self._consumed)
+            legs = PartLegs(stored, begin, self._flows.part, lambda _: self._flows.strength)
         for offset in range(self._count):
             if self.start_reach <= offset < self._count - self.end_reach:
                 continue

@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from structureflow.flow.fields import Direction, Field32, FlowSource
 from structureflow.guide.path import CHUNK_BYTES, FlowChunks, LegReader
 from structureflow.guide.plan import PathPlan
+from structureflow.models.job import MotionPart
 
 
 class PlannedFlows:
@@ -19,10 +20,16 @@ class PlannedFlows:
         io: Executor,
         *,
         strength: float = 1.0,
+        part: MotionPart = "all",
         chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
-        """Read from `source` what `plan` plays, every leg `strength` times as long; `io` reads ahead."""
+        """Read from `source` what `plan` plays, every leg `strength` times as long; `io` reads ahead.
+
+        `part` is which part of the motion whoever joins the legs is to take of them, by `camera.PartLegs`.
+        """
         self._strength = strength
+        # what does not move has no parts
+        self.part: MotionPart = part if strength else "all"
         self._chunk_bytes = chunk_bytes
         self.shape = (source.meta.height, source.meta.width)
         self._plan = plan

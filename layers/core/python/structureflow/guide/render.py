@@ -18,8 +18,9 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,7 +28,7 @@ import cv2
 import numpy as np
 
 from structureflow.errors import GuidanceError
-from structureflow.flow.fields import FlowSource, Treatment
+from structureflow.flow.fields import FlowMeta, FlowSource, Treatment
 from structureflow.guide.drawing import Anchors as HeldAnchors
 from structureflow.guide.drawing import Sheet, Slot
 from structureflow.guide.feed import FrameFeed
@@ -38,10 +39,11 @@ from structureflow.guide.plan import PathPlan
 from structureflow.guide.planned import PlannedFlows
 from structureflow.guide.ports import GuideSource, MotionSink, PathSink, Picture, SegmentSink, StructureFrames
 from structureflow.guide.refine import Matching, fits_matcher
-from structureflow.guide.spans import unguided_count, unguided_ranges
+from structureflow.guide.spans import unguided_count, unguided_ranges, without
 from structureflow.guide.tracker import GuidanceTracker
+from structureflow.guide.travel import Move, TravelSink, segment_moves
 from structureflow.guide.warp import expand_mask
-from structureflow.models.job import Anchors, Guide, Segment, Tracking
+from structureflow.models.job import Anchors, Guide, MotionPart, Segment, Tracking
 
 MAX_MOTION_STRENGTH: Final = 10.0
 
@@ -59,6 +61,7 @@ class RenderSettings:
         workers: threads, 1 or more; the result does not depend on it.
         form: in which pictures of guides come and frames go; planes need even sides.
         matching: how paths are refined against structure frames; None: they are composed of flows alone.
+        motion: which part of it is applied: all of it, the camera's, or that of what moves by itself.
     """
 
     height: int
@@ -71,6 +74,7 @@ class RenderSettings:
     workers: int = 2
     form: PictureFormat = RGB
     matching: Matching | None = None
+    motion: MotionPart = "all"
 
     def __post_init__(self) -> None:
         """Refuse what no request can ask for.
@@ -166,6 +170,8 @@ class _SegmentRenderer:
         self._path_sink = sink if isinstance(sink, PathSink) and sink.wants_path else None
         self._wants_flow = self._motion_sink is not None and self._motion_sink.wants_flow
         self._wants_visibility = self._motion_sink is not None and self._motion_sink.wants_visibility
+        self._travel_sink = sink if isinstance(sink, TravelSink) and sink.wants_steps else None
+        self._moves: Iterator[Move] = iter(())
         self._tracker = GuidanceTracker(segment.frames)
         self._timings = {"flows": 0.0, "wait": 0.0, "sink": 0.0}
         self._grey = settings.form.grey(settings.height, settings.width)
@@ -174,15 +180,7 @@ class _SegmentRenderer:
         self._anchors: HeldAnchors | None = None
         self._flows = flows
         if flows is not None:
-            self._plan = PathPlan(
-                start=settings.flow_start,
-                stop=settings.flow_stop,
-                total_flows=flows.meta.total_flows,
-                target_count=unguided_count(segment),
-                treatment=settings.treatment,
-                scene_cuts=flows.meta.scene_cuts,
-                timestamps_s=flows.meta.timestamps_s,
-            )
+            self._plan = path_plan(segment, settings, flows.meta)
             self._sheet = Sheet(settings.form, flows.meta, settings.height, settings.width)
             self._anchors = HeldAnchors(self._sheet)
         self._planned: PlannedFlows | None = None
@@ -198,10 +196,27 @@ class _SegmentRenderer:
         with (
             ThreadPoolExecutor(self._settings.workers, thread_name_prefix="warp") as pool,
             ThreadPoolExecutor(2, thread_name_prefix="flows") as io,
+            ThreadPoolExecutor(1, thread_name_prefix="travel") as travel,
+            ExitStack() as stack,
         ):
             if self._flows is not None and self._plan is not None:
-                self._planned = PlannedFlows(self._flows, self._plan, io, strength=self._settings.motion_strength)
+                strength, part = self._settings.motion_strength, self._settings.motion
+                self._planned = PlannedFlows(self._flows, self._plan, io, strength=strength, part=part)
                 self._feed = self._anchoring(self._plan, self._planned.shape, io)
+            if self._travel_sink is not None and self._planned is not None and self._plan is not None:
+                self._moves = stack.enter_context(
+                    closing(
+                        segment_moves(
+                            self._planned,
+                            self._plan,
+                            unguided_count(self._segment),
+                            travel,
+                            ways=self._travel_sink.wants_ways,
+                            feed=self._feed,
+                            matching=self._settings.matching,
+                        )
+                    )
+                )
             for first, final in unguided:
                 last, upcoming = self._write_guides(position, first, upcoming, last)
                 end_anchor: Picture | None = None
@@ -217,7 +232,7 @@ class _SegmentRenderer:
         left = tuple(self._tracker.get_unguidanced_ranges())
         return RenderOutcome(
             unguided=tuple(unguided),
-            filled=_without(unguided, left),
+            filled=without(unguided, left),
             left_unguided=left,
             flows_used=self._plan.flows_used if self._plan else 0,
             timings_s=self._timings,
@@ -354,6 +369,9 @@ class _SegmentRenderer:
             self._show_motion(self._motion_sink, index, mask, slot)
         if self._path_sink is not None and slot is not None:
             self._path_sink.path(index, slot.path())
+        if self._travel_sink is not None:
+            guided = any(guide.first <= index <= guide.last for guide in self._segment.guides)
+            self._travel_sink.move(index, None if guided else next(self._moves, None))
         self._sink.write(index, frame, mask)
         if mask == KEEP:
             self._tracker.mark_single_frame(index)
@@ -373,22 +391,21 @@ class _SegmentRenderer:
                 sink.visibility(index, expand_mask(slot.motion.visibility, self._sheet.geometry))
 
 
+def path_plan(segment: Segment, settings: RenderSettings, meta: FlowMeta) -> PathPlan:
+    """Return what the unguided frames of a segment play of flows that `meta` describes."""
+    return PathPlan(
+        start=settings.flow_start,
+        stop=settings.flow_stop,
+        total_flows=meta.total_flows,
+        target_count=unguided_count(segment),
+        treatment=settings.treatment,
+        scene_cuts=meta.scene_cuts,
+        timestamps_s=meta.timestamps_s,
+    )
+
+
 def cross_fade(before: Picture, after: Picture, share: float, out: Picture | None = None) -> Picture:
     """Mix two pictures of one format: `share` 0 is all `before`, 1 is exactly `after`; to `out`, or to a new array."""
     mixed = np.empty_like(before) if out is None else out
     cv2.addWeighted(before, 1 - share, after, share, 0, dst=mixed)
     return mixed
-
-
-def _without(ranges: Sequence[tuple[int, int]], holes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """Return what is in `ranges` but not in `holes`; inclusive, sorted, each hole inside of a range."""
-    kept = []
-    for first, last in ranges:
-        for hole_first, hole_last in holes:
-            if first <= hole_first <= last:
-                if hole_first > first:
-                    kept.append((first, hole_first - 1))
-                first = hole_last + 1
-        if first <= last:
-            kept.append((first, last))
-    return tuple(kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 from structureflow.errors import GuidanceError
 from structureflow.flow.fields import Field32, invert_flow
 from structureflow.guide.anchored import AnchoredPath, RefinedLegs
+from structureflow.guide.camera import PartLegs
 from structureflow.guide.path import Carry, Trace
 from structureflow.guide.refine import Plane
+from structureflow.models.job import MotionPart
 
 #: What an anchor that does not show a pixel still weighs, so that a pixel which none shows is shared by time.
 _LEAST_VISIBLE: Final = 0.3
@@ -105,6 +108,18 @@ def scaled_ways(path: AnchoredPath, start: float, strength: float, shape: tuple[
         shape: (height, width) of the grid.
     """
     legs = RefinedLegs(path, strength)
+    return ComposedWays(Carry(legs, start, shape), Trace(lambda number: invert_flow(legs(number)), start, shape))
+
+
+def ways_of_part(
+    leg: Callable[[int], Field32],
+    start: float,
+    shape: tuple[int, int],
+    part: MotionPart,
+    strength: Callable[[int], float],
+) -> ComposedWays:
+    """Return the ways along the camera's or the subject's part of the motion of `leg`; see `camera.PartLegs`."""
+    legs = PartLegs(leg, start, part, strength)
     return ComposedWays(Carry(legs, start, shape), Trace(lambda number: invert_flow(legs(number)), start, shape))
 
 

@@ -34,6 +34,13 @@ from structureflow.limits import (
     MIN_OUTPUT_SIDE_PX,
 )
 from structureflow.models.bounds import check_shape, load_request
+from structureflow.models.outputs import (
+    MAX_PROMPT_CHARACTERS,
+    CannyOptions,
+    ExtraOutput,
+    NoiseOptions,
+    TrackOptions,
+)
 from structureflow.references import Reference, without_queries
 
 Treatment = Literal["adjust", "clip", "retime"]
@@ -42,7 +49,7 @@ Quality = Literal["fast", "balanced", "best"]
 FlowSpan = Literal["per_segment", "timeline"]
 Anchors = Literal["start", "both"]
 Tracking = Literal["anchored", "composed"]
-ExtraOutput = Literal["flow_vis", "visibility"]
+MotionPart = Literal["all", "camera", "subject"]
 OverlayStage = Literal["flow", "visibility", "guidance", "warp", "path"]
 
 _Item = TypeVar("_Item")
@@ -214,7 +221,12 @@ class JobRequest(_Model):
     flow_span: FlowSpan = "per_segment"
     anchors: Anchors = "start"
     tracking: Tracking = "anchored"
+    motion: MotionPart = "all"
     outputs: Annotated[tuple[ExtraOutput, ...], _at_most(MAX_NAMES), AfterValidator(_once_each)] = ()
+    prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)] | None = None
+    tracks: TrackOptions = TrackOptions()
+    noise: NoiseOptions = NoiseOptions()
+    canny: CannyOptions = CannyOptions()
     overlays: Annotated[tuple[OverlayStage, ...], _at_most(MAX_NAMES), AfterValidator(_once_each)] = ()
     segments: Annotated[tuple[Segment, ...], Field(min_length=1), _at_most(MAX_SEGMENTS)]
 
@@ -238,6 +250,27 @@ class JobRequest(_Model):
         except ValidationError as error:
             raise ValueError("; ".join(_problems(error))) from None
         return expanded
+
+    @model_validator(mode="after")
+    def _check_outputs(self) -> JobRequest:
+        if "ttm" in self.outputs:
+            for number, segment in enumerate(self.segments):
+                if not segment.guides or segment.guides[0].first:
+                    raise ValueError(
+                        f"outputs: ttm needs a guide at frame 0 of every segment, segment {number} has none"
+                    )
+        if self.resolution is not None:
+            self.check_places(*self.resolution)
+        return self
+
+    def check_places(self, width: int, height: int) -> None:
+        """Check what the request names in a picture of `width` x `height` pixels.
+
+        Raises:
+            ValueError: a point to track, or the box of points, lies outside of it.
+        """
+        if "tracks" in self.outputs:
+            self.tracks.places(height, width)
 
     def references(self) -> tuple[Reference, ...]:
         """Every guide file of the job once, in order of first use."""

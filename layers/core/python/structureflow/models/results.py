@@ -9,7 +9,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from structureflow.errors import shortened
 from structureflow.models.cost import StepUsage
-from structureflow.models.job import ExtraOutput, JobRequest, Tracking
+from structureflow.models.job import JobRequest, MotionPart, Tracking
+from structureflow.models.outputs import ExtraOutput, OutputDescription
 from structureflow.storage.verified import VerifiedBy
 
 FlowSourceName = Literal["cache", "frames", "video"]
@@ -106,11 +107,12 @@ class JobRecord(Model):
 
 
 class OutputObject(Model):
-    """One stored output."""
+    """One stored output; `description` says what is in it and who takes it."""
 
     key: str
     size_bytes: int
     etag: str
+    description: OutputDescription | None = None
 
 
 class FrameEvidence(Model):
@@ -145,6 +147,7 @@ class SegmentResult(Model):
     treatment: str
     anchors: str
     motion_strength: float
+    motion: MotionPart = "all"
     flow_source: FlowSourceName
     engine: str
     flows_used: int
