@@ -177,6 +177,7 @@ class SegmentFiles:
 
     def write(self, index: int, guide: Planes, mask: Mask) -> None:
         """Take frame `index`: `Planes`, and its mask, 0 or 255 for all of it or for each pixel."""
+        self._services.deadline.check("rendering")
         self._encoders["guide"].write(guide)
         generated = isinstance(mask, int) and mask == GENERATE
         self._encoders["mask"].write(self._masks[mask] if isinstance(mask, int) else self._mask_planes(index, mask))
