@@ -44,6 +44,7 @@ from structureflow.jobs.timeline import FrameKeeper
 from structureflow.media.decode import DecodedFrame, DecodeLimits, VideoReader
 from structureflow.models.job import JobRequest
 from structureflow.models.results import Fallback, InputPin, JobRecord, Model, SourceInfo
+from structureflow.models.targets import output_size
 from structureflow.storage.base import Storage
 
 _NPZ: Final = "application/zip"
@@ -312,7 +313,7 @@ class _Extraction:
 
     def _record(self, meta: FlowMeta, *, flows_key: str | None, shared_key: str | None, hit: bool) -> JobRecord:
         order, request = self._order, self._order.request
-        even = (meta.original_width // 2 * 2, meta.original_height // 2 * 2)
+        shown = output_size(request.target, meta.original_width, meta.original_height)
         times_s = uneven_times(meta.timestamps_s, meta.total_flows)
         return JobRecord(
             task_id=order.task_id,
@@ -328,7 +329,7 @@ class _Extraction:
             ),
             guides=order.guides,
             timeline_id=order.timeline_id,
-            resolution=request.resolution or even,
+            resolution=request.resolution or shown,
             engine_requested=request.engine,
             engine=meta.engine,
             engine_params=dict(meta.engine_params),
