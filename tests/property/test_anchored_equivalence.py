@@ -45,12 +45,13 @@ def test_refinement_is_the_plain_choice(seed: int, height: int, width: int, spre
 
     # OpenCV samples at 1/32 px, so that offers nearly as good as each other may change places
     same = np.abs(refined - plain).max(axis=-1) < 0.1
-    assert same.mean() > 0.85
+    assert same.mean() > 0.95
     np.testing.assert_allclose(unlike, least, atol=0.6)
-    # and either way the choice is as good as the plain one
-    chosen = unlike_plainly(looks_plainly(now), looks_plainly(anchor), refined)
-    assert chosen.mean() <= least.mean() + 0.1
-    assert np.abs(refined - truth).mean() < np.abs(path - truth).mean()
+    # and either way the choice is as good as the plain one, and explains the frame better than the path did
+    looks = looks_plainly(now), looks_plainly(anchor)
+    chosen = unlike_plainly(*looks, refined).mean()
+    assert chosen <= least.mean() + 0.1
+    assert chosen < unlike_plainly(*looks, path).mean()
 
 
 @settings(max_examples=10, deadline=None)

@@ -38,8 +38,10 @@ def test_a_pan_is_found_in_both_directions(name: str, quality: str) -> None:
     for forward, backward in results:
         assert forward.shape == (120, 160, 2)
         assert forward.dtype == np.float32
-        np.testing.assert_allclose(np.median(forward[20:-20, 20:-20], axis=(0, 1)), [5, -3], atol=0.1)
-        np.testing.assert_allclose(np.median(backward[20:-20, 20:-20], axis=(0, 1)), [-5, 3], atol=0.1)
+        # presets that search on a quarter of the grid leave the last fifth of a pixel to the refined paths
+        off_px = 0.2 if engine.params().get("finest_scale", 0) == 2 else 0.1
+        np.testing.assert_allclose(np.median(forward[20:-20, 20:-20], axis=(0, 1)), [5, -3], atol=off_px)
+        np.testing.assert_allclose(np.median(backward[20:-20, 20:-20], axis=(0, 1)), [-5, 3], atol=off_px)
 
 
 def test_a_still_picture_has_no_flow() -> None:

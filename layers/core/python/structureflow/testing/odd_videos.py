@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 import av
 import numpy as np
@@ -18,7 +20,26 @@ from structureflow.testing.videos import Image
 BT709: Final = (1, 1, 1)
 UNTAGGED: Final = (2, 2, 2)
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
+
+def _in_thread_of_its_own(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Keep what an encoder does to the thread that calls it from the caller.
+
+    SVT-AV1 gives it real-time priority 99 where the user is root, for good, and whatever it starts inherits that: a
+    test's processes then starve the whole machine.
+    """
+
+    @functools.wraps(function)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with ThreadPoolExecutor(1, thread_name_prefix="encode") as pool:
+            return pool.submit(function, *args, **kwargs).result()
+
+    return run
+
+
+@_in_thread_of_its_own
 def write_video(
     path: Path,
     frames: Iterable[Any],
