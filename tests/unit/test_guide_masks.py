@@ -235,6 +235,18 @@ def test_what_came_into_view_is_white_and_grey_and_what_was_there_is_kept(form: 
     assert outcome.kept == pytest.approx(kept)
 
 
+def test_what_was_cropped_away_is_not_known() -> None:
+    """The structure video shows what comes in from the left, but the anchor's picture was cut there."""
+    cropped = np.ascontiguousarray(PAN.frames[:, :, 32:96])
+    settings = RenderSettings(96, 64, "clip", "start", 1.0, 0, 15, masking=Masking("visibility", "grey", 1))
+    sink = Sink(96, 64)
+    segment = Segment.model_validate({"frames": 16, "guides": START})
+    render_segment(segment, ArrayFlows.of(PAN), Guides(cropped, RGB), settings, sink)
+    for index in range(2, 10):
+        assert (sink.masks[index][:, : 3 * index] == 255).all(), index
+        assert (sink.masks[index][:, 3 * index + 10 :] == 0).all(), index
+
+
 def test_holes_may_show_the_warp() -> None:
     grey, _ = rendered(PAN, START, 16, Masking("visibility", "grey", 16))
     warp, _ = rendered(PAN, START, 16, Masking("visibility", "warp", 16))

@@ -24,7 +24,7 @@ from structureflow.guide.planned import Mirrored, PlannedFlows
 from structureflow.guide.ports import Gray
 from structureflow.guide.refine import Matching
 from structureflow.guide.seams import Comparison, choose, disagreement
-from structureflow.guide.ways import AnchoredWays, ComposedWays, Way, Ways, end_share, known, scaled_ways
+from structureflow.guide.ways import AnchoredWays, ComposedWays, Shown, Way, Ways, end_share, known, scaled_ways
 from structureflow.models.job import Seams
 
 #: Bytes of displacements of the end anchor that are kept at once; longer gaps are done in blocks.
@@ -95,6 +95,7 @@ class GapMotion:
         wants_visibility: bool = False,
         wants_flow: bool = False,
         wants_unseen: bool = False,
+        shown: Shown | None = None,
         comparison: Comparison | None = None,
         seams: Seams = "average",
         match_color: bool = False,
@@ -109,6 +110,7 @@ class GapMotion:
             consumed, count: where the gap's steps begin, and how many frames it has.
             from_start, from_end: whether there is an anchor on that side.
             wants_visibility, wants_flow, wants_unseen: what is asked for besides displacements.
+            shown: what of the grid the anchors are pictures of; None: all of it, and beyond.
             comparison: of the anchors; needed for the two that follow.
             seams: what is done where two anchors disagree.
             match_color: whether the start anchor's colours are led over into those of the end anchor.
@@ -127,6 +129,7 @@ class GapMotion:
         self._wants_visibility = wants_visibility
         self._wants_flow = wants_flow
         self._wants_unseen = wants_unseen
+        self._shown = shown
         self._comparison = comparison
         self._chooses = seams == "choose"
         self._matches_color = match_color
@@ -267,16 +270,16 @@ class GapMotion:
             carry = Carry(reader(direction), start, self._shape)
             other: Direction = "backward" if mirrored else "forward"
             trace = Trace(reader(other), start, self._shape) if self._needs_visibility else None
-            return ComposedWays(carry, trace)
+            return ComposedWays(carry, trace, self._shown)
 
         nodes = [self._plan.node_at(position) for position in positions]
         refined = refined_nodes([top - node for node in nodes] if mirrored else nodes, start, self._matching.every)
         path = AnchoredPath(reader(direction, as_stored=True), start, self._shape, frame, refined, self._matching)
         strength = self._flows.strength
         if strength.constant == 1:
-            return AnchoredWays(path)
+            return AnchoredWays(path, self._shown)
         of_leg = (lambda number: strength(top - 1 - number)) if mirrored else strength
-        return scaled_ways(path, start, of_leg, self._shape)
+        return scaled_ways(path, start, of_leg, self._shape, self._shown)
 
     def _in_reverse(self, ways: Ways, nodes: list[float]) -> Iterator[Way]:
         """Yield the ways to all nodes, last first, keeping one block of them and where the others begin."""

@@ -219,6 +219,7 @@ class _SegmentRenderer:
             wants_visibility=self._wants_visibility,
             wants_flow=self._wants_flow,
             wants_unseen=masking.needs_evidence,
+            shown=(self._sheet.geometry.y.bounds, self._sheet.geometry.x.bounds),
             comparison=self._comparison,
             seams=self._settings.seams,
             match_color=self._settings.match_color,

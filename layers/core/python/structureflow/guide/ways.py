@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from structureflow.errors import GuidanceError
 from structureflow.flow.fields import Field32, invert_flow
 from structureflow.guide.anchored import AnchoredPath, RefinedLegs
+from structureflow.guide.evidence import STRIDE, landing
 from structureflow.guide.path import Carry, Trace
 from structureflow.guide.refine import Plane
 
@@ -27,6 +28,10 @@ _FAR: Final = 3.5
 _ALIKE: Final = 3.0
 _OCCLUSION_MARGIN_PX: Final = 3
 _FEATHER_PX: Final = 5
+
+
+#: What of the grid pictures show: from and to, downwards and across, in pixels of the grid.
+Shown = tuple[tuple[float, float], tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +69,11 @@ class Ways(Protocol):
 class ComposedWays:
     """Flows joined end to end; what is hidden is told by the way back."""
 
-    def __init__(self, carry: Carry, trace: Trace | None) -> None:
-        """Take `carry` for displacements and `trace`, if given, for visibility."""
+    def __init__(self, carry: Carry, trace: Trace | None, shown: Shown | None = None) -> None:
+        """Take `carry` for displacements and `trace`, if given, for visibility; anchors are pictures of `shown`."""
         self._carry = carry
         self._trace = trace
+        self._shown = shown
 
     def to(self, node: float, *, judged: bool = True) -> Way:
         """See `Ways.to`."""
@@ -77,36 +83,41 @@ class ComposedWays:
         way = self._trace.to(node)
         if not judged:
             return Way(displacement)
-        visible = self._trace.sees(displacement, way)
+        visible = self._trace.sees(displacement, way) & _in_picture(displacement, self._shown)
         return Way(displacement, soft_visibility(visible), _levels(visible))
 
     def copy(self) -> ComposedWays:
         """See `Ways.copy`."""
-        return ComposedWays(self._carry.copy(), self._trace.copy() if self._trace else None)
+        return ComposedWays(self._carry.copy(), self._trace.copy() if self._trace else None, self._shown)
 
 
 class AnchoredWays:
     """Paths that were refined against the structure video's frames, with all of their evidence."""
 
-    def __init__(self, path: AnchoredPath) -> None:
-        """Take the ways of `path`."""
+    def __init__(self, path: AnchoredPath, shown: Shown | None = None) -> None:
+        """Take the ways of `path`; the anchor is a picture of `shown`."""
         self._path = path
+        self._shown = shown
 
     def to(self, node: float, *, judged: bool = True) -> Way:  # noqa: ARG002 - the evidence is there anyway
         """See `Ways.to`."""
         found = self._path.to(node)
-        visible = found.seen > 0.5
+        visible = (found.seen > 0.5) & _in_picture(found.displacement, self._shown)
         return Way(
             found.displacement, soft_visibility(visible), _levels(_believed(visible, found.unlike)), found.unlike
         )
 
     def copy(self) -> AnchoredWays:
         """See `Ways.copy`."""
-        return AnchoredWays(self._path.copy())
+        return AnchoredWays(self._path.copy(), self._shown)
 
 
 def scaled_ways(
-    path: AnchoredPath, start: float, strength: Callable[[int], float], shape: tuple[int, int]
+    path: AnchoredPath,
+    start: float,
+    strength: Callable[[int], float],
+    shape: tuple[int, int],
+    shown: Shown | None = None,
 ) -> ComposedWays:
     """Return the ways along the refined motion of `path`, leg m ``strength(m)`` times as long.
 
@@ -115,9 +126,19 @@ def scaled_ways(
         start: of the anchor.
         strength: of a leg, 0 or more.
         shape: (height, width) of the grid.
+        shown: what of it the anchor is a picture of.
     """
     legs = RefinedLegs(path, strength)
-    return ComposedWays(Carry(legs, start, shape), Trace(lambda number: invert_flow(legs(number)), start, shape))
+    return ComposedWays(Carry(legs, start, shape), Trace(lambda number: invert_flow(legs(number)), start, shape), shown)
+
+
+def _in_picture(displacement: Field32, shown: Shown | None) -> NDArray[np.bool_]:
+    """Say which pixels come from within the anchor's picture, on the evidence's grid."""
+    if shown is None:
+        return np.ones([-(-side // STRIDE) for side in displacement.shape[:2]], np.bool_)
+    (top, bottom), (left, right) = shown
+    within: NDArray[np.bool_] = cv2.inRange(landing(displacement), (left, top, 0, 0), (right, bottom, 0, 0)) > 0
+    return within
 
 
 def soft_visibility(visible: NDArray[np.bool_]) -> NDArray[np.uint8]:
