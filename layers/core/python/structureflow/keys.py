@@ -135,8 +135,13 @@ def run_segments_prefix(task_id: str, run_id: str) -> str:
 
 
 def run_segment_file(task_id: str, run_id: str, index: int, name: str) -> str:
-    """An output of segment `index` (zero-based) of a run, or what only the run's last step reads of it."""
-    return f"{run_segments_prefix(task_id, run_id)}{_index(index)}/{check_name(name)}"
+    """An output of segment `index` (zero-based) of a run, or what only the run's last step reads of it.
+
+    `name` is a file's, as ``guide.mp4``, or that of a file of an output's own folder, as ``ttm/mask.mp4``.
+    """
+    folder, slash, file = name.rpartition("/")
+    where = f"{check_name(folder)}/{check_name(file)}" if slash else check_name(name)
+    return f"{run_segments_prefix(task_id, run_id)}{_index(index)}/{where}"
 
 
 def job_flows(task_id: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from structureflow.flow.fields import Direction, Field32
 from structureflow.flow.times import ON_NODE
-from structureflow.guide.anchored import AnchoredPath
+from structureflow.guide.anchored import AnchoredPath, RefinedLegs
+from structureflow.guide.camera import PartLegs
 from structureflow.guide.drift import Drift, Tables
 from structureflow.guide.feed import FrameFeed
 from structureflow.guide.lookahead import run_ahead
@@ -24,7 +25,18 @@ from structureflow.guide.planned import Mirrored, PlannedFlows
 from structureflow.guide.ports import Gray
 from structureflow.guide.refine import Matching
 from structureflow.guide.seams import Comparison, choose, disagreement
-from structureflow.guide.ways import AnchoredWays, ComposedWays, Shown, Way, Ways, end_share, known, scaled_ways
+from structureflow.guide.strength import ONCE
+from structureflow.guide.ways import (
+    AnchoredWays,
+    ComposedWays,
+    Shown,
+    Way,
+    Ways,
+    end_share,
+    known,
+    scaled_ways,
+    ways_of_part,
+)
 from structureflow.models.job import Seams
 
 #: Bytes of displacements of the end anchor that are kept at once; longer gaps are done in blocks.
@@ -158,7 +170,7 @@ class GapMotion:
             reached += 1
         return reached
 
-    def frames(self) -> Iterator[GapFrame | None]:
+    def frames(self) -> Generator[GapFrame | None, None, None]:
         """Yield the motion of each frame of the gap in order; None where no anchor reaches."""
         if self._feed is None:
             # the end anchor's ways are all joined before the first frame; what reads more comes first
@@ -266,7 +278,12 @@ class GapMotion:
         def frame(node: int) -> Gray | None:
             return feed(self._plan.frame_at(top - node if mirrored else node), descending=mirrored) if feed else None
 
+        part, strength = self._flows.part, self._flows.strength
+        of_leg = (lambda number: strength(top - 1 - number)) if mirrored else strength
         if frame(base) is None:
+            if part != "all":
+                stored = reader(direction, as_stored=True)
+                return ways_of_part(stored, start, self._shape, part, of_leg, self._shown)
             carry = Carry(reader(direction), start, self._shape)
             other: Direction = "backward" if mirrored else "forward"
             trace = Trace(reader(other), start, self._shape) if self._needs_visibility else None
@@ -275,10 +292,10 @@ class GapMotion:
         nodes = [self._plan.node_at(position) for position in positions]
         refined = refined_nodes([top - node for node in nodes] if mirrored else nodes, start, self._matching.every)
         path = AnchoredPath(reader(direction, as_stored=True), start, self._shape, frame, refined, self._matching)
-        strength = self._flows.strength
+        if part != "all":
+            return ways_of_part(RefinedLegs(path, ONCE), start, self._shape, part, of_leg, self._shown)
         if strength.constant == 1:
             return AnchoredWays(path, self._shown)
-        of_leg = (lambda number: strength(top - 1 - number)) if mirrored else strength
         return scaled_ways(path, start, of_leg, self._shape, self._shown)
 
     def _in_reverse(self, ways: Ways, nodes: list[float]) -> Iterator[Way]:
@@ -309,7 +326,11 @@ class GapMotion:
     def _steps(self) -> Iterator[Field32 | None]:
         if not self._wants_flow:
             return
-        legs = self._flows.legs("backward", self._legs_ahead)
+        legs: Callable[[int], Field32] = self._flows.legs("backward", self._legs_ahead)
+        if self._flows.part != "all":
+            stored = self._flows.legs("backward", self._legs_ahead, as_stored=True)
+            begin = self._plan.node_at(self._consumed)
+            legs = PartLegs(stored, begin, self._flows.part, self._flows.strength)
         for offset in range(self._count):
             if self.start_reach <= offset < self._count - self.end_reach:
                 continue

@@ -86,6 +86,20 @@ class PathPlan:
         nodes = [self.node_at(position) for position in range(self.last_position + 1)]
         return sorted({self.frame_at(whole) for node in nodes for whole in (math.floor(node), math.ceil(node))})
 
+    def frame_shown(self, position: int) -> int | None:
+        """Return the number of the video's frame that a position shows best; None past the last step.
+
+        Args:
+            position: 0 or more; 0 is the frame that the first step begins at.
+        """
+        if position > self.steps or not self._count:
+            return None
+        if self._treatment == "adjust":
+            # a step looks at the flow around a position, and leads to the frame behind it
+            step = adjusted_position(position - 1, self._count, self._target) + 1 if position else 0.0
+            return self._start + math.floor(step + 0.5)
+        return self.frame_at(math.floor(self.node_at(position) + 0.5))
+
     @property
     def flows_used(self) -> int:
         """How many different flows of the video move pixels in the `steps` steps."""

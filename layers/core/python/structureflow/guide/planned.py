@@ -8,6 +8,7 @@ from structureflow.flow.fields import Direction, Field32, FlowSource
 from structureflow.guide.path import CHUNK_BYTES, FlowChunks, LegReader
 from structureflow.guide.plan import PathPlan
 from structureflow.guide.strength import ONCE, Strength
+from structureflow.models.job import MotionPart
 
 
 class PlannedFlows:
@@ -24,10 +25,16 @@ class PlannedFlows:
         io: Executor,
         *,
         strength: Strength | None = None,
+        part: MotionPart = "all",
         chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
-        """Read from `source` what `plan` plays, every leg as long as `strength` says; `io` reads ahead."""
+        """Read from `source` what `plan` plays, every leg as long as `strength` says; `io` reads ahead.
+
+        `part` is which part of the motion whoever joins the legs is to take of them, by `camera.PartLegs`.
+        """
         self.strength = strength or ONCE
+        # what does not move has no parts
+        self.part: MotionPart = "all" if self.strength.constant == 0 else part
         self._chunk_bytes = chunk_bytes
         self.shape = (source.meta.height, source.meta.width)
         self._plan = plan

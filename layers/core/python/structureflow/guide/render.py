@@ -19,13 +19,14 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 
 import cv2
 import numpy as np
 
-from structureflow.flow.fields import FlowSource
+from structureflow.flow.fields import FlowMeta, FlowSource
 from structureflow.guide.drawing import Anchors as HeldAnchors
 from structureflow.guide.drawing import Sheet, Slot
 from structureflow.guide.feed import FrameFeed
@@ -40,9 +41,10 @@ from structureflow.guide.refine import fits_matcher
 from structureflow.guide.seams import Comparison
 from structureflow.guide.settings import RenderOutcome as RenderOutcome
 from structureflow.guide.settings import RenderSettings as RenderSettings
-from structureflow.guide.spans import unguided_count, unguided_ranges
+from structureflow.guide.spans import unguided_count, unguided_ranges, without
 from structureflow.guide.strength import Strength
 from structureflow.guide.tracker import GuidanceTracker
+from structureflow.guide.travel import Move, TravelSink, segment_moves
 from structureflow.guide.warp import expand_mask
 from structureflow.models.job import Segment
 
@@ -100,6 +102,8 @@ class _SegmentRenderer:
         self._path_sink = sink if isinstance(sink, PathSink) and sink.wants_path else None
         self._wants_flow = self._motion_sink is not None and self._motion_sink.wants_flow
         self._wants_visibility = self._motion_sink is not None and self._motion_sink.wants_visibility
+        self._travel_sink = sink if isinstance(sink, TravelSink) and sink.wants_steps else None
+        self._moves: Iterator[Move] = iter(())
         self._tracker = GuidanceTracker(segment.frames)
         self._kept = 0.0
         self._timings = {"flows": 0.0, "wait": 0.0, "sink": 0.0}
@@ -110,15 +114,7 @@ class _SegmentRenderer:
         self._comparison: Comparison | None = None
         self._flows = flows
         if flows is not None:
-            self._plan = PathPlan(
-                start=settings.flow_start,
-                stop=settings.flow_stop,
-                total_flows=flows.meta.total_flows,
-                target_count=unguided_count(segment),
-                treatment=settings.treatment,
-                scene_cuts=flows.meta.scene_cuts,
-                timestamps_s=flows.meta.timestamps_s,
-            )
+            self._plan = path_plan(segment, settings, flows.meta)
             self._sheet = Sheet(settings.form, flows.meta, settings.height, settings.width)
             self._anchors = HeldAnchors(self._sheet)
             if settings.seams == "choose" or settings.match_color:
@@ -136,12 +132,28 @@ class _SegmentRenderer:
         with (
             ThreadPoolExecutor(self._settings.workers, thread_name_prefix="warp") as pool,
             ThreadPoolExecutor(2, thread_name_prefix="flows") as io,
+            ThreadPoolExecutor(1, thread_name_prefix="travel") as travel,
+            ExitStack() as stack,
         ):
             if self._flows is not None and self._plan is not None:
                 frames = [index for first, final in unguided for index in range(first, final + 1)]
                 strength = Strength.of(self._settings.motion_strength, self._plan, frames)
-                self._planned = PlannedFlows(self._flows, self._plan, io, strength=strength)
+                self._planned = PlannedFlows(self._flows, self._plan, io, strength=strength, part=self._settings.motion)
                 self._feed = self._anchoring(self._plan, self._planned.shape, io)
+            if self._travel_sink is not None and self._planned is not None and self._plan is not None:
+                self._moves = stack.enter_context(
+                    closing(
+                        segment_moves(
+                            self._planned,
+                            self._plan,
+                            unguided_count(self._segment),
+                            travel,
+                            ways=self._travel_sink.wants_ways,
+                            feed=self._feed,
+                            matching=self._settings.matching,
+                        )
+                    )
+                )
             for first, final in unguided:
                 last, upcoming = self._write_guides(position, first, upcoming, last)
                 end_anchor: Picture | None = None
@@ -157,7 +169,7 @@ class _SegmentRenderer:
         left = tuple(self._tracker.get_unguidanced_ranges())
         return RenderOutcome(
             unguided=tuple(unguided),
-            filled=_without(unguided, left),
+            filled=without(unguided, left),
             left_unguided=left,
             kept=self._kept / self._segment.frames,
             flows_used=self._plan.flows_used if self._plan else 0,
@@ -280,6 +292,9 @@ class _SegmentRenderer:
             self._show_motion(self._motion_sink, index, mask, slot)
         if self._path_sink is not None and slot is not None:
             self._path_sink.path(index, slot.path())
+        if self._travel_sink is not None:
+            guided = any(guide.first <= index <= guide.last for guide in self._segment.guides)
+            self._travel_sink.move(index, None if guided else next(self._moves, None))
         self._sink.write(index, frame, mask)
         if isinstance(mask, int):
             self._kept += mask == KEEP
@@ -304,15 +319,14 @@ class _SegmentRenderer:
                 sink.visibility(index, expand_mask(slot.motion.visibility, self._sheet.geometry))
 
 
-def _without(ranges: Sequence[tuple[int, int]], holes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """Return what is in `ranges` but not in `holes`; inclusive, sorted, each hole inside of a range."""
-    kept = []
-    for first, last in ranges:
-        for hole_first, hole_last in holes:
-            if first <= hole_first <= last:
-                if hole_first > first:
-                    kept.append((first, hole_first - 1))
-                first = hole_last + 1
-        if first <= last:
-            kept.append((first, last))
-    return tuple(kept)
+def path_plan(segment: Segment, settings: RenderSettings, meta: FlowMeta) -> PathPlan:
+    """Return what the unguided frames of a segment play of flows that `meta` describes."""
+    return PathPlan(
+        start=settings.flow_start,
+        stop=settings.flow_stop,
+        total_flows=meta.total_flows,
+        target_count=unguided_count(segment),
+        treatment=settings.treatment,
+        scene_cuts=meta.scene_cuts,
+        timestamps_s=meta.timestamps_s,
+    )

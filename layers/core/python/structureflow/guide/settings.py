@@ -12,7 +12,7 @@ from structureflow.guide.masks import FILLED, Masking
 from structureflow.guide.pictures import RGB, PictureFormat
 from structureflow.guide.refine import Matching
 from structureflow.limits import MAX_MOTION_STRENGTH
-from structureflow.models.job import Anchors, Seams, Tracking
+from structureflow.models.job import Anchors, MotionPart, Seams, Tracking
 
 #: Flows are scaled by one number, or by key frames: frame number of the segment to number, linear between.
 MotionStrength = float | Mapping[int, float]
@@ -32,6 +32,7 @@ class RenderSettings:
         workers: threads, 1 or more; the result does not depend on it.
         form: in which pictures of guides come and frames go; planes need even sides.
         matching: how paths are refined against structure frames; None: they are composed of flows alone.
+        motion: which part of it is applied: all of it, the camera's, or that of what moves by itself.
         masking: what of motion-filled frames is left to the generator.
         seams: where two anchors, or the two images of a cross-fade, show different things: `choose` one of them per
             pixel, or `average` them.
@@ -48,6 +49,7 @@ class RenderSettings:
     workers: int = 2
     form: PictureFormat = RGB
     matching: Matching | None = None
+    motion: MotionPart = "all"
     masking: Masking = FILLED
     seams: Seams = "average"
     match_color: bool = False

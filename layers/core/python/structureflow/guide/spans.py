@@ -76,3 +76,17 @@ def unguided_ranges(segment: Segment) -> list[tuple[int, int]]:
     for guide in segment.guides:
         planned.mark_guided(guide.first, guide.last)
     return planned.get_unguidanced_ranges()
+
+
+def without(ranges: Sequence[tuple[int, int]], holes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Return what is in `ranges` but not in `holes`; inclusive, sorted, each hole inside of a range."""
+    kept = []
+    for first, last in ranges:
+        for hole_first, hole_last in holes:
+            if first <= hole_first <= last:
+                if hole_first > first:
+                    kept.append((first, hole_first - 1))
+                first = hole_last + 1
+        if first <= last:
+            kept.append((first, last))
+    return tuple(kept)

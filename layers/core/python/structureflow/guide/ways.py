@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from structureflow.errors import GuidanceError
 from structureflow.flow.fields import Field32, invert_flow
 from structureflow.guide.anchored import AnchoredPath, RefinedLegs
+from structureflow.guide.camera import PartLegs
 from structureflow.guide.evidence import STRIDE, landing
 from structureflow.guide.path import Carry, Trace
 from structureflow.guide.refine import Plane
+from structureflow.models.job import MotionPart
 
 #: What an anchor that does not show a pixel still weighs, so that a pixel which none shows is shared by time.
 _LEAST_VISIBLE: Final = 0.3
@@ -139,6 +141,19 @@ def _in_picture(displacement: Field32, shown: Shown | None) -> NDArray[np.bool_]
     (top, bottom), (left, right) = shown
     within: NDArray[np.bool_] = cv2.inRange(landing(displacement), (left, top, 0, 0), (right, bottom, 0, 0)) > 0
     return within
+
+
+def ways_of_part(
+    leg: Callable[[int], Field32],
+    start: float,
+    shape: tuple[int, int],
+    part: MotionPart,
+    strength: Callable[[int], float],
+    shown: Shown | None = None,
+) -> ComposedWays:
+    """Return the ways along the camera's or the subject's part of the motion of `leg`; see `camera.PartLegs`."""
+    legs = PartLegs(leg, start, part, strength)
+    return ComposedWays(Carry(legs, start, shape), Trace(lambda number: invert_flow(legs(number)), start, shape), shown)
 
 
 def soft_visibility(visible: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -18,6 +18,7 @@ from pydantic import Field
 from structureflow import keys
 from structureflow.errors import (
     FlowCacheError,
+    InvalidRequestError,
     JobStateError,
     ObjectExistsError,
     ObjectNotFoundError,
@@ -314,6 +315,10 @@ class _Extraction:
     def _record(self, meta: FlowMeta, *, flows_key: str | None, shared_key: str | None, hit: bool) -> JobRecord:
         order, request = self._order, self._order.request
         shown = output_size(request.target, meta.original_width, meta.original_height)
+        try:
+            request.check_places(*(request.resolution or shown))
+        except ValueError as error:
+            raise InvalidRequestError(str(error)) from error
         times_s = uneven_times(meta.timestamps_s, meta.total_flows)
         return JobRecord(
             task_id=order.task_id,

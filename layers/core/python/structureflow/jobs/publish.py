@@ -112,7 +112,9 @@ def _copy(planned: Manifest, turn: Publication, services: Services) -> Manifest:
     def copy_one(planned_object: OutputObject) -> OutputObject:
         _check_turn(turn, task_id, services)
         info = storage.copy(planned_object.key, _target(task_id, planned.run_id, planned_object.key))
-        return OutputObject(key=info.key, size_bytes=info.size_bytes, etag=info.etag)
+        return OutputObject(
+            key=info.key, size_bytes=info.size_bytes, etag=info.etag, description=planned_object.description
+        )
 
     with ThreadPoolExecutor(services.requests_at_once, thread_name_prefix="publish") as pool:
         names = [(result, name) for result in planned.segments for name in result.outputs]

@@ -11,9 +11,10 @@ from structureflow.errors import StructureFlowError, SupersededRunError
 from structureflow.guide.masks import Masking
 from structureflow.guide.pictures import PLANES
 from structureflow.guide.refine import MATCHING
-from structureflow.guide.render import RenderOutcome, RenderSettings
+from structureflow.guide.render import RenderOutcome, RenderSettings, path_plan
 from structureflow.guide.render import render_segment as render
 from structureflow.guide.spans import flow_window, unguided_count
+from structureflow.jobs.control_pass import control_pass, frames_shown
 from structureflow.jobs.documents import current_run, load_record, put_document, whole_request
 from structureflow.jobs.flow_sources import SegmentFlows
 from structureflow.jobs.guides import FittedGuides
@@ -111,6 +112,7 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
             masking=masking_of(request),
             seams=request.seams,
             match_color=request.match_color,
+            motion=request.motion,
         )
         # a path may be looked at in the frame behind its last flow, and the way into an end anchor one further on
         structure = SegmentFrames(
@@ -126,6 +128,10 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
             FittedGuides(segment, services, sources, folder, height=height, width=width) as guides,
             SegmentFiles(record, event.index, flows, (start, stop), services, folder) as files,
         ):
+            if files.controls:
+                plan = path_plan(segment, settings, flows.meta)
+                looked_at = settings.matching is not None and plan.anchorable
+                control_pass(files.controls, frames_shown(segment, plan), structure, keep_grays=looked_at)
             outcome = render(segment, files.flows, guides, settings, files, structure)
             outputs = files.finish()
     fallbacks = flows.fallbacks + structure.fallbacks + files.fallbacks
@@ -195,6 +201,7 @@ def _result(record: JobRecord, event: RenderSegmentInput, flows: SegmentFlows, o
         target=request.target,
         kept=outcome.kept,
         notices=segment_notices(record, request.segments[event.index], outcome.kept),
+        motion=request.motion,
         flow_source=flows.source,
         engine=flows.engine,
         flows_used=outcome.flows_used,

@@ -57,7 +57,9 @@ def with_defaults(request: dict[str, Any]) -> dict[str, Any]:
             filled["fps"] = target.rates_fps[0]
     mask = filled.get("mask", "visibility")
     if isinstance(mask, str) and mask in _HOLES:
-        filled.setdefault("holes", "warp" if target is not None and target.white == "follow" else _HOLES[mask])
+        follows = (target is not None and target.white == "follow") or "ttm" in filled.get("outputs", ())
+        # Time-to-Move begins everywhere from its motion signal, also where it need not follow it
+        filled.setdefault("holes", "warp" if follows else _HOLES[mask])
     return filled
 
 

@@ -21,6 +21,13 @@ from structureflow.limits import (
 from structureflow.models.bounds import check_shape, load_request
 from structureflow.models.defaults import shorthand_defaults, with_defaults
 from structureflow.models.fields import MotionStrength, RequestModel, Resolution, at_most, id_checker, once_each
+from structureflow.models.outputs import (
+    MAX_PROMPT_CHARACTERS,
+    CannyOptions,
+    ExtraOutput,
+    NoiseOptions,
+    TrackOptions,
+)
 from structureflow.models.problems import problems_of
 from structureflow.models.shorthand import SHORTHAND_NAMES, Shorthand
 from structureflow.models.targets import TARGETS, TargetName
@@ -35,7 +42,7 @@ Tracking = Literal["anchored", "composed"]
 MaskMode = Literal["visibility", "keyframes", "filled"]
 Holes = Literal["grey", "warp"]
 Seams = Literal["choose", "average"]
-ExtraOutput = Literal["flow_vis", "visibility"]
+MotionPart = Literal["all", "camera", "subject"]
 OverlayStage = Literal["flow", "visibility", "guidance", "warp", "path"]
 
 
@@ -143,6 +150,7 @@ class JobRequest(RequestModel):
     flow_span: FlowSpan = "timeline"
     anchors: Anchors = "both"
     tracking: Tracking = "anchored"
+    motion: MotionPart = "all"
     seams: Seams = "choose"
     match_color: bool = False
     target: TargetName | None = None
@@ -150,6 +158,10 @@ class JobRequest(RequestModel):
     holes: Holes = "grey"
     mask_grid: Annotated[int, Field(ge=1, le=MAX_MASK_GRID_PX)] = 16
     outputs: Annotated[tuple[ExtraOutput, ...], at_most(MAX_NAMES), AfterValidator(once_each)] = ()
+    prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)] | None = None
+    tracks: TrackOptions = TrackOptions()
+    noise: NoiseOptions = NoiseOptions()
+    canny: CannyOptions = CannyOptions()
     overlays: Annotated[tuple[OverlayStage, ...], at_most(MAX_NAMES), AfterValidator(once_each)] = ()
     segments: Annotated[tuple[Segment, ...], Field(min_length=1), at_most(MAX_SEGMENTS)]
 
@@ -173,6 +185,27 @@ class JobRequest(RequestModel):
         except ValidationError as error:
             raise ValueError("; ".join(problems_of(error))) from None
         return filled
+
+    @model_validator(mode="after")
+    def _check_outputs(self) -> JobRequest:
+        if "ttm" in self.outputs:
+            for number, segment in enumerate(self.segments):
+                if not segment.guides or segment.guides[0].first:
+                    raise ValueError(
+                        f"outputs: ttm needs a guide at frame 0 of every segment, segment {number} has none"
+                    )
+        if self.resolution is not None:
+            self.check_places(*self.resolution)
+        return self
+
+    def check_places(self, width: int, height: int) -> None:
+        """Check what the request names in a picture of `width` x `height` pixels.
+
+        Raises:
+            ValueError: a point to track, or the box of points, lies outside of it.
+        """
+        if "tracks" in self.outputs:
+            self.tracks.places(height, width)
 
     def references(self) -> tuple[Reference, ...]:
         """Every guide file of the job once, in order of first use."""

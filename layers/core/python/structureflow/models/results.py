@@ -10,7 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from structureflow.errors import shortened
 from structureflow.models.cost import StepUsage
 from structureflow.models.fields import MotionStrength
-from structureflow.models.job import ExtraOutput, Holes, JobRequest, MaskMode, Tracking
+from structureflow.models.job import Holes, JobRequest, MaskMode, MotionPart, Tracking
+from structureflow.models.outputs import ExtraOutput, OutputDescription
 from structureflow.models.targets import TargetName
 from structureflow.storage.verified import VerifiedBy
 
@@ -108,11 +109,12 @@ class JobRecord(Model):
 
 
 class OutputObject(Model):
-    """One stored output."""
+    """One stored output; `description` says what is in it and who takes it."""
 
     key: str
     size_bytes: int
     etag: str
+    description: OutputDescription | None = None
 
 
 class FrameEvidence(Model):
@@ -149,6 +151,7 @@ class SegmentResult(Model):
     treatment: str
     anchors: str
     motion_strength: MotionStrength
+    motion: MotionPart = "all"
     flow_source: FlowSourceName
     engine: str
     flows_used: int

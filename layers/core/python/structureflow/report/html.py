@@ -358,7 +358,7 @@ def _videos(manifest: Manifest, result: SegmentResult) -> Html:
     for name, output in result.outputs.items():
         label = _OUTPUT_NAMES.get(name, name)
         href = _relative(manifest.task_id, output.key)
-        if href is None:
+        if href is None or not output.key.endswith(".mp4"):
             continue
         figures.append(
             f'<figure><video controls muted loop playsinline preload="{preload}" width="{result.width_px}" '

@@ -1,0 +1,154 @@
+"""The motion of a whole segment, frame by frame and back to its first frame, for outputs that are no pictures.
+
+Guides play no part in it: between two unguided frames the structure video goes on by one step, and in guided frames
+it stands still. So a point that is followed through a segment is a point of the structure video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Executor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Final, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from structureflow.flow.fields import Field32, invert_flow, pull
+from structureflow.guide.camera import PartLegs
+from structureflow.guide.feed import FrameFeed
+from structureflow.guide.gap import GapFrame, GapMotion
+from structureflow.guide.lookahead import run_ahead
+from structureflow.guide.path import Trace
+from structureflow.guide.plan import PathPlan
+from structureflow.guide.planned import PlannedFlows
+from structureflow.guide.ports import SegmentSink
+from structureflow.guide.refine import Matching
+
+#: Moves that are made before they are asked for; at 512x288 each takes 2.4 MB.
+_AHEAD: Final = 4
+#: A longer way between flow and anchored path is another surface, not drift (as in `guide.anchored`).
+_LARGEST_DRIFT_PX: Final = np.float32(3.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """The motion that leads to one unguided frame, on the flow grid ``(h, w)``; fresh memory, not to be changed.
+
+    Attributes:
+        step: ``(h, w, 2)`` float32, where the pixels of the frame before are in this one; None where nothing leads
+            here: across a scene cut, past the last flow.
+        steady: the same with the drift of single flows taken out where paths are anchored; else `step` itself.
+        way: ``(h, w, 2)`` float32 from this frame back to the segment's first one; None if not asked for, and where
+            a cut or the end of the flows lies between.
+        seen: ``(h', w')`` uint8 over the same area, 255 where the first frame shows the pixel; with `way`.
+        cut: whether a scene cut lies between the frame before and this one.
+    """
+
+    step: Field32 | None
+    steady: Field32 | None
+    way: Field32 | None = None
+    seen: NDArray[np.uint8] | None = None
+    cut: bool = False
+
+
+@runtime_checkable
+class TravelSink(SegmentSink, Protocol):
+    """A sink that may want the motion itself; `move` is then called for every frame, before its `write`."""
+
+    @property
+    def wants_steps(self) -> bool:
+        """Whether `move` is to be called."""
+        ...
+
+    @property
+    def wants_ways(self) -> bool:
+        """Whether `Move.way` is wanted, which takes another anchored path."""
+        ...
+
+    def move(self, index: int, move: Move | None) -> None:
+        """Take the motion that leads to frame `index`; None where it stands still: a guided frame, or no flows."""
+        ...
+
+
+def segment_moves(
+    flows: PlannedFlows,
+    plan: PathPlan,
+    count: int,
+    pool: Executor,
+    *,
+    ways: bool,
+    feed: FrameFeed | None,
+    matching: Matching | None,
+) -> Generator[Move, None, None]:
+    """Yield the move to each of the segment's `count` unguided frames, made ahead on `pool`.
+
+    Args:
+        flows, plan: what is played.
+        count: unguided frames.
+        ways: whether `Move.way` is wanted.
+        feed, matching: the structure frames to look at, and how; None: ways are composed.
+    """
+    gap = GapMotion(
+        flows,
+        plan,
+        0,
+        count,
+        from_start=ways,
+        from_end=False,
+        wants_visibility=ways,
+        feed=feed if ways else None,
+        matching=matching,
+    )
+    return run_ahead(_moves(flows, plan, count, gap), pool, _AHEAD)
+
+
+def _moves(flows: PlannedFlows, plan: PathPlan, count: int, gap: GapMotion) -> Iterator[Move]:
+    legs = _forward_legs(flows, plan)
+    before: Field32 | None = np.zeros((*flows.shape, 2), np.float32)
+    with closing(gap.frames()) as frames:
+        for position, frame in zip(range(count), frames, strict=True):
+            step: Field32 | None = None
+            cut = position < plan.steps and plan.crosses_cut(position)
+            if legs is not None and position < plan.steps and not cut:
+                trace = Trace(legs, plan.node_at(position), flows.shape, stride=1)
+                step = trace.to(plan.node_at(position + 1)).copy()
+            steady, way = step, _way(frame)
+            if step is not None and before is not None and way is not None and frame and frame.evidence is not None:
+                steady = without_drift(step, before, way)
+            yield Move(step, steady, way, frame.visibility if frame else None, cut)
+            before = way
+
+
+def _forward_legs(flows: PlannedFlows, plan: PathPlan) -> Callable[[int], Field32] | None:
+    if not plan.steps:
+        return None
+    span = plan.legs_between(0, plan.steps)
+    if flows.part == "all":
+        return flows.legs("forward", span)
+    stored = flows.legs("backward", span, as_stored=True)
+    part = PartLegs(stored, plan.node_at(0), flows.part, flows.strength)
+    return lambda number: invert_flow(part(number))
+
+
+def _way(frame: GapFrame | None) -> Field32 | None:
+    return None if frame is None or frame.start is None else frame.start.copy()
+
+
+def without_drift(step: Field32, before: Field32, way: Field32) -> Field32:
+    """Return a step that leads to where two ways to one anchor say that each pixel is.
+
+    Args:
+        step: ``(h, w, 2)`` float32 from one frame to the next.
+        before: ``(h, w, 2)`` float32 from the first of the two to the anchor.
+        way: ``(h, w, 2)`` float32 from the second of them to the anchor.
+    """
+    steady = step.copy()
+    for _ in range(3):
+        # both ways end at the same place of the anchor: before(x) = steady(x) + way(x + steady(x))
+        miss = before - steady - pull(way, steady)
+        small = np.abs(miss).max(axis=-1, keepdims=True) < _LARGEST_DRIFT_PX
+        steady += miss * small
+        np.clip(steady, step - _LARGEST_DRIFT_PX, step + _LARGEST_DRIFT_PX, out=steady)
+    return steady
