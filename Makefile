@@ -43,6 +43,18 @@ nightly: $(READY) ## the tests of properties with a random seed; what fails prin
 	$(BIN)/pytest -n 2 --dist worksteal --hypothesis-profile=nightly $(if $(SEED),--hypothesis-seed=$(SEED)) \
 		$(shell grep -rlE '^(from|import) hypothesis' tests --include='test_*.py')
 
+SEEDS ?= 200
+
+.PHONY: faults
+faults: $(READY) ## jobs, runs of one job, and caches under faults by seed: make faults [SEEDS=2000] or [SEED=17]
+ifdef SEED
+	SEED=$(SEED) $(BIN)/pytest -s tests/faults/test_whole_jobs.py -k one_seed
+else
+	JOB_SEEDS=$(SEEDS) INTERLEAVINGS=$(SEEDS) SEEDS=$(shell expr $(SEEDS) \* 5 / 2) $(BIN)/pytest -n 2 --dist worksteal --timeout 0 \
+		tests/faults tests/functional/test_job_interleavings.py \
+		tests/property/test_frames_model.py tests/property/test_flow_archive_model.py
+endif
+
 .PHONY: lint
 lint: $(READY) ## format and lint, mending what can be mended
 	$(BIN)/ruff format .

@@ -15,6 +15,7 @@ import pytest
 
 from structureflow.errors import FlowCacheError, FlowCacheFormatError, FlowCacheLimitError
 from structureflow.flow.archive import FlowLimits, open_flow_archive
+from structureflow.flow.archive.limits import longest_deflate
 from structureflow.testing.flows import BytesReader, archive_bytes, smooth_flows
 
 FLOWS = smooth_flows(3, 8, 12, seed=5)
@@ -309,7 +310,13 @@ def test_seek_tables_do_not_lead_out_of_their_member() -> None:
     stored = archive_bytes(FLOWS, -FLOWS)
     with np.load(io.BytesIO(stored)) as loaded:
         forward, backward = loaded["flows_offsets"], loaded["flows_backward_offsets"]
+    total, longest = int(forward[-1] - forward[0]), longest_deflate(FLOWS[0].nbytes)
+    assert longest + 2 < total < 2 * longest, "so that each bound is tried alone"
+    middle = forward[0] + total // 2
     variants: list[Callable[[], Any]] = [
+        # one block of more bytes than a flow's can be; one of none
+        lambda: np.array([forward[0], forward[-1] - 2, forward[-1] - 1, forward[-1]]),
+        lambda: np.array([forward[0], middle, middle, forward[-1]]),
         lambda: backward,
         lambda: forward[::-1],
         lambda: forward + 1,

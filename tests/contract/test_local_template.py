@@ -53,7 +53,7 @@ def test_a_function_has_the_globals_merged_and_everything_resolved(template: Tem
         "STATE_MACHINE_ARN": template.state_machines["StepsStateMachine"].arn,
     }
     step = template.functions["StepFunction"]
-    assert (step.memory_mb, step.timeout_s, step.reserved_concurrency) == (256, 3, None)
+    assert (step.memory_mb, step.timeout_s, step.reserved_concurrency) == (256, 60, None)
 
 
 def test_the_failure_destinations_of_a_function_are_known(template: Template) -> None:

@@ -75,6 +75,7 @@ SPARE = {
     ("RenderSegmentFunction", "s3:GetObject", "*"): _ANY_INPUT,
     ("SettleGpuFunction", "s3:GetObject", "*"): _ANY_INPUT,
     ("OrchestratorFunction", "s3:DeleteObject", "jobs/*/runs/*/job.json"): _ENDED,
+    ("OrchestratorFunction", "s3:DeleteObject", "jobs/*/status.json"): _ENDED,
     ("FailJobFunction", "s3:DeleteObject", "jobs/*/runs/*/claim.json"): _ENDED,
     ("FailJobFunction", "s3:GetObject", "jobs/*/manifest.json"): _ENDED,
     ("RenderSegmentFunction", "s3:DeleteObject", "jobs/*/runs/*/segments/*"): _ENDED,

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import pytest
 
 from structureflow import keys
 from structureflow.errors import GpuUnavailableError, ModelWeightsError, SupersededRunError, TransientStorageError
 from structureflow.flow.archive import open_flow_archive
-from structureflow.flow.engines import EngineName, Finish, Frame, Result
 from structureflow.jobs.documents import load_record, put_document
 from structureflow.jobs.extract_job import extract_and_commit, load_order, note_failure, order_source
 from structureflow.jobs.inputs import Inputs
 from structureflow.jobs.orchestrate import OrchestrateResult
 from structureflow.jobs.settle_gpu import SettledOrder, SettleGpuInput, settle_gpu
 from structureflow.models.results import JobRecord, now
+from structureflow.testing.gpu import PanEngine
 from structureflow.testing.jobs import JobRunner, put_pan_clip
 from structureflow.testing.storage import CountingStorage, Fault, FaultStorage
 
@@ -48,26 +46,6 @@ class RecordingGpu:
     def stop(self, run_id: str, reason: str) -> None:
         assert reason
         self.stopped.append(run_id)
-
-
-class PanEngine:
-    """Knows the truth about the pan: two pixels to the right, everywhere."""
-
-    name: EngineName = "raft"
-    colour: Literal["gray", "rgb"] = "rgb"
-
-    def params(self) -> dict[str, Any]:
-        return {"model": "pan"}
-
-    def run(self, frames: Iterable[Frame], finish: Finish[Result], *, workers: int) -> Iterator[Result]:
-        assert workers >= 1
-        previous: Frame | None = None
-        for frame in frames:
-            if previous is not None:
-                flow = np.zeros((*frame.shape[:2], 2), np.float32)
-                flow[..., 0] = 2
-                yield finish(previous, frame, flow, -flow)
-            previous = frame
 
 
 @pytest.fixture

@@ -14,11 +14,12 @@ import pytest
 from structureflow import keys
 from structureflow.errors import DeadlineError
 from structureflow.jobs.deadline import Deadline
-from structureflow.jobs.estimate import extraction_s, frame_s
+from structureflow.jobs.estimate import extraction_s, frame_s, segment_s
 from structureflow.jobs.rebuild_timeline import RebuildTimelineInput, rebuild_timeline
 from structureflow.jobs.services import clear_leftovers
 from structureflow.limits import STOP_BEFORE_END_S
 from structureflow.media.decode import VideoInfo
+from structureflow.models.job import JobRequest
 from structureflow.testing.jobs import JobRunner
 
 
@@ -68,13 +69,69 @@ def test_an_extraction_that_takes_longer_than_estimated_stops_itself(
     assert runner.keys("cache/") == []
 
 
+def test_a_segment_that_cannot_end_in_time_is_refused_before_any_work(
+    runner: JobRunner, request_document: dict[str, Any]
+) -> None:
+    runner.put_request("t1", request_document)
+    runner.orchestrate("t1")
+    status = with_time(runner, STOP_BEFORE_END_S + 0.001).segments("t1")
+    assert status.error is not None
+    assert status.error.code == "DeadlineError"
+    assert "segment 0: rendering 12 frames of 160x96 at quality balanced needs about" in status.error.message
+    assert "such frames can be rendered here" in status.error.message
+
+
 def test_a_segment_stops_itself(runner: JobRunner, request_document: dict[str, Any]) -> None:
     runner.put_request("t1", request_document)
     runner.orchestrate("t1")
-    status = with_time(runner, STOP_BEFORE_END_S - 1).segments("t1")
+    status = with_time(runner, 900.0, 900.0, STOP_BEFORE_END_S - 1).segments("t1")
     assert status.error is not None
     assert status.error.code == "DeadlineError"
-    assert "segment 0: rendering" in status.error.message
+    assert status.error.message.startswith("segment 0: rendering: stopped 30 s before")
+
+
+def test_a_segment_without_motion_stops_itself_too(runner: JobRunner, request_document: dict[str, Any]) -> None:
+    """No flow is read for it; every frame that is written looks at the clock."""
+    guided = [{"frames": 9, "guides": [{"at": [0, 8], "image": "images/a.png"}]}]
+    document = {name: request_document[name] for name in ("task_id", "structure_video")} | {"segments": guided}
+    runner.put_request("t1", document)
+    runner.orchestrate("t1")
+    status = with_time(runner, 900.0, STOP_BEFORE_END_S - 1).segments("t1")
+    assert status.error is not None
+    assert status.error.code == "DeadlineError"
+    assert status.error.message.startswith("segment 0: rendering: stopped 30 s before")
+
+
+@pytest.mark.parametrize(
+    "dearer",
+    [
+        {"frames": 98},
+        {"resolution": "2560x1440"},
+        {"quality": "best"},
+        {"anchors": "both"},
+        {"outputs": ["flow_vis"]},
+    ],
+)
+def test_estimates_of_segments_grow_with_what_is_asked_for(dearer: dict[str, Any]) -> None:
+    def estimate(workers: int = 2, **changes: Any) -> float:
+        base = {"frames": 49, "resolution": "1280x720", "quality": "balanced", "anchors": "start", **changes}
+        frames = base.pop("frames")
+        segments = [{"frames": frames, "guides": [{"at": 0, "image": "a"}]}]
+        request = JobRequest.parse({"task_id": "t", "structure_video": "v", "segments": segments, **base})
+        width, height = request.resolution or (0, 0)
+        return segment_s(request, request.segments[0], width, height, workers=workers)
+
+    assert estimate(**dearer) > 1.2 * estimate()
+    assert estimate(tracking="composed") < estimate()
+    assert estimate(workers=4) == pytest.approx(estimate() / 2)
+
+
+def test_a_rebuild_stops_itself_and_leaves_no_manifest(runner: JobRunner) -> None:
+    runner.storage.copy("videos/pan.mp4", f"{keys.timeline_chunks_prefix('reel')}000.mp4")
+    with_time(runner, 900.0, 900.0, STOP_BEFORE_END_S - 1)
+    with pytest.raises(DeadlineError, match="rebuilding the timeline"):
+        rebuild_timeline(RebuildTimelineInput(timeline_id="reel"), runner.services)
+    assert not runner.storage.exists(keys.timeline_manifest("reel"))
 
 
 def test_a_deadline_is_permanent() -> None:

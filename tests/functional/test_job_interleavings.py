@@ -27,6 +27,7 @@ SEEDS = int(os.environ.get("INTERLEAVINGS", "500"))
 #: Of these seeds each test takes a share, so that they spread over processes.
 SHARES = 10
 TASK = "t1"
+DEFINITION = json.loads((Path(__file__).resolve().parents[2] / "statemachines" / "segments.asl.json").read_text())
 
 
 def request(*frames: int, image: str) -> dict[str, Any]:
@@ -152,7 +153,7 @@ def test_the_newest_of_two_runs_is_what_stays(base: Base, tmp_path: Path, share:
     """A long job is replaced by a short one at any moment; every event may come again, at any later one."""
 
     def run(seed: int) -> None:
-        world = World(seed, tmp_path, Chances(again=0.2), check_published, base.fork())
+        world = World(seed, tmp_path, DEFINITION, Chances(again=0.2), check_published, base.fork())
         world.put_request(TASK, LONG)
         world.put_request(TASK, SHORT)
         world.run()
@@ -169,7 +170,7 @@ def test_steps_that_die_leave_whole_results_or_none(base: Base, tmp_path: Path, 
     """As above, and any function may be gone before any request that it makes; the next request makes it all good."""
 
     def run(seed: int) -> None:
-        world = World(seed, tmp_path, Chances(again=0.1, kill=0.01), check_published, base.fork())
+        world = World(seed, tmp_path, DEFINITION, Chances(again=0.1, kill=0.01), check_published, base.fork())
         world.put_request(TASK, LONG)
         world.put_request(TASK, SHORT)
         world.run()

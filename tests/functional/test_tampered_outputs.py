@@ -21,6 +21,7 @@ class Tampering(MemoryStorage):
         self._name = name
         self._same_size = same_size
         self.exchanged: list[str] = []
+        self.armed = False
 
     def put(
         self,
@@ -33,8 +34,8 @@ class Tampering(MemoryStorage):
     ) -> ObjectInfo:
         """Write as always; after the second segment's result, exchange the first one's output."""
         info = super().put(key, data, content_type=content_type, if_absent=if_absent, **conditions)
-        if key.endswith("001/result.json"):
-            for found in list(self.list("jobs/t1/")):
+        if self.armed and key.endswith("001/result.json"):
+            for found in list(self.list("jobs/t1/runs/")):
                 if found.key.endswith(f"000/{self._name}"):
                     before = self.get(found.key).data
                     after = before[:-1] + bytes([before[-1] ^ 1]) if self._same_size else before + b"\0"
@@ -60,10 +61,18 @@ def test_an_exchanged_output_fails_the_job(tmp_path: Path, name: str, same_size:
         "overlap": 3,
         "fade": 2,
     }
+    assert runner.run("t1", document).state == "done"
+    good = {info.key: info.etag for info in storage.list("jobs/t1/") if "/runs/" not in info.key}
+    storage.armed = True
     status = runner.run("t1", document)
     assert len(storage.exchanged) == 1
     assert status.state == "failed"
     assert status.error is not None
     assert status.error.code == "IncompleteJobError"
-    assert f"000/{name}" in status.error.message
-    assert not storage.exists("jobs/t1/manifest.json")
+    assert f"000/{name}: expected" in status.error.message
+    after = {info.key: info.etag for info in storage.list("jobs/t1/") if "/runs/" not in info.key}
+    # Noticed before anything was published: what was there before is there still.
+    changing = {"jobs/t1/request.json", "jobs/t1/status.json"}
+    assert {key: etag for key, etag in after.items() if key not in changing} == {
+        key: etag for key, etag in good.items() if key not in changing
+    }

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pydantic import BaseModel, ConfigDict
 
 from structureflow import keys
-from structureflow.errors import IncompleteJobError, ObjectNotFoundError
+from structureflow.errors import IncompleteJobError, ObjectNotFoundError, SupersededRunError
 from structureflow.jobs.documents import current_run, get_document, load_record, put_document, read_status
 from structureflow.jobs.notices import job_notices
 from structureflow.jobs.pointer import check_open
-from structureflow.jobs.publish import as_published, publish
+from structureflow.jobs.publish import as_published, publish, remove_run
 from structureflow.jobs.services import Services
 from structureflow.models.cost import estimate_cost, transitions_of
 from structureflow.models.results import Fallback, JobRecord, Manifest, OutputObject, SegmentResult, now
@@ -42,10 +42,21 @@ def assemble_job(event: AssembleJobInput, services: Services) -> Manifest:
     if not _is_publishing(storage, task_id, run_id):
         check_open(storage, task_id, run_id)
         _finish(services, load_record(storage, task_id, run_id))
-    published, new = publish(task_id, run_id, services)
+    try:
+        published, new = publish(task_id, run_id, services)
+    except SupersededRunError:
+        _leave_nothing(storage, task_id, run_id)
+        raise
     if new:
         services.count("JobsDone", 1)
     return published
+
+
+def _leave_nothing(storage: Storage, task_id: str, run_id: str) -> None:
+    """Remove what this step wrote into the folder of a run that had ended by then; late events know it by its claim."""
+    status = read_status(storage, task_id)
+    if status is None or status.published != run_id:
+        remove_run(storage, task_id, run_id, claim=status is None)
 
 
 def _is_publishing(storage: Storage, task_id: str, run_id: str) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from structureflow.guide.spans import unguided_count
 from structureflow.limits import DECODE_MS_PER_MPX, JPEG_MS_PER_MPX, TIME_RESERVE
 from structureflow.media.decode import VideoInfo
+from structureflow.models.job import JobRequest, Segment
 
 #: Milliseconds of one core for the flows of a pair, both directions, compressed, by engine and quality. Measured on
 #: 2026-11-25 with 24 frames of 1280x720, one worker, in processor time of an x86-64 core.
@@ -17,6 +19,14 @@ FLOW_MS_PER_PAIR: Final = {
     ("farneback", "balanced"): 71.0,
     ("farneback", "best"): 139.0,
 }
+#: Milliseconds of one core for a frame of a segment, per million pixels of the output: to encode guide and mask, to
+#: carry one anchor, and for each further video (its colours are most of it). Measured on 2026-11-26 with 33 frames of
+#: 1280x720 in processor time of an x86-64 core, from which the next table comes too.
+ENCODE_MS_PER_MPX: Final = 15.0
+CARRY_MS_PER_MPX: Final = 35.0
+EXTRA_MS_PER_MPX: Final = 140.0
+#: Milliseconds of one core for anchoring one frame in one anchor; its grid does not grow with the output.
+ANCHOR_MS: Final = {"fast": 16.0, "balanced": 42.0, "best": 150.0}
 
 
 def extraction_s(info: VideoInfo, engine: str, quality: str, *, workers: int) -> float:
@@ -33,3 +43,21 @@ def frame_s(info: VideoInfo, engine: str, quality: str, *, workers: int) -> floa
     decode_ms = DECODE_MS_PER_MPX * megapixels
     shared_ms = decode_ms + JPEG_MS_PER_MPX * megapixels + FLOW_MS_PER_PAIR[engine, quality]
     return max(decode_ms, shared_ms / workers) * TIME_RESERVE / 1000
+
+
+def segment_s(request: JobRequest, segment: Segment, width: int, height: int, *, workers: int) -> float:
+    """Return about how many seconds a segment takes in a function, on the safe side; its flows are there already.
+
+    Args:
+        request: of the job.
+        segment: one of its segments.
+        width, height: of the output, in pixels.
+        workers: threads, on as many vCPUs in all.
+    """
+    megapixels = width * height / 1e6
+    anchors = 2 if request.anchors == "both" else 1
+    matching_ms = ANCHOR_MS[request.quality] if request.tracking == "anchored" else 0.0
+    every_ms = (ENCODE_MS_PER_MPX + EXTRA_MS_PER_MPX * len(request.outputs)) * megapixels
+    unguided_ms = anchors * (CARRY_MS_PER_MPX * megapixels + matching_ms)
+    total_ms = segment.frames * every_ms + unguided_count(segment) * unguided_ms
+    return total_ms / workers * TIME_RESERVE / 1000

@@ -6,6 +6,7 @@ shared archive, then the job's record, and last the job's own archive, whose arr
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,8 @@ from structureflow.models.targets import output_size
 from structureflow.storage.base import Storage
 
 _NPZ: Final = "application/zip"
+
+_log = logging.getLogger(__name__)
 
 
 class ExtractionOrder(Model):
@@ -181,9 +184,9 @@ def extract_and_commit(
         fetched: the bytes of `source`, where they are a local file already.
 
     Returns:
-        The record of the job. If somebody committed the run with other flows meanwhile, it is theirs, and nothing
-        of the job changes; the flows are kept for other jobs all the same. A record of this run is never rewritten,
-        for its segments may be under way; only the archive is copied once more.
+        The record of the job. If somebody committed the run meanwhile, it is theirs, with their flows; these here are
+        kept for other jobs all the same. A record of this run is never rewritten, for its segments may be under way;
+        if they are not, only the archive is copied once more.
 
     Raises:
         MediaError, InputNotFoundError, InputChangedError, EngineUnavailableError, FlowError: it can't be done;
@@ -192,6 +195,15 @@ def extract_and_commit(
         TransientError: a later try may succeed; nothing is committed.
     """
     return _Extraction(order, services, engine).run(source, fetched)
+
+
+def finish_commit(order: ExtractionOrder, record: JobRecord, services: Services) -> None:
+    """Start the segments of a run that somebody committed, unless they are under way.
+
+    Raises:
+        TransientError: a later try may succeed.
+    """
+    _Extraction(order, services, None).finish(record)
 
 
 def commit_cached(order: ExtractionOrder, meta: FlowMeta, services: Services) -> JobRecord:
@@ -272,14 +284,11 @@ class _Extraction:
         self._check_current()
         flows_key = keys.job_flows(order.task_id)
         record = committed_record(self._storage, order)
-        if record is None:
-            record = self._record(meta, flows_key=flows_key, shared_key=order.shared_key, hit=hit)
-            put_document(self._storage, keys.run_record(order.task_id, order.run_id), record)
-        elif record.flows_key is None:
-            self._start_directly()
+        if record is not None:
+            self.finish(record)
             return record
-        elif record.flow_cache_key != order.shared_key:
-            return record
+        record = self._record(meta, flows_key=flows_key, shared_key=order.shared_key, hit=hit)
+        put_document(self._storage, keys.run_record(order.task_id, order.run_id), record)
         # Whoever took over since writes these flows anew; a copy that is late all the same, AssembleJob sets right.
         self._check_current()
         try:
@@ -288,6 +297,21 @@ class _Extraction:
             self._fall_back("commit", "cache", "none", f"{flows_key} cannot be written: {error}")
             return self._start_without_cache(meta)
         return record
+
+    def finish(self, record: JobRecord) -> None:
+        """Start the segments of a run whose record is there: whoever wrote it may have died before it did that."""
+        if self._storage.exists(keys.run_claim(record.task_id, record.run_id)):
+            return
+        if record.flows_key is not None and record.flow_cache_key is not None:
+            try:
+                self._storage.copy(record.flow_cache_key, record.flows_key)
+            except StorageError as error:
+                if error.transient:
+                    raise
+                _log.warning("%s cannot be written: %s; each segment extracts what it needs", record.flows_key, error)
+            else:
+                return
+        self._start_directly()
 
     def _start_without_cache(self, meta: FlowMeta) -> JobRecord:
         """Start the state machine as the archive's arrival would have; each segment extracts what it needs."""

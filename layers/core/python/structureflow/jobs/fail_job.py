@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from structureflow import keys
-from structureflow.errors import ObjectNotFoundError, StructureFlowError
+from structureflow.errors import (
+    IncompleteJobError,
+    JobStateError,
+    ObjectNotFoundError,
+    StructureFlowError,
+    SupersededRunError,
+)
 from structureflow.jobs.documents import describe_error, read_status
 from structureflow.jobs.plan_segments import claimant, claimed_run
-from structureflow.jobs.pointer import begin_run, fail_run
+from structureflow.jobs.pointer import begin_run, fail_run, requested_run
 from structureflow.jobs.publish import publish, remove_run
 from structureflow.jobs.services import Services
 from structureflow.models.results import ErrorInfo, JobStatus
 from structureflow.storage.base import Storage
+
+_log = logging.getLogger(__name__)
+#: As the state ``SegmentFailed`` of the state machine writes it.
+_OF_SEGMENT: Final = re.compile(r"segment (\d{1,6}): (.*)", re.DOTALL)
 
 
 class CaughtError(BaseModel):
@@ -57,12 +69,11 @@ def fail_job(event: FailJobInput, services: Services) -> JobStatus | None:
     run = claimed_run(storage, task_id, event.execution_id) or _unclaimed_run(storage, task_id, event.started_at)
     if run is None:
         return None
-    status = read_status(storage, task_id)
+    status = _readable_status(storage, task_id)
     if status is not None and status.publishing is not None and status.publishing.run_id == run:
-        publish(task_id, run, services)
-        return read_status(storage, task_id)
+        return _publish(services, task_id, run)
     failed = _fail(services, task_id, run, typed_error(event.error, stage="segments"))
-    status = read_status(storage, task_id)
+    status = _readable_status(storage, task_id)
     if status is None or status.published != run:
         remove_run(storage, task_id, run, claim=status is None)
     return failed
@@ -83,29 +94,45 @@ def fail_request(key: str, etag: str, error_type: str, error_message: str, servi
     if (etag and etag != begun.request.info.etag) or storage.exists(keys.run_claim(task_id, begun.run_id)):
         return None
     error = ErrorInfo(code=error_type, message=error_message, stage="orchestrate")
-    return _fail(services, task_id, begun.run_id, error)
+    return _end(services, task_id, begun.run_id, error)
 
 
 def reject_request(
     task_id: str, run_id: str, error: StructureFlowError, stage: str, services: Services
 ) -> JobStatus | None:
     """End a run with an error that the orchestrator itself found; None where it is not open any more."""
-    return _fail(services, task_id, run_id, describe_error(error, stage))
+    return _end(services, task_id, run_id, describe_error(error, stage))
 
 
 def typed_error(error: CaughtError, *, stage: str) -> ErrorInfo:
     """Turn a caught error into the form of ``status.json``.
 
-    A Lambda function's cause is a JSON object with ``errorType`` and ``errorMessage``; anything else is text.
+    A Lambda function's cause is a JSON object with ``errorType`` and ``errorMessage``; anything else is text. Of a
+    segment, the state machine puts its number in front: a process that was killed did not say it.
     """
-    message = error.cause or error.name
+    of_segment = _OF_SEGMENT.fullmatch(error.cause)
+    text = error.cause if of_segment is None else of_segment[2]
+    message = text or error.name
     try:
-        cause: Any = json.loads(error.cause)
+        cause: Any = json.loads(text)
     except ValueError:
         cause = None
     if isinstance(cause, dict):
         message = str(cause.get("errorMessage") or message)
-    return ErrorInfo(code=error.name, message=message, stage=stage)
+    if of_segment is None:
+        return ErrorInfo(code=error.name, message=message, stage=stage)
+    number = int(of_segment[1])
+    if not message.startswith(f"segment {number}: "):
+        message = f"segment {number}: {message}"
+    return ErrorInfo(code=error.name, message=message, stage=stage, detail={"segment": number})
+
+
+def _end(services: Services, task_id: str, run_id: str, error: ErrorInfo) -> JobStatus | None:
+    """End a run before its segments as failed, and delete what the orchestrator left in its folder."""
+    failed = _fail(services, task_id, run_id, error)
+    if failed is not None:
+        remove_run(services.storage, task_id, run_id)
+    return failed
 
 
 def _fail(services: Services, task_id: str, run_id: str, error: ErrorInfo) -> JobStatus | None:
@@ -115,23 +142,53 @@ def _fail(services: Services, task_id: str, run_id: str, error: ErrorInfo) -> Jo
     return failed
 
 
+def _readable_status(storage: Storage, task_id: str) -> JobStatus | None:
+    """Return a job's status; None where there is none, or somebody spoiled it."""
+    try:
+        return read_status(storage, task_id)
+    except JobStateError:
+        return None
+
+
+def _publish(services: Services, task_id: str, run_id: str) -> JobStatus | None:
+    """End the publication of a run; None where the job was deleted meanwhile.
+
+    Raises:
+        JobBusyError: a publisher that may have died has its turn still; try again.
+    """
+    try:
+        publish(task_id, run_id, services)
+    except SupersededRunError:
+        return None
+    except IncompleteJobError as error:
+        # The status says so already.
+        _log.warning("run %s cannot be published: %s", run_id, error.message)
+    return read_status(services.storage, task_id)
+
+
 def _unclaimed_run(storage: Storage, task_id: str, started_at: datetime | None) -> str | None:
     """Return the run that an execution would have claimed if it had not failed before that; None where there is none.
 
     It is the one that the job is at, if nobody claimed it, and if it was ready when the execution began: else the
     execution is one of an earlier run, told of late.
     """
-    status = read_status(storage, task_id)
-    if status is None or started_at is None:
+    status = _readable_status(storage, task_id)
+    run = status.run_id if status is not None else _spoiled_run(storage, task_id)
+    if run is None or started_at is None:
         return None
     try:
-        claimant(storage, task_id, status.run_id)
-    except ObjectNotFoundError:
+        claimant(storage, task_id, run)
+    except (ObjectNotFoundError, JobStateError):
         pass
     else:
         return None
     try:
-        ready_at = storage.head(keys.run_record(task_id, status.run_id)).last_modified
+        ready_at = storage.head(keys.run_record(task_id, run)).last_modified
     except ObjectNotFoundError:
         return None
-    return status.run_id if ready_at is not None and ready_at <= started_at else None
+    return run if ready_at is not None and ready_at <= started_at else None
+
+
+def _spoiled_run(storage: Storage, task_id: str) -> str | None:
+    """Return the run that a job's request asks for, where a status lies there that nobody can read."""
+    return requested_run(storage, task_id) if storage.exists(keys.job_status(task_id)) else None

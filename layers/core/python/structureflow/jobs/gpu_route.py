@@ -12,7 +12,6 @@ from structureflow.errors import GpuUnavailableError
 from structureflow.jobs.documents import put_document
 from structureflow.jobs.extract_job import ExtractionOrder
 from structureflow.jobs.services import GpuLauncher, Services
-from structureflow.models.results import now
 
 
 def order_gpu(order: ExtractionOrder, launcher: GpuLauncher, services: Services) -> None:
@@ -22,7 +21,7 @@ def order_gpu(order: ExtractionOrder, launcher: GpuLauncher, services: Services)
         GpuUnavailableError: no task was started, and no order stays behind.
     """
     key = keys.gpu_order(order.run_id)
-    deadline = now() + timedelta(seconds=launcher.timeout_s)
+    deadline = services.clock() + timedelta(seconds=launcher.timeout_s)
     put_document(services.storage, key, order.model_copy(update={"deadline": deadline}))
     try:
         launcher.start(key, order.run_id)

@@ -29,6 +29,7 @@ from structureflow.flow.fields import Direction
 from structureflow.frames.manifest import FrameManifest
 from structureflow.frames.repair import repair_frame
 from structureflow.jobs.services import Services
+from structureflow.limits import MAX_WORKING_GRID_PX
 
 _log = logging.getLogger(__name__)
 _READINGS: Final = 2
@@ -59,7 +60,8 @@ def remove_rotten_flows(key: str | None, found: FlowRange | None, services: Serv
 
 def _is_rotten(key: str, found: FlowRange | None, services: Services) -> bool:
     try:
-        archive = open_flow_archive(services.storage, key, workers=services.workers)
+        # As segments read it: a plain archive may have fields that do not fit into memory whole.
+        archive = open_flow_archive(services.storage, key, workers=services.workers).within(MAX_WORKING_GRID_PX)
         if found is not None:
             archive.read(*found)
     except FlowCacheVersionError:

@@ -106,8 +106,8 @@ def claimed_run(storage: Storage, task_id: str, execution_id: str) -> str | None
         try:
             if run is not None and claimant(storage, task_id, run) == execution_id:
                 return run
-        except ObjectNotFoundError:
-            # Removed since it was listed, by whoever published a newer run.
+        except (ObjectNotFoundError, JobStateError):
+            # Removed since it was listed, by whoever published a newer run; or spoiled, and then nobody's.
             continue
     return None
 

@@ -20,9 +20,10 @@ from structureflow.errors import (
     ObjectNotFoundError,
     SupersededRunError,
 )
-from structureflow.jobs.documents import parse_document, read_status, run_id
+from structureflow.jobs.documents import get_document, parse_document, read_status
+from structureflow.jobs.documents import run_id as run_of
 from structureflow.limits import MAX_DOCUMENT_BYTES, MAX_REQUEST_BYTES
-from structureflow.models.results import ErrorInfo, JobStatus, now
+from structureflow.models.results import ErrorInfo, JobStatus, Manifest, now
 from structureflow.storage.base import Storage, StoredObject
 from structureflow.storage.bounded import read_bounded
 
@@ -54,7 +55,7 @@ def begin_run(storage: Storage, task_id: str) -> Begun:
     for _ in range(_ATTEMPTS):
         found = _look(storage, task_id)
         request = read_bounded(storage, keys.job_request(task_id), MAX_REQUEST_BYTES)
-        run = run_id(request.info)
+        run = run_of(request.info)
         status = None if found is None else _readable(found)
         if status is not None and status.run_id == run:
             return Begun(request, run, status)
@@ -65,8 +66,18 @@ def begin_run(storage: Storage, task_id: str) -> Begun:
             _write(storage, fresh, found)
         except (ObjectExistsError, ObjectChangedError):
             continue
+        _check_not_deleted(storage, task_id)
         return Begun(request, run, None)
     raise _contended(task_id)
+
+
+def _check_not_deleted(storage: Storage, task_id: str) -> None:
+    """Take a new status away again if the job was deleted just before it was written."""
+    try:
+        storage.head(keys.job_request(task_id))
+    except ObjectNotFoundError:
+        storage.delete([keys.job_status(task_id)])
+        raise
 
 
 def change_status(storage: Storage, task_id: str, change: Change) -> JobStatus | None:
@@ -118,7 +129,49 @@ def fail_run(storage: Storage, task_id: str, run_id: str, error: ErrorInfo) -> J
             return None
         return status.model_copy(update={"state": "failed", "stage": error.stage, "error": error})
 
-    return change_status(storage, task_id, failed)
+    try:
+        return change_status(storage, task_id, failed)
+    except JobBusyError:
+        raise
+    except JobStateError:
+        return _fail_unreadable(storage, task_id, run_id, error)
+
+
+def requested_run(storage: Storage, task_id: str) -> str | None:
+    """Return the run that a job's request asks for; None where the request was deleted."""
+    try:
+        return run_of(storage.head(keys.job_request(task_id)))
+    except ObjectNotFoundError:
+        return None
+
+
+def _fail_unreadable(storage: Storage, task_id: str, run_id: str, error: ErrorInfo) -> JobStatus | None:
+    """End a run whose status somebody spoiled, if the request asks for this run still; else a newer one writes it."""
+    found = _look(storage, task_id)
+    if found is None or _readable(found) is not None or requested_run(storage, task_id) != run_id:
+        return None
+    failed = JobStatus(
+        task_id=task_id,
+        run_id=run_id,
+        state="failed",
+        stage=error.stage,
+        updated_at=now(),
+        error=error,
+        published=_published_run(storage, task_id),
+    )
+    try:
+        _write(storage, failed, found)
+    except ObjectChangedError:
+        return None
+    return failed
+
+
+def _published_run(storage: Storage, task_id: str) -> str | None:
+    """Return the run whose results the manifest at the documented key lists."""
+    try:
+        return get_document(storage, keys.job_manifest(task_id), Manifest, made_by="AssembleJob").run_id
+    except JobStateError:
+        return None
 
 
 def check_open(storage: Storage, task_id: str, run_id: str) -> None:

@@ -15,12 +15,20 @@ from datetime import timedelta
 from typing import Final
 
 from structureflow import keys
-from structureflow.errors import JobBusyError, ObjectNotFoundError
-from structureflow.jobs.documents import get_document, put_document, read_status
+from structureflow.errors import (
+    IncompleteJobError,
+    JobBusyError,
+    JobStateError,
+    ObjectChangedError,
+    ObjectNotFoundError,
+)
+from structureflow.jobs.documents import describe_error, get_document, parse_document, put_document, read_status
 from structureflow.jobs.pointer import change_status, is_open, superseded
 from structureflow.jobs.services import Services
-from structureflow.models.results import JobStatus, Manifest, OutputObject, Publication, SegmentResult
+from structureflow.limits import MAX_DOCUMENT_BYTES
+from structureflow.models.results import JobRecord, JobStatus, Manifest, OutputObject, Publication, SegmentResult
 from structureflow.storage.base import Storage
+from structureflow.storage.bounded import read_bounded
 
 #: Longer than any function that publishes may run (template.yaml), so that a dead one's turn ends after it.
 TURN: Final = timedelta(seconds=150)
@@ -37,13 +45,19 @@ def publish(task_id: str, run_id: str, services: Services) -> tuple[Manifest, bo
     Raises:
         SupersededRunError: the run is not open, and its turn had not begun before; or the job was deleted.
         JobBusyError: somebody else is publishing; try again.
+        IncompleteJobError: what the run made was removed or changed since it was checked. Then nothing is published
+            any more, for earlier results were overwritten in part, and the run has failed.
     """
     storage = services.storage
     turn = _take_turn(task_id, run_id, services)
     if turn is None:
         return get_document(storage, keys.job_manifest(task_id), Manifest, made_by="AssembleJob"), False
-    planned = get_document(storage, keys.run_manifest(task_id, run_id), Manifest, made_by="AssembleJob")
-    manifest = _copy(planned, turn, services)
+    try:
+        planned, record = _planned(storage, task_id, run_id)
+        manifest = _copy(planned, record, turn, services)
+    except IncompleteJobError as error:
+        _withdraw(task_id, turn, error, services)
+        raise
     _check_turn(turn, task_id, services)
     put_document(storage, keys.job_manifest(task_id), manifest)
     storage.delete(_strays(storage, manifest))
@@ -70,6 +84,39 @@ def as_published(manifest: Manifest) -> Manifest:
             ),
         }
     )
+
+
+def _planned(storage: Storage, task_id: str, run_id: str) -> tuple[Manifest, OutputObject]:
+    """Return a run's own manifest, and its record as an object to publish.
+
+    Raises:
+        IncompleteJobError: one is gone, or is none any more.
+    """
+    try:
+        planned = get_document(storage, keys.run_manifest(task_id, run_id), Manifest, made_by="AssembleJob")
+        record = read_bounded(storage, keys.run_record(task_id, run_id), MAX_DOCUMENT_BYTES)
+        parse_document(record, JobRecord, made_by="the orchestrator")
+    except (JobStateError, ObjectNotFoundError) as error:
+        raise IncompleteJobError(error.message) from error
+    return planned, OutputObject(key=record.info.key, size_bytes=record.info.size_bytes, etag=record.info.etag)
+
+
+def _withdraw(task_id: str, turn: Publication, error: IncompleteJobError, services: Services) -> None:
+    """Leave nothing at the documented keys but what says that the run failed."""
+    storage = services.storage
+    others = [keys.job_manifest(task_id), keys.job_report(task_id), keys.job_record(task_id)]
+    storage.delete([*others, *(info.key for info in storage.list(keys.segments_prefix(task_id)))])
+
+    def end(status: JobStatus) -> JobStatus | None:
+        if status.publishing is None or status.publishing.token != turn.token:
+            return None
+        failed = {"state": "failed", "stage": "publish", "error": describe_error(error, "publish")}
+        changed = failed if is_open(status, turn.run_id) else {}
+        return status.model_copy(update={"published": None, "publishing": None, **changed})
+
+    if change_status(storage, task_id, end) is not None:
+        services.count("JobsFailed", 1)
+    remove_run(storage, task_id, turn.run_id, claim=False)
 
 
 def _take_turn(task_id: str, run_id: str, services: Services) -> Publication | None:
@@ -105,16 +152,18 @@ def _end_turn(task_id: str, turn: Publication, services: Services) -> JobStatus 
     return change_status(services.storage, task_id, end)
 
 
-def _copy(planned: Manifest, turn: Publication, services: Services) -> Manifest:
-    """Copy every object that a run's manifest lists; return the manifest of the copies."""
+def _copy(planned: Manifest, record: OutputObject, turn: Publication, services: Services) -> Manifest:
+    """Copy every object that a run's manifest lists, and its record; return the manifest of the copies."""
     storage, task_id = services.storage, planned.task_id
 
     def copy_one(planned_object: OutputObject) -> OutputObject:
         _check_turn(turn, task_id, services)
-        info = storage.copy(planned_object.key, _target(task_id, planned.run_id, planned_object.key))
-        return OutputObject(
-            key=info.key, size_bytes=info.size_bytes, etag=info.etag, description=planned_object.description
-        )
+        target = _target(task_id, planned.run_id, planned_object.key)
+        try:
+            info = storage.copy(planned_object.key, target, if_match=planned_object.etag)
+        except (ObjectNotFoundError, ObjectChangedError) as error:
+            raise IncompleteJobError(f"{planned_object.key}: changed since it was checked: {error}") from error
+        return planned_object.model_copy(update={"key": info.key, "size_bytes": info.size_bytes, "etag": info.etag})
 
     with ThreadPoolExecutor(services.requests_at_once, thread_name_prefix="publish") as pool:
         names = [(result, name) for result in planned.segments for name in result.outputs]
@@ -125,7 +174,7 @@ def _copy(planned: Manifest, turn: Publication, services: Services) -> Manifest:
         segments = tuple(result.model_copy(update={"outputs": outputs[result.index]}) for result in planned.segments)
         list(pool.map(lambda result: _put_result(storage, result), segments))
     report = None if planned.report is None else copy_one(planned.report)
-    copy_one(OutputObject(key=keys.run_record(task_id, planned.run_id), size_bytes=0, etag=""))
+    copy_one(record)
     return planned.model_copy(update={"segments": segments, "report": report, "flows": _flows(storage, planned)})
 
 

@@ -17,6 +17,7 @@ from structureflow.jobs.extract_job import (
     commit_cached,
     committed_record,
     extract_and_commit,
+    finish_commit,
     load_order,
     look_up,
     order_source,
@@ -76,8 +77,8 @@ def carry_out_order(
     if order.engine != "raft":
         raise JobStateError(f"{key}: expected an order for raft, got one for {order.engine!r:.40}")
     committed = committed_record(services.storage, order)
-    # A record without its archive is a commit that broke off half-way: it is finished below.
-    if committed is not None and committed.flows_key and services.storage.exists(committed.flows_key):
+    if committed is not None:
+        finish_commit(order, committed, services)
         return committed
     preset = DEFAULT_ENGINES.preset("raft", order.request.quality)
     model = cast("RaftModel", preset.params["model"])

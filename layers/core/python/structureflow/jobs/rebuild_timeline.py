@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -9,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from structureflow.frames.cache import FrameCache
 from structureflow.frames.writer import DEFAULT_QUALITY
 from structureflow.jobs.services import Services
-from structureflow.media.decode import DecodeLimits, VideoReader
+from structureflow.media.decode import DecodedFrame, DecodeLimits, VideoReader
 
 
 class RebuildTimelineInput(BaseModel):
@@ -39,11 +41,14 @@ def rebuild_timeline(event: RebuildTimelineInput, services: Services) -> Rebuilt
         TimelineNotFoundError: the timeline has no chunks; the cache stays as it was.
         MediaError: a chunk cannot be decoded, or exceeds the limits of the settings.
         StorageError: a chunk is larger than allowed, or the store fails; there is no manifest then.
+        DeadlineError: the function's time is nearly over; there is no manifest then.
     """
     limits = DecodeLimits(min_frames=1, max_frames=services.max_video_frames)
 
-    def open_chunk(path: Path) -> VideoReader:
-        return VideoReader(path, limits)
+    @contextmanager
+    def open_chunk(path: Path) -> Iterator[Iterator[DecodedFrame]]:
+        with VideoReader(path, limits) as reader:
+            yield services.deadline.each(iter(reader), "rebuilding the timeline")
 
     manifest = FrameCache(services.storage).rebuild(
         event.timeline_id, quality=event.quality, max_chunk_bytes=services.max_input_bytes, opener=open_chunk

@@ -7,7 +7,7 @@ import time
 from pydantic import BaseModel, ConfigDict
 
 from structureflow import keys
-from structureflow.errors import StructureFlowError, SupersededRunError
+from structureflow.errors import DeadlineError, StructureFlowError, SupersededRunError
 from structureflow.guide.masks import Masking
 from structureflow.guide.pictures import PLANES
 from structureflow.guide.refine import MATCHING
@@ -16,6 +16,7 @@ from structureflow.guide.render import render_segment as render
 from structureflow.guide.spans import flow_window, unguided_count
 from structureflow.jobs.control_pass import control_pass, frames_shown
 from structureflow.jobs.documents import current_run, load_record, put_document, whole_request
+from structureflow.jobs.estimate import segment_s
 from structureflow.jobs.flow_sources import SegmentFlows
 from structureflow.jobs.guides import FittedGuides
 from structureflow.jobs.notices import segment_notices
@@ -23,7 +24,7 @@ from structureflow.jobs.pointer import check_open
 from structureflow.jobs.segment_files import SegmentFiles
 from structureflow.jobs.services import Services
 from structureflow.jobs.structure_frames import STAGE, SegmentFrames
-from structureflow.models.job import JobRequest
+from structureflow.models.job import JobRequest, Segment
 from structureflow.models.results import Fallback, FrameEvidence, JobRecord, SegmentResult
 from structureflow.models.targets import TARGETS
 from structureflow.storage.base import Storage
@@ -60,6 +61,7 @@ def render_segment(event: RenderSegmentInput, services: Services) -> RenderedSeg
         JobStateError: the job has no record.
         SupersededRunError: the job was started again meanwhile, or deleted, or the run ended; what this call made is
             gone.
+        DeadlineError: the segment is too long, or took too long, for the function's time.
         EncodeError: the encoder failed.
         GuidanceError, MediaError: guides, flows and segment do not fit together.
         InputNotFoundError: a guide is gone, or neither flows, frames nor video can be read any more.
@@ -78,6 +80,7 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
     request = whole_request(services.storage, record.task_id, record.run_id, record.request)
     segment = request.segments[event.index]
     width, height = record.resolution
+    _check_time(request, segment, width, height, services)
     sources = {
         reference: services.inputs.known(reference, pin)
         for reference, pin in zip(request.references(), record.guides, strict=True)
@@ -169,6 +172,25 @@ def masking_of(request: JobRequest) -> Masking:
     """Return how the motion-filled frames of a job are masked."""
     group = 1 if request.target is None else TARGETS[request.target].frame_step
     return Masking(request.mask, request.holes, request.mask_grid, group)
+
+
+def _check_time(request: JobRequest, segment: Segment, width: int, height: int, services: Services) -> None:
+    """Refuse a segment that cannot end in time, before any work.
+
+    Raises:
+        DeadlineError: it cannot; the message says how many frames could.
+    """
+    needs_s = segment_s(request, segment, width, height, workers=services.workers)
+    if services.deadline.fits(needs_s):
+        return
+    left_s = max(0.0, services.deadline.left_s or 0.0)
+    raise DeadlineError(
+        f"rendering {segment.frames} frames of {width}x{height} at quality {request.quality} needs about "
+        f"{needs_s:.0f} s, and {left_s:.0f} s are left; up to {int(left_s / needs_s * segment.frames)} such frames "
+        "can be rendered here",
+        frames=segment.frames,
+        left_s=round(left_s),
+    )
 
 
 def _check_still_open(storage: Storage, task_id: str, run_id: str, index: int) -> None:

@@ -182,6 +182,7 @@ class SegmentFiles:
 
     def write(self, index: int, guide: Planes, mask: Mask) -> None:
         """Take frame `index`: `Planes`, and its mask, 0 (keep) or 255 (generate) for all of it or for each pixel."""
+        self._services.deadline.check("rendering")
         self._encoders["guide"].write(guide)
         white = mask if isinstance(mask, int) else round(float(mask.mean()))
         self._encoders["mask"].write(self._masks[mask] if isinstance(mask, int) else self._mask_planes(index, mask))

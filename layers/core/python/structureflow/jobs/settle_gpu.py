@@ -28,6 +28,7 @@ from structureflow.jobs.extract_job import (
     commit_cached,
     committed_record,
     extract_and_commit,
+    finish_commit,
     load_order,
     look_up,
     order_source,
@@ -36,7 +37,6 @@ from structureflow.jobs.fail_job import reject_request
 from structureflow.jobs.pointer import check_open
 from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import keep_frames
-from structureflow.models.results import now
 
 _GPU_ENGINE: Final = "raft"
 _LAMBDA_ENGINE: Final = "dis"
@@ -75,9 +75,9 @@ class SettleGpuResult(BaseModel):
 def settle_gpu(event: SettleGpuInput, services: Services) -> SettleGpuResult:
     """Settle the order of one run, or every order past its deadline, its task stopped first.
 
-    A run that is committed only loses its order. A run without an order is somebody else's task, or settled
-    already. An order of a job that was started again meanwhile goes, and the job is left alone. All others are
-    extracted here by DIS, and their record says so.
+    A run that is committed loses its order, and its segments start if they did not. A run without an order is somebody
+    else's task, or settled already. An order of a job that was started again meanwhile goes, and the job is left
+    alone. All others are extracted here by DIS, and their record says so.
 
     Raises:
         TransientError: the store broke off; that order is still there for the next try, all others are settled.
@@ -111,7 +111,7 @@ def _overdue_orders(services: Services) -> Iterator[ExtractionOrder]:
             # Settled since it was listed; or not an order, which only its expiry in the bucket removes.
             _log.warning("%s is passed over: %s", info.key, error.message)
             continue
-        if order.deadline is not None and order.deadline <= now():
+        if order.deadline is not None and order.deadline <= services.clock():
             yield order
 
 
@@ -147,9 +147,11 @@ def _engine_of(order: ExtractionOrder, reason: str, services: Services) -> str |
     check_open(services.storage, order.task_id, order.run_id)
     record = committed_record(services.storage, order)
     if record is not None:
+        # The task may have died between the record and the archive.
+        finish_commit(order, record, services)
         return record.engine
     try:
-        if order.deadline is not None and now() > order.deadline + _GIVE_UP_AFTER:
+        if order.deadline is not None and services.clock() > order.deadline + _GIVE_UP_AFTER:
             raise EngineUnavailableError(
                 f"neither the GPU task nor DIS extracted the flows until {_GIVE_UP_AFTER} past the deadline: {reason}"
             )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from structureflow.errors import (
     FrameCacheError,
     InputChangedError,
+    InputNotAllowedError,
     InputNotFoundError,
     MediaError,
     StorageError,
@@ -161,7 +162,7 @@ class SegmentFrames:
                         break
         except TransientError:
             raise
-        except (InputNotFoundError, InputChangedError, MediaError, StorageError) as error:
+        except (InputNotAllowedError, InputNotFoundError, InputChangedError, MediaError, StorageError) as error:
             raise StructureFramesError(str(error)) from error
         if decoded <= last:
             raise StructureFramesError(

@@ -166,11 +166,19 @@ class Faults:
 
 
 class SeededStorage(WrapperStorage):
-    """A store under faults. Reads that nobody verifies may have a flipped bit, as ranges of S3 may."""
+    """A store under faults. Reads that nobody verifies may have a flipped bit, as ranges of S3 may.
 
-    def __init__(self, inner: Storage, faults: Faults) -> None:
+    Args:
+        inner: the store.
+        faults: decide.
+        checks_objects: whole objects that are read into memory have no flipped bits, as the SDK compares them with
+            S3's checksums; ranges and files may.
+    """
+
+    def __init__(self, inner: Storage, faults: Faults, *, checks_objects: bool = False) -> None:
         super().__init__(inner)
         self.faults = faults
+        self._checks_objects = checks_objects
         self._listings: dict[str, list[tuple[ObjectInfo, ...]]] = {}
 
     @contextmanager
@@ -191,6 +199,8 @@ class SeededStorage(WrapperStorage):
         found = super().get(key, byte_range=byte_range, if_match=if_match)
         number = self.faults.count("read", key)
         self._check_whole("read", key, number)
+        if self._checks_objects and byte_range is None:
+            return found
         return replace(found, data=self.faults.flipped(found.data, "read", key, number))
 
     def get_to_file(

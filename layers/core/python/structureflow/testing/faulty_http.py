@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 from structureflow.testing.faults import Faults
 
 _VALIDATORS: Final = ("etag", "last-modified", "content-length")
+#: S3 calls a listing so in its query.
+_IS_LISTING: Final = "list-type=2"
 #: Of a hop, not of the object (RFC 9110, 7.6.1), or set anew here.
 _OF_A_HOP: Final = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"})
 
@@ -78,6 +80,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     answer: Answer
     faults: Faults
+    listings: dict[str, list[HttpReply]]
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - name of the base class
         """Say nothing."""
@@ -99,9 +102,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if dropped or faults.strikes("lost", self.command, key, number):
             self._hang_up()
             return
+        if self.command == "GET" and _IS_LISTING in self.path:
+            reply = self._stale(reply, key, number)
         self._send(reply, key, number)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_any  # noqa: N815 - names of the base class
+
+    def _stale(self, reply: HttpReply, key: str, number: int) -> HttpReply:
+        """Return a listing, or an earlier answer to the same question."""
+        earlier = self.listings.setdefault(self.path, [])
+        if earlier and self.faults.strikes("stale", "listing", key, number):
+            return earlier[int(self.faults.chance("which", key, number) * len(earlier))]
+        earlier.append(reply)
+        return reply
 
     def _send(self, reply: HttpReply, key: str = "", number: int = 0) -> None:
         faults = self.faults
@@ -140,7 +153,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 @contextmanager
 def faulty_server(answer: Answer, faults: Faults, *, ssl_context: ssl.SSLContext | None = None) -> Iterator[str]:
     """Serve `answer` under `faults` on loopback while the block lasts; yields the URL."""
-    handler = type("Handler", (_Handler,), {"answer": staticmethod(answer), "faults": faults})
+    handler = type("Handler", (_Handler,), {"answer": staticmethod(answer), "faults": faults, "listings": {}})
     server = _Server(("127.0.0.1", 0), handler)
     if ssl_context is not None:
         server.socket = ssl_context.wrap_socket(server.socket, server_side=True)

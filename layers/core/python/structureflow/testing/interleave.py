@@ -21,23 +21,20 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from structureflow import keys
-from structureflow.errors import StructureFlowError
-from structureflow.jobs.assemble_job import AssembleJobInput, assemble_job
+from structureflow.errors import StructureFlowError, TransientError
 from structureflow.jobs.fail_job import CaughtError, FailJobInput, fail_job, fail_request
 from structureflow.jobs.inputs import Inputs
 from structureflow.jobs.orchestrate import OrchestrateInput, orchestrate
-from structureflow.jobs.plan_segments import PlanSegmentsInput, plan_segments
-from structureflow.jobs.render_segment import RenderSegmentInput, render_segment
 from structureflow.jobs.services import Services
 from structureflow.storage.base import Storage
 from structureflow.storage.memory import MemoryStorage
+from structureflow.testing.machine import Execution, Machine, StateFailedError, call_step
 from structureflow.testing.storage import WrapperStorage
 
 BUCKET: Final = "data"
-#: As the state machine does with transient errors, and Lambda with events.
-_TRIES: Final = 12
+#: As Lambda does with events.
 _EVENT_TRIES: Final = 3
-_RETRY_AFTER: Final = timedelta(seconds=20)
+_RETRY_AFTER: Final = timedelta(seconds=60)
 _MAX_BYTES: Final = 50_000_000
 #: A thread that does not come to its next request in this time hangs.
 _PATIENCE_S: Final = 60.0
@@ -63,13 +60,6 @@ class _Actor:
     failure: BaseException | None = None
 
 
-@dataclass(frozen=True)
-class _Execution:
-    execution_id: str
-    key: str
-    began: datetime
-
-
 @dataclass
 class Chances:
     """How likely things are, from 0 to 1.
@@ -90,6 +80,7 @@ class World:
     Attributes:
         seed: draws everything.
         work_dir: for temporary files.
+        definition: of the state machine.
         chances: of what goes wrong.
         watch: is called after every request, with the store at rest.
         log: every request made: (who, operation, key).
@@ -97,6 +88,7 @@ class World:
 
     seed: int
     work_dir: Path
+    definition: Mapping[str, Any]
     chances: Chances = field(default_factory=Chances)
     watch: Callable[[Storage], None] = lambda _: None
     storage: MemoryStorage = field(default_factory=MemoryStorage)
@@ -211,89 +203,79 @@ class World:
     def _deliver(self, kind: str, key: str, etag: str) -> None:
         self._executions += 1
         name = f"{kind}-{self._executions}"
+        # By the store's clock, whose times it is compared with.
         began = datetime.now(UTC)
         if kind == "request":
             self.act(name, lambda storage: self._orchestrate(storage, key, etag))
         elif kind == "flows":
-            self.act(name, lambda storage: self._execute(storage, name, key, began))
+            self.act(name, lambda storage: self._execute(storage, Execution(name, began.isoformat()), key))
         else:
-            execution_id, _, started = etag.partition("|")
-            ended = _Execution(execution_id, key, datetime.fromisoformat(started))
-            self.act(name, lambda storage: self._fail(storage, ended, "ExecutionFailed"))
+            self.act(name, lambda storage: self._end(storage, key, *etag.split("|")))
 
     def _orchestrate(self, storage: Storage, key: str, etag: str) -> None:
         services = self._services(storage)
         for _ in range(_EVENT_TRIES):
             try:
-                self._step(storage, lambda: orchestrate(OrchestrateInput(bucket=BUCKET, key=key), services))
-            except KilledError:
+                self._living(storage, lambda: orchestrate(OrchestrateInput(bucket=BUCKET, key=key), services))
+            except (KilledError, TransientError):
+                self._sleep(storage, _RETRY_AFTER)
                 continue
             return
         self._insist(storage, lambda: fail_request(key, etag, "Runtime.ExitError", "killed", services))
 
-    def _execute(self, storage: Storage, execution_id: str, key: str, began: datetime) -> None:
+    def _execute(self, storage: Storage, execution: Execution, key: str) -> None:
+        def invoke(step: str, payload: Any) -> Any:
+            try:
+                return self._living(storage, lambda: call_step(step, payload, services))
+            except KilledError as error:
+                raise StateFailedError.of_function("Runtime.ExitError", str(error)) from error
+
         services = self._services(storage)
-        start = PlanSegmentsInput(execution_id=execution_id, bucket=BUCKET, key=key)
+        machine = Machine(
+            self.definition,
+            invoke=invoke,
+            sleep=lambda seconds: self._sleep(storage, timedelta(seconds=seconds)),
+            source=random.Random(f"{self.seed} {execution.execution_id}"),  # noqa: S311 - replayed, not secret
+        )
         try:
-            plan = self._step(storage, lambda: plan_segments(start, services))
-            if not plan.claimed:
-                return
-            for index in plan.segments:
-                part = RenderSegmentInput(task_id=plan.task_id, run_id=plan.run_id, index=index)
-                self._step(storage, lambda part=part: render_segment(part, services))  # type: ignore[misc]
-            end = AssembleJobInput(task_id=plan.task_id, run_id=plan.run_id)
-            self._step(storage, lambda: assemble_job(end, services))
-        except (StructureFlowError, KilledError) as error:
+            machine.run(execution, {"detail": {"bucket": {"name": BUCKET}, "object": {"key": key}}})
+        except StateFailedError as failed:
             # An execution that failed is told of once more, also where FailJob could not be run.
             with self._lock:
-                self._events.append(("ended", key, f"{execution_id}|{began.isoformat()}"))
-            code = error.code if isinstance(error, StructureFlowError) else "Runtime.ExitError"
-            try:
-                self._fail(storage, _Execution(execution_id, key, began), code)
-            except (StructureFlowError, KilledError):
-                return
+                self._events.append(("ended", key, f"{execution.execution_id}|{execution.began}|{failed.error}"))
 
-    def _fail(self, storage: Storage, ended: _Execution, code: str) -> None:
+    def _end(self, storage: Storage, key: str, execution_id: str, began: str, error: str) -> None:
         services = self._services(storage)
         event = FailJobInput(
-            execution_id=ended.execution_id,
+            execution_id=execution_id,
             bucket=BUCKET,
-            key=ended.key,
-            error=CaughtError(Error=code, Cause=""),
-            started_at=ended.began,
+            key=key,
+            error=CaughtError(Error=error, Cause=""),
+            started_at=datetime.fromisoformat(began),
         )
         self._insist(storage, lambda: fail_job(event, services))
 
-    def _step(self, storage: Storage, call: Callable[[], _Result]) -> _Result:
-        """Call a function as Step Functions does: transient errors are tried again, later."""
-        for number in range(_TRIES):
-            try:
-                return call()
-            except StructureFlowError as error:
-                if not error.transient or number == _TRIES - 1:
-                    raise
-                self._sleep(storage)
-            finally:
-                _actor_of(storage).killed = False
-        raise AssertionError("unreachable")
+    def _living(self, storage: Storage, call: Callable[[], _Result]) -> _Result:
+        """Call a function in a process of its own: the next one lives."""
+        try:
+            return call()
+        finally:
+            _actor_of(storage).killed = False
 
     def _insist(self, storage: Storage, call: Callable[[], Any]) -> None:
         """Call a function whose event is delivered again until it has ended without being killed."""
         while True:
             try:
-                self._step(storage, call)
-            except KilledError:
-                continue
-            except StructureFlowError as error:
-                if not error.transient:
-                    raise
+                self._living(storage, call)
+            except (KilledError, TransientError):
+                self._sleep(storage, _RETRY_AFTER)
                 continue
             return
 
-    def _sleep(self, storage: Storage) -> None:
+    def _sleep(self, storage: Storage, time: timedelta) -> None:
         actor = _actor_of(storage)
         with self._lock:
-            actor.wakes_at = self.now + _RETRY_AFTER
+            actor.wakes_at = self.now + time
             self._lock.notify_all()
             self._lock.wait_for(lambda: actor.wakes_at is None)
 

@@ -1,18 +1,21 @@
-"""The page on security names tests; each of them exists."""
+"""The pages on security and on faults name tests; each of them exists."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import pytest
+
 REPO = Path(__file__).resolve().parents[2]
-PAGE = (REPO / "docs" / "security.md").read_text()
+PAGES = [pytest.param((REPO / "docs" / name).read_text(), id=name) for name in ("security.md", "faults.md")]
 
 
-def test_every_named_test_exists() -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_every_named_test_exists(page: str) -> None:
     named = 0
     path: Path | None = None
-    for file, name in re.findall(r"`((?:[a-z0-9]+/test_\w+\.py)?)(?:::(test_\w+))?`", PAGE):
+    for file, name in re.findall(r"`((?:[a-z0-9]+/test_\w+\.py)?)(?:::(test_\w+))?`", page):
         if not file and not name:
             continue
         path = REPO / "tests" / file if file else path
@@ -24,9 +27,10 @@ def test_every_named_test_exists() -> None:
     assert named >= 20
 
 
-def test_every_row_names_a_test() -> None:
-    rows = [line for line in PAGE.splitlines() if line.startswith("| ") and "---" not in line]
-    assert len(rows) >= 20
+@pytest.mark.parametrize("page", PAGES)
+def test_every_row_names_a_test(page: str) -> None:
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "---" not in line]
+    assert len(rows) >= 25
     for row in rows:
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         assert len(cells) == 3, row
