@@ -38,6 +38,8 @@ _MOST_AREA: Final = 5.0
 #: How far from itself a pixel may come back, in pixels of the grid.
 _RETURN_PX: Final = 3.0
 _RETURN_STEPS: Final = 3
+#: How far beyond the anchor's edge a path may end: repeated edges of so many pixels of the grid look like more of it.
+BEYOND_PX: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Judgement:
         """Return the judgement of a position one `step` further on, where the path is `displacement`."""
         come_from = landing(step) * np.float32(1 / STRIDE)
         evidence = sample(cast("Field32", cv2.merge([self.seen, self.unlike])), come_from)
-        seen = (evidence[..., 0] > 0.5) & inside(landing(displacement), displacement.shape[:2])
+        seen = (evidence[..., 0] > 0.5) & inside(landing(displacement), displacement.shape[:2], BEYOND_PX)
         return Judgement(displacement, seen.astype(np.float32), np.ascontiguousarray(evidence[..., 1]))
 
 
@@ -121,13 +123,13 @@ class Evidence:
         back = sample(self.way, lands * np.float32(1 / STRIDE))
         back += there
         returns = cv2.magnitude(back[..., 0], back[..., 1]) < _RETURN_PX
-        seen = (self.look[..., 0] > 0.5) & returns & inside(lands, path.shape[:2]) & in_shape(there)
+        seen = (self.look[..., 0] > 0.5) & returns & inside(lands, path.shape[:2], BEYOND_PX) & in_shape(there)
         return Judgement(path, seen.astype(np.float32), np.ascontiguousarray(self.look[..., 1]))
 
 
 def unjudged(path: Field32) -> Judgement:
     """Return the judgement of a `path` that nothing is known of: seen where it ends in the frame."""
-    seen = inside(landing(path), path.shape[:2]).astype(np.float32)
+    seen = inside(landing(path), path.shape[:2], BEYOND_PX).astype(np.float32)
     return Judgement(path, seen, np.zeros_like(seen))
 
 

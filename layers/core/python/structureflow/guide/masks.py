@@ -29,6 +29,7 @@ _KNOWN: Final = 217
 #: by half the second number. Measured on drawn scenes, see `docs/decisions.md`.
 _AROUND_PX: Final = 7
 _MARGIN_PX: Final = 3
+_CROSS: Final = np.asarray(cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)), np.uint8)
 _GROWN: Final = np.ones((_MARGIN_PX, _MARGIN_PX), np.uint8)
 #: A block is white where more than this share of it is: less is the margin's own edge.
 _BLOCK_SHARE: Final = 1 / 16
@@ -126,6 +127,8 @@ class Blocks:
             white = cv2.copyMakeBorder(white, 0, self._below, 0, self._right, cv2.BORDER_REPLICATE)
         shares = cv2.resize(white, (self._columns, self._rows), interpolation=cv2.INTER_AREA)
         _, blocks = cv2.threshold(shares, int(255 * _BLOCK_SHARE), 255, cv2.THRESH_BINARY)
+        # single black blocks between white ones are of no use to a model
+        blocks = cv2.morphologyEx(blocks, cv2.MORPH_CLOSE, _CROSS)
         size = (self._columns * self._grid, self._rows * self._grid)
         whole = cv2.resize(blocks, size, interpolation=cv2.INTER_NEAREST)
         return np.asarray(whole[: self._shape[0], : self._shape[1]], np.uint8)

@@ -19,7 +19,7 @@ from structureflow.guide.pictures import PictureFormat
 from structureflow.guide.ports import Picture
 from structureflow.guide.refine import Plane
 from structureflow.guide.warp import Geometry, mix
-from structureflow.guide.ways import Way, weights
+from structureflow.guide.ways import NEARNESS_POWER, Way, weights
 
 #: Pictures agree below the first mean difference of their channels, in levels, and disagree above the second.
 _AGREE: Final = np.float32(8)
@@ -124,6 +124,9 @@ def choose(
     """
     of_start, of_end = weights(time_share, start, end)
     leaning = np.log(of_end / of_start)
+    if start.unlike is not None:
+        # of two that cannot be mixed, the nearer one in time; `weights` counts that less
+        leaning += np.float32((1 - NEARNESS_POWER) * np.log(time_share / (1 - time_share)))
     if start.visibility is not None and end.visibility is not None:
         leaning += (end.visibility.astype(np.float32) - start.visibility) * (_SEES / 255)
     leaning = cv2.blur(leaning, (_NEIGHBOURS_PX, _NEIGHBOURS_PX), borderType=cv2.BORDER_REPLICATE)

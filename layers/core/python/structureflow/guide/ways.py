@@ -14,7 +14,7 @@ from structureflow.errors import GuidanceError
 from structureflow.flow.fields import Field32, invert_flow
 from structureflow.guide.anchored import AnchoredPath, RefinedLegs
 from structureflow.guide.camera import PartLegs
-from structureflow.guide.evidence import STRIDE, landing
+from structureflow.guide.evidence import BEYOND_PX, STRIDE, landing
 from structureflow.guide.path import Carry, Trace
 from structureflow.guide.refine import Plane
 from structureflow.models.job import MotionPart
@@ -29,7 +29,7 @@ _DOUBT_POWER: Final = 4
 _FAR: Final = 3.5
 _ALIKE: Final = 3.0
 #: What a way shows says more than how near its anchor is: nearness counts by this power.
-_NEARNESS_POWER: Final = 0.4
+NEARNESS_POWER: Final = 0.4
 _OCCLUSION_MARGIN_PX: Final = 3
 _FEATHER_PX: Final = 5
 
@@ -141,7 +141,8 @@ def _in_picture(displacement: Field32, shown: Shown | None) -> NDArray[np.bool_]
     if shown is None:
         return np.ones([-(-side // STRIDE) for side in displacement.shape[:2]], np.bool_)
     (top, bottom), (left, right) = shown
-    within: NDArray[np.bool_] = cv2.inRange(landing(displacement), (left, top, 0, 0), (right, bottom, 0, 0)) > 0
+    least, most = (left - BEYOND_PX, top - BEYOND_PX, 0, 0), (right + BEYOND_PX, bottom + BEYOND_PX, 0, 0)
+    within: NDArray[np.bool_] = cv2.inRange(landing(displacement), least, most) > 0
     return within
 
 
@@ -202,7 +203,7 @@ def weights(time_share: float, start: Way, end: Way) -> tuple[Plane, Plane]:
         least = np.float32(255) * _LEAST_SEEN
         of_start = (start.visibility.astype(np.float32) + least) / (start.unlike + 1) ** _DOUBT_POWER
         of_end = (end.visibility.astype(np.float32) + least) / (end.unlike + 1) ** _DOUBT_POWER
-        nearness = time_share**_NEARNESS_POWER, (1 - time_share) ** _NEARNESS_POWER
+        nearness = time_share**NEARNESS_POWER, (1 - time_share) ** NEARNESS_POWER
         time_share = nearness[0] / sum(nearness)
     of_end *= np.float32(time_share)
     of_start *= np.float32(1 - time_share)
