@@ -204,9 +204,9 @@ def sample_job(tmp_path: Path) -> PreparedJob:
     from structureflow_local.demo import write_demo_job
 
     path = write_demo_job(SAMPLE, tmp_path)
-    document = json.loads(path.read_text()) | {"resolution": [160, 96]}
-    (held, fading) = document["segments"][0]["guides"]
-    guides = [{**held, "at": [0, 2]}, {**fading, "at": [10, 11]}]
+    document = json.loads(path.read_text()) | {"resolution": [160, 96], "target": None}
+    start, end, *_ = document.pop("images")
+    guides = [{"image": start, "at": [0, 2]}, {"image": end, "at": [10, 11]}]
     document["segments"] = [{"frames": 12, "guides": guides}, {"frames": 12, "guides": guides}]
     return prepare_job(json.dumps(document), name="demo", folder=tmp_path)
 
