@@ -326,9 +326,9 @@ def _put_sample(storage: Storage, folder: Path) -> None:
     from structureflow_local.demo import write_demo_job
 
     document = json.loads(write_demo_job(SAMPLE, folder).read_text())
-    start, end = (guide["image"] for guide in document["segments"][0]["guides"])
+    start, end, *_ = document.pop("images")
     guides = [{"at": [0, 4], "image": start}, {"at": [FRAMES - 3, FRAMES - 1], "image": end}]
-    document |= {"task_id": TASK_ID, "timeline_id": TIMELINE_ID, "resolution": [320, 192]}
+    document |= {"task_id": TASK_ID, "timeline_id": TIMELINE_ID, "resolution": [320, 192], "target": None}
     document["segments"] = [{"frames": FRAMES, "guides": guides}]
     storage.put_file(f"{keys.timeline_chunks_prefix(TIMELINE_ID)}000.mp4", SAMPLE)
     JobClient(storage).submit(prepare_job(json.dumps(document), name=TASK_ID, folder=folder))

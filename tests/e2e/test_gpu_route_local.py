@@ -32,9 +32,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-gpu")]
 def raft_job(tmp_path: Path) -> PreparedJob:
     """One short segment on the sample clip, by RAFT."""
     document = json.loads(write_demo_job(SAMPLE, tmp_path).read_text())
-    held, end = document["segments"][0]["guides"]
-    segment = {"frames": 12, "guides": [{**held, "at": [0, 2]}, {**end, "at": [10, 11]}]}
-    document |= {"resolution": [160, 96], "segments": [segment], "engine": "raft"}
+    start, end, *_ = document.pop("images")
+    segment = {"frames": 12, "guides": [{"image": start, "at": [0, 2]}, {"image": end, "at": [10, 11]}]}
+    document |= {"resolution": [160, 96], "target": None, "segments": [segment], "engine": "raft"}
     return prepare_job(json.dumps(document), name="demo", folder=tmp_path)
 
 

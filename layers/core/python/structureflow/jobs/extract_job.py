@@ -46,6 +46,7 @@ from structureflow.jobs.timeline import FrameKeeper
 from structureflow.media.decode import DecodedFrame, DecodeLimits, VideoReader
 from structureflow.models.job import JobRequest
 from structureflow.models.results import Fallback, InputPin, JobRecord, Model, SourceInfo
+from structureflow.models.targets import output_size
 from structureflow.storage.base import Storage
 
 _NPZ: Final = "application/zip"
@@ -337,9 +338,9 @@ class _Extraction:
 
     def _record(self, meta: FlowMeta, *, flows_key: str | None, shared_key: str | None, hit: bool) -> JobRecord:
         order, request = self._order, self._order.request
-        even = (meta.original_width // 2 * 2, meta.original_height // 2 * 2)
+        shown = output_size(request.target, meta.original_width, meta.original_height)
         try:
-            request.check_places(*(request.resolution or even))
+            request.check_places(*(request.resolution or shown))
         except ValueError as error:
             raise InvalidRequestError(str(error)) from error
         times_s = uneven_times(meta.timestamps_s, meta.total_flows)
@@ -357,7 +358,7 @@ class _Extraction:
             ),
             guides=order.guides,
             timeline_id=order.timeline_id,
-            resolution=request.resolution or even,
+            resolution=request.resolution or shown,
             engine_requested=request.engine,
             engine=meta.engine,
             engine_params=dict(meta.engine_params),
