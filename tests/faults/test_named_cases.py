@@ -181,18 +181,21 @@ def test_a_function_that_dies_each_time_fails_the_job_which_names_it(function: s
     case.again(extracts=0)
 
 
-def test_an_orchestrator_that_dies_each_time_fails_the_job(tmp_path: Path) -> None:
+@pytest.mark.parametrize("operation", ["get", "get_to_file", "copy"])
+def test_an_orchestrator_that_dies_each_time_fails_the_job(operation: str, tmp_path: Path) -> None:
+    """At its first request, with the video, and between the record and the archive; its run leaves no files."""
     case = Case(tmp_path)
 
-    def kill(name: str, *_: object) -> None:
-        if name.startswith("Orchestrator"):
+    def kill(name: str, doing: str, *_: object) -> None:
+        if name.startswith("Orchestrator") and doing == operation:
             raise KilledError("Sandbox.Timedout", "its time is over")
 
     case.deployment.at = kill
     case.run(state="failed")
     assert case.deployment.counts["Orchestrator"] == 3
+    assert not list(case.deployment.bucket.list(keys.runs_prefix("t1")))
     case.deployment.at = lambda *_: None
-    case.again(extracts=1)
+    case.again(extracts=0 if operation == "copy" else 1)
 
 
 def test_a_gpu_task_killed_at_any_request_leaves_the_flows_to_dis(tmp_path: Path) -> None:
@@ -296,6 +299,28 @@ def test_files_of_a_run_damaged_at_any_moment_never_reach_the_documented_keys(
         assert status is not None
         assert status.error is None or is_typed(status.error.code)
         case.again(extracts=0)
+
+
+@pytest.mark.parametrize("when", ["before it is claimed", "while it runs"])
+def test_a_claim_that_nobody_can_read_keeps_no_job_open(when: str, tmp_path: Path) -> None:
+    """FailJob knows runs by their claims; one that somebody spoiled is nobody's."""
+    case = Case(tmp_path)
+    bucket = case.deployment.bucket
+    function = "PlanSegments" if when == "before it is claimed" else "RenderSegment"
+
+    def spoil(name: str, *_: object) -> None:
+        status = status_of(bucket, "t1")
+        if not name.startswith(function) or status is None:
+            return
+        bucket.put(keys.run_claim("t1", status.run_id), b"{")
+        if function == "RenderSegment":
+            raise KilledError("Runtime.ExitError", "killed")
+
+    case.meddler.forged.add("t1")
+    case.deployment.at = spoil
+    case.run(state="failed")
+    case.deployment.at = lambda *_: None
+    case.again(extracts=0)
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
