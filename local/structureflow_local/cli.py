@@ -72,7 +72,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run_options(demo)
     demo.set_defaults(run=_demo)
 
-    inspect = commands.add_parser("inspect", help="show what is inside a flow archive")
+    inspect = commands.add_parser(
+        "inspect", help="show what is inside a flow archive, or how well the frames of a result are known"
+    )
     inspect_command.add_arguments(inspect)
     inspect.set_defaults(run=inspect_command.run)
 

@@ -1,4 +1,7 @@
-"""``structureflow inspect``: what is inside a flow archive, wherever it lies, without downloading it."""
+"""``structureflow inspect``: what is inside a flow archive, wherever it lies, without downloading it.
+
+Of the JSON of results it shows how well their frames are known (`evidence`).
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,7 @@ from structureflow.flow.archive import FileReader, FlowArchive, RangeReader, ope
 from structureflow.flow.colors import flow_normaliser, flow_to_rgb
 from structureflow.flow.fields import FlowMeta
 from structureflow.storage.base import ByteRange, ObjectInfo, StoredObject, Suffix
+from structureflow_local.evidence import inspect_results
 
 _TILE_WIDTH_PX: Final = 240
 _COLUMNS: Final = 5
@@ -42,7 +46,12 @@ _VERIFIED_BYTES: Final = 32 * 2**20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("reference", metavar="FILE_OR_URI", help="a file, s3://bucket/key, or an https:// URL")
+    parser.add_argument(
+        "reference",
+        metavar="FILE_OR_URI",
+        help="a flow archive, or a segment's result.json or a job's manifest.json: a file, s3://bucket/key, or an "
+        "https:// URL",
+    )
     parser.add_argument("--png", type=Path, metavar="FILE", help="write a contact sheet of flow pictures")
     parser.add_argument("--verify", action="store_true", help="read all flows and check every checksum")
     parser.add_argument("--endpoint-url", help="endpoint of an S3-compatible store (default: AWS)")
@@ -50,6 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console | None = None) -> int:
     """Run the command; returns the exit code."""
+    if args.reference.partition("?")[0].endswith(".json"):
+        inspect_results(*_reader(args.reference, args.endpoint_url), console or Console())
+        return 0
     inspect(
         args.reference,
         png=args.png,

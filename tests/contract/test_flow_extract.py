@@ -50,7 +50,7 @@ def test_a_known_pan_stands_in_the_archive(tmp_path: Path) -> None:
     video = write_lossless(tmp_path / "v.mkv", frames, fps=12.0)
     result = _extract(video, tmp_path / "f.npz")
     meta = result.meta
-    assert (meta.total_flows, meta.height, meta.width) == (11, 208, 280)
+    assert (meta.total_flows, meta.height, meta.width) == (11, 240, 320)
     assert (meta.original_height, meta.original_width, meta.original_fps) == (240, 320, 12.0)
     assert meta.scene_cuts == ()
     np.testing.assert_allclose(meta.timestamps_s, np.arange(12) / 12, atol=1e-3)
@@ -59,11 +59,10 @@ def test_a_known_pan_stands_in_the_archive(tmp_path: Path) -> None:
     assert archive.meta.engine == "dis"
     assert archive.meta.engine_params["opencv"] == cv2.__version__
     assert archive.meta.source_identity == "ab" * 32
-    scale = np.array([280 / 320, 208 / 240])
     directions: tuple[tuple[Direction, int], ...] = (("forward", 1), ("backward", -1))
     for direction, sign in directions:
         flow = archive.read(direction, 0, 11)[:, 30:-30, 30:-30].astype(np.float32)
-        np.testing.assert_allclose(np.median(flow, axis=(0, 1, 2)), sign * scale * [6, -2], atol=0.1)
+        np.testing.assert_allclose(np.median(flow, axis=(0, 1, 2)), sign * np.array([6, -2]), atol=0.2)
 
 
 def test_frames_and_archive_give_the_same_flows(tmp_path: Path) -> None:
@@ -86,7 +85,7 @@ def test_the_reference_clip_has_no_cuts_and_its_flow_explains_it(bigbuckbunny: P
         if frame.index in (40, 41):
             kept[frame.index] = frame.image
 
-    result = _extract(bigbuckbunny, tmp_path / "f.npz", quality="balanced", on_frame=keep)
+    result = _extract(bigbuckbunny, tmp_path / "f.npz", quality="best", on_frame=keep)
     assert result.meta.total_flows == 131
     assert result.meta.scene_cuts == ()
     archive = open_flow_file(tmp_path / "f.npz")

@@ -20,10 +20,12 @@ from structureflow.errors import (
     FlowCacheError,
     InputNotAllowedError,
     InputNotFoundError,
+    InvalidRequestError,
     ObjectNotFoundError,
     StorageError,
 )
 from structureflow.flow.archive import open_flow_archive
+from structureflow.models.results import SegmentResult
 from structureflow.testing.flows import archive_bytes, smooth_flows
 from structureflow_local.inspect import UrlReader, add_arguments, inspect, run
 
@@ -195,3 +197,60 @@ def test_what_a_server_refuses_is_a_typed_error(server: tuple[str, type[_Handler
     assert len(handler.ranges) == 2
     with pytest.raises(StorageError):
         open_flow_archive(UrlReader(timeout_s=2), "http://127.0.0.1:9/flows.npz")
+
+
+def _result(**changes: Any) -> SegmentResult:
+    fields: dict[str, Any] = {
+        "task_id": "t",
+        "run_id": "r",
+        "index": 2,
+        "frames": 6,
+        "width_px": 64,
+        "height_px": 48,
+        "fps": 16,
+        "treatment": "clip",
+        "anchors": "both",
+        "motion_strength": 1,
+        "flow_source": "cache",
+        "engine": "dis",
+        "flows_used": 4,
+        "unguided": [(1, 4)],
+        "filled": [(1, 4)],
+        "left_unguided": [],
+        "tracking": "anchored",
+        "evidence": [
+            {"frame": frame, "kept": kept, "unlike": unlike}
+            for frame, kept, unlike in ((1, 1.0, 0.0), (2, 0.75, 1.0), (3, 0.5, 4.0), (4, 0.25, 8.0))
+        ],
+    }
+    return SegmentResult.model_validate(fields | changes)
+
+
+def _shown(path: Path) -> str:
+    out = io.StringIO()
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert run(parser.parse_args([str(path)]), Console(file=out, width=120)) == 0
+    return out.getvalue()
+
+
+def test_a_result_shows_how_well_its_frames_are_known(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(_result().model_dump_json())
+    text = _shown(path)
+    for part in ("segment 2: 6 frames, paths anchored", "·█▆▄▂·", "62%", "25%", "·▁▁▄█·", "3.2", "8.0"):
+        assert part in text, text
+    path.write_text(_result(tracking="composed", evidence=[]).model_dump_json())
+    assert "composed alone" in _shown(path)
+    # frames that share a bar show the worst of them
+    many = [{"frame": frame, "kept": 0.25 if frame == 100 else 1.0, "unlike": 0.0} for frame in range(1, 160)]
+    path.write_text(_result(frames=160, evidence=many).model_dump_json())
+    assert "█" * 33 + "▂" + "█" * 20 in _shown(path)
+
+
+def test_json_that_is_no_result_is_refused(tmp_path: Path) -> None:
+    for name, text in (("result.json", '{"index": "x"}'), ("manifest.json", "[]"), ("a.json", "{")):
+        path = tmp_path / name
+        path.write_text(text)
+        with pytest.raises(InvalidRequestError, match=r"expected the result\.json of a segment or the manifest\.json"):
+            _shown(path)

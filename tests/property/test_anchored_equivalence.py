@@ -76,14 +76,14 @@ def test_an_identity_path_stays_identity(seed: int, quality: str, noise: bool) -
 @given(seed=SEEDS, dx=st.floats(-3, 3), dy=st.floats(-2, 2))
 def test_a_known_pan_is_found_to_a_tenth_of_a_pixel(quality: str, seed: int, dx: float, dy: float) -> None:
     """Legs that are wrong by a third of a pixel each: composed, the path would be 4 px off after 12 frames."""
-    count, height, width = 12, 96, 144
+    count, height, width = 12, 144, 192
     frames = [gray(height, width, seed, dx * time, dy * time) for time in range(count + 1)]
     leg = np.empty((height, width, 2), np.float32)
     leg[...] = (-dx + 0.3, -dy - 0.15)
     path = AnchoredPath(
         lambda _: leg, 0.0, (height, width), lambda node: frames[node], range(1, count + 1), MATCHING[quality]
     )
-    margin = 40
+    margin = 48
     inner = (slice(margin, -margin), slice(margin + 8, -margin - 8))
     for position in range(1, count + 1):
         found = path.to(float(position))

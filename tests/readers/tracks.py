@@ -10,6 +10,7 @@ import codecs
 import io
 import json
 import pickle
+import pickletools
 import zipfile
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 ATI_LENGTH: Final = 121
+#: What bytes need of the operations that PyTorch's own unpickler knows.
+_KNOWN: Final = {"PROTO", "GLOBAL", "BINUNICODE", "BINPUT", "LONG_BINPUT", "TUPLE2", "REDUCE", "STOP"}
 
 
 def read_wan_move(tracks: Path, visibility: Path) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -88,8 +91,8 @@ def process_tracks(tracks: NDArray[np.float64], width: int, height: int) -> NDAr
 def torch_load(path: Path) -> Any:
     """Read what ``torch.load(path, weights_only=True)`` would, of a file that holds no tensor.
 
-    PyTorch's reader wants a zip whose entries lie in one folder, stored, with the format's version; its unpickler knows
-    no names but a few, of which bytes take one.
+    PyTorch's reader wants a zip whose entries lie in one folder, stored, with the format's version; its unpickler
+    (torch/_weights_only_unpickler.py) knows the operations of protocol 2 and few names, of which bytes take one.
     """
     with zipfile.ZipFile(path) as file:
         entries = file.infolist()
@@ -97,7 +100,9 @@ def torch_load(path: Path) -> Any:
         (folder,) = {entry.filename.split("/")[0] for entry in entries}
         assert int(file.read(f"{folder}/version")) >= 1
         assert file.read(f"{folder}/byteorder") == b"little"
-        return _Unpickler(io.BytesIO(file.read(f"{folder}/data.pkl"))).load()
+        data = file.read(f"{folder}/data.pkl")
+    assert {operation.name for operation, _, _ in pickletools.genops(data)} <= _KNOWN
+    return _Unpickler(io.BytesIO(data)).load()
 
 
 class _Unpickler(pickle.Unpickler):

@@ -116,7 +116,7 @@ def tracked(layers: list[Layer]) -> Tracked:
 def test_points_go_with_exact_flows(name: str) -> None:
     found = tracked(SCENES[name])
     # half a pixel lies between a point and the middle of its cell, which a zoom or turn carries on
-    assert found.error_px[found.shown].mean() < 1.0
+    assert found.error_px[found.shown].mean() < (1.5 if len(SCENES[name]) > 1 else 1.0)
     assert (found.visible == found.shown).mean() > 0.9
     if len(SCENES[name]) == 1:
         assert np.percentile(found.error_px[found.shown], 95) < 1.5

@@ -45,7 +45,7 @@ class Matching:
         finest_scale: of the matcher: it works on a grid that is ``2**finest_scale`` coarser.
         smoothings: of the matcher's result, by variational refinement.
         every: every how many frames of the path; those between go on from the last one.
-        spread_px: how far away neighbours' motion is tried; 0: not at all.
+        spread_px: how far away neighbours' motion is tried at most; 0: not at all.
     """
 
     finest_scale: int = 2
@@ -151,7 +151,7 @@ class Refiner:
         self._offer(now, best, self._matcher(now.gray, self._anchor, path))
         self._offer(now, best, best + self._step(now))
         if self._spread:
-            for neighbours in _shifted(best, self._spread, turn % 2):
+            for neighbours in _shifted(best, reach(self._spread, turn), turn % 2):
                 self._offer(now, best, neighbours)
         return best, self._unlike
 
@@ -209,6 +209,11 @@ def _vectors(field: Field32) -> NDArray[np.float64]:
     """See each vector as one number of eight bytes: OpenCV copies those several times faster."""
     whole = np.ascontiguousarray(field) if not field.flags.c_contiguous else field
     return whole.view(np.float64)[..., 0]
+
+
+def reach(spread_px: int, turn: int) -> int:
+    """Return how far away neighbours are asked at `turn`: as far as that, and half as far, for two turns each."""
+    return spread_px if turn // 2 % 2 else -(-spread_px // 2)
 
 
 def _shifted(path: Field32, by: int, axis: int) -> list[Field32]:

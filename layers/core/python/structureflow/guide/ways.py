@@ -21,9 +21,11 @@ from structureflow.models.job import MotionPart
 #: What an anchor that does not show a pixel still weighs, so that a pixel which none shows is shared by time.
 _LEAST_VISIBLE: Final = 0.3
 #: The same for anchored ways, whose difference from the frame says more.
-_LEAST_SEEN: Final = np.float32(0.1)
+_LEAST_SEEN: Final = np.float32(0.3)
 #: A way weighs as much as this power of its difference is small.
 _DOUBT_POWER: Final = 4
+#: What a way shows says more than how near its anchor is: nearness counts by this power.
+_NEARNESS_POWER: Final = 0.4
 _OCCLUSION_MARGIN_PX: Final = 3
 _FEATHER_PX: Final = 5
 
@@ -150,6 +152,8 @@ def end_share(time_share: float, start: Way, end: Way) -> NDArray[np.uint8]:
         least = np.float32(255) * _LEAST_SEEN
         of_start = (start.visibility.astype(np.float32) + least) / (start.unlike + 1) ** _DOUBT_POWER
         of_end = (end.visibility.astype(np.float32) + least) / (end.unlike + 1) ** _DOUBT_POWER
+        nearness = time_share**_NEARNESS_POWER, (1 - time_share) ** _NEARNESS_POWER
+        time_share = nearness[0] / sum(nearness)
     of_end *= np.float32(time_share)
     of_start *= np.float32(1 - time_share)
     return np.asarray(np.rint(255 * of_end / (of_end + of_start)), np.uint8)

@@ -8,6 +8,7 @@ from structureflow.guide.spans import unguided_count
 from structureflow.limits import DECODE_MS_PER_MPX, JPEG_MS_PER_MPX, TIME_RESERVE
 from structureflow.media.decode import VideoInfo
 from structureflow.models.job import JobRequest, Segment
+from structureflow.models.outputs import ExtraOutput
 
 #: Milliseconds of one core for the flows of a pair, both directions, compressed, by engine and quality. Measured on
 #: 2026-11-25 with 24 frames of 1280x720, one worker, in processor time of an x86-64 core.
@@ -20,11 +21,20 @@ FLOW_MS_PER_PAIR: Final = {
     ("farneback", "best"): 139.0,
 }
 #: Milliseconds of one core for a frame of a segment, per million pixels of the output: to encode guide and mask, to
-#: carry one anchor, and for each further video (its colours are most of it). Measured on 2026-11-26 with 33 frames of
-#: 1280x720 in processor time of an x86-64 core, from which the next table comes too.
+#: carry one anchor, and for each further output. Measured on 2026-11-26 with 17 and 33 frames of 1280x720 in processor
+#: time of an x86-64 core, from which the next table comes too.
 ENCODE_MS_PER_MPX: Final = 15.0
 CARRY_MS_PER_MPX: Final = 35.0
-EXTRA_MS_PER_MPX: Final = 140.0
+EXTRA_MS_PER_MPX: Final[dict[ExtraOutput, float]] = {
+    "flow_vis": 190.0,
+    "visibility": 10.0,
+    "vace_flow": 80.0,
+    "canny": 45.0,
+    "raw": 25.0,
+    "tracks": 20.0,
+    "warped_noise": 300.0,
+    "ttm": 70.0,
+}
 #: Milliseconds of one core for anchoring one frame in one anchor; its grid does not grow with the output.
 ANCHOR_MS: Final = {"fast": 16.0, "balanced": 42.0, "best": 150.0}
 
@@ -57,7 +67,10 @@ def segment_s(request: JobRequest, segment: Segment, width: int, height: int, *,
     megapixels = width * height / 1e6
     anchors = 2 if request.anchors == "both" else 1
     matching_ms = ANCHOR_MS[request.quality] if request.tracking == "anchored" else 0.0
-    every_ms = (ENCODE_MS_PER_MPX + EXTRA_MS_PER_MPX * len(request.outputs)) * megapixels
+    every_ms = (ENCODE_MS_PER_MPX + sum(EXTRA_MS_PER_MPX[name] for name in request.outputs)) * megapixels
     unguided_ms = anchors * (CARRY_MS_PER_MPX * megapixels + matching_ms)
+    if {"tracks", "warped_noise"} & set(request.outputs):
+        # a way of their own, back to the segment's first frame
+        unguided_ms += matching_ms
     total_ms = segment.frames * every_ms + unguided_count(segment) * unguided_ms
     return total_ms / workers * TIME_RESERVE / 1000

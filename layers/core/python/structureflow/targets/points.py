@@ -36,9 +36,8 @@ class PointTracker:
     """Where points of the first frame are now, and whether they are seen.
 
     A point is where a pixel is whose way back ends at the point's beginning, if the evidence says that the first frame
-    shows that pixel. Ways are looked up the other way round, so a point that was hidden is found again. One that is
-    lost follows the flow as long as its companions (near points that went the same way before) agree; after that it
-    goes with them, and is hidden.
+    shows that pixel. One that is lost follows the flow as long as its companions (near points that went at its pace)
+    agree; after that it goes with them, hidden, until it is found again where they have brought it.
 
     Attributes:
         places: ``(N, 2)`` float64, where the points are, in pixels of the flow grid; finite.
@@ -56,7 +55,6 @@ class PointTracker:
         self._pace = np.zeros_like(self._begin)
         self._lost_for = np.zeros(len(self._begin), np.intp)
         self._companions: dict[int, NDArray[np.intp]] = {}
-        self._grid = np.stack(np.meshgrid(np.arange(shape[1]), np.arange(shape[0])), axis=-1).astype(np.float32)
 
     def move(self, move: Move) -> None:
         """Go on to the next frame."""
@@ -68,53 +66,17 @@ class PointTracker:
         expected = self.places + _at(step, self.places)
         seen = cv2.resize(move.seen, self._shape[::-1], interpolation=cv2.INTER_LINEAR) >= _SEEN
         places, found = self._solved(move.way, seen, expected)
-        missing = np.flatnonzero(~found & self._own)
-        if missing.size:
-            starts, near = self._looked_up(move.way, seen, missing)
-            tried, met = self._solved(move.way, seen, starts, missing)
-            met &= near
-            places[missing[met]], found[missing[met]] = tried[met], True
         self._settle(places, found & self._own, expected)
 
-    def _solved(
-        self, way: Field32, seen: NDArray[np.bool_], starts: Points, which: NDArray[np.intp] | None = None
-    ) -> tuple[Points, NDArray[np.bool_]]:
+    def _solved(self, way: Field32, seen: NDArray[np.bool_], starts: Points) -> tuple[Points, NDArray[np.bool_]]:
         """Find by fixed point, from `starts`, the places whose way leads to where the points began."""
-        begin = self._begin if which is None else self._begin[which]
-        places = starts.copy()
+        begin, places = self._begin, starts.copy()
         for _ in range(_FIXED_POINT_STEPS):
             places = begin - _at(way, places)
         miss = np.abs(places + _at(way, places) - begin).max(axis=1, initial=0)
         found = (miss < _MEETS_PX) & _inside(places, self._shape)
         cells = self._cells(places)
         return places, found & seen[cells[:, 1], cells[:, 0]]
-
-    def _looked_up(
-        self, way: Field32, seen: NDArray[np.bool_], which: NDArray[np.intp]
-    ) -> tuple[Points, NDArray[np.bool_]]:
-        """Return pixels that are seen and come from near where points began, and whether there are any."""
-        comes_from = (self._grid + way)[seen]
-        pixels = self._grid[seen]
-        cells = np.rint(comes_from).astype(np.intp)
-        inside = (cells >= 0).all(axis=1) & (cells[:, 0] < self._shape[1]) & (cells[:, 1] < self._shape[0])
-        numbers = np.flatnonzero(inside)
-        table = np.full((self._shape[0] + 2, self._shape[1] + 2), -1, np.intp)
-        table[cells[numbers, 1] + 1, cells[numbers, 0] + 1] = numbers
-        begin = self._begin[which]
-        home = self._cells(begin) + 1
-        nearest = np.full(len(which), np.inf)
-        places = begin.copy()
-        for dy in (-1, 0, 1):
-            for dx in (-1, 0, 1):
-                number = table[home[:, 1] + dy, home[:, 0] + dx]
-                there = np.flatnonzero(number >= 0)
-                miss = begin[there] - comes_from[number[there]]
-                length = np.hypot(miss[:, 0], miss[:, 1])
-                closer = length < nearest[there]
-                at = there[closer]
-                nearest[at] = length[closer]
-                places[at] = pixels[number[at]] + miss[closer]
-        return places, np.isfinite(nearest)
 
     def _settle(self, places: Points, found: NDArray[np.bool_], expected: Points) -> None:
         """Take the places that were found; the others follow the flow, or those around them."""

@@ -17,7 +17,7 @@ from structureflow.flow.fields import Field32, FlowMeta
 from structureflow.guide.masks import GENERATE, MID_GREY
 from structureflow.guide.ports import Mask
 from structureflow.guide.travel import Move
-from structureflow.guide.warp import Geometry, Warper
+from structureflow.guide.warp import Geometry
 from structureflow.media.planes import Planes, flat_planes, rgb_to_planes
 from structureflow.targets.output import Clip, EncodedOutput, Made
 
@@ -38,7 +38,9 @@ class VaceFlow(EncodedOutput):
     def __init__(self, clip: Clip, meta: FlowMeta) -> None:
         """Paint for `clip`; flows are those that `meta` describes."""
         super().__init__(clip)
-        self._warper = Warper(Geometry.of(meta, clip.height, clip.width))
+        self._geometry = Geometry.of(meta, clip.height, clip.width)
+        self._flow = np.empty((*self._geometry.part_shape, 2), np.float32)
+        self._colours = np.empty((*self._geometry.full_shape, 3), np.uint8)
         self._grey = flat_planes(clip.height, clip.width, MID_GREY)
         self._white = flat_planes(clip.height, clip.width, 255)
         self._painted: Planes = self._white
@@ -53,8 +55,15 @@ class VaceFlow(EncodedOutput):
         elif move.step is None:
             self._painted = self._grey
         else:
-            rgb = paint(without_strays(self._warper.expand(move.step)))
-            self._painted = rgb_to_planes(rgb, self._scratch)
+            self._painted = rgb_to_planes(self._picture(move.step), self._scratch)
+
+    def _picture(self, step: Field32) -> NDArray[np.uint8]:
+        """Paint a step on its own grid, and bring the colours to the output's size."""
+        geometry, flow = self._geometry, self._flow
+        geometry.part(step, flow)
+        flow *= np.array([geometry.x.scale, geometry.y.scale], np.float32)
+        geometry.enlarge(paint(without_strays(flow)), self._colours)
+        return np.ascontiguousarray(geometry.shown(self._colours), np.uint8)
 
     def write(self, index: int, guide: Planes, mask: Mask) -> None:  # noqa: ARG002 - only that it is a frame
         """See `SegmentOutput.write`."""

@@ -48,6 +48,7 @@ def refine_plainly(
     offer(matched)
     offer(best + step_plainly(look[0], other[0], best))
     if spread_px:
+        spread_px = spread_px if turn % 4 > 1 else (spread_px + 1) // 2
         wide = np.pad(best, ((spread_px, spread_px), (spread_px, spread_px), (0, 0)), mode="edge")
         height, width = best.shape[:2]
         for dx, dy in ((-1, 0), (1, 0)) if turn % 2 == 0 else ((0, -1), (0, 1)):
