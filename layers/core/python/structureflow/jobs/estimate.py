@@ -40,22 +40,22 @@ ANCHOR_MS: Final = {"fast": 16.0, "balanced": 42.0, "best": 150.0}
 #: Megabytes of a process with its libraries and working grids; per million pixels of a video to extract, with two
 #: threads that decode; and per million pixels of a segment's output: for one anchor or two, for each further output
 #: (its encoder holds frames to look ahead), and for overlays that wait to be stored. Measured on 2026-11-26 as the peak
-#: of processes at 1920x1080 and 4096x2304, 8192x4608 for extraction.
+#: of processes with outputs of 1280x720, 1920x1080 and 4096x2304, and a video of 8192x4608.
 EXTRACTION_BASE_MB: Final = 250.0
 EXTRACTION_MB_PER_MPX: Final = 35.0
 SEGMENT_BASE_MB: Final = 350.0
 SEGMENT_MB_PER_MPX: Final = {"start": 70.0, "both": 125.0}
 EXTRA_MB_PER_MPX: Final[dict[ExtraOutput, float]] = {
-    "flow_vis": 200.0,
-    "visibility": 130.0,
-    "vace_flow": 150.0,
-    "canny": 130.0,
-    "raw": 130.0,
-    "tracks": 30.0,
-    "warped_noise": 100.0,
-    "ttm": 130.0,
+    "flow_vis": 180.0,
+    "visibility": 120.0,
+    "vace_flow": 125.0,
+    "canny": 50.0,
+    "raw": 45.0,
+    "tracks": 115.0,
+    "warped_noise": 235.0,
+    "ttm": 120.0,
 }
-OVERLAYS_MB_PER_MPX: Final = 130.0
+OVERLAYS_MB_PER_MPX: Final = 225.0
 
 
 def extraction_s(info: VideoInfo, engine: str, quality: str, *, workers: int) -> float:
@@ -108,6 +108,9 @@ def segment_mb(request: JobRequest, width: int, height: int) -> float:
         width, height: of the output, in pixels.
     """
     per_mpx = SEGMENT_MB_PER_MPX[request.anchors] + sum(EXTRA_MB_PER_MPX[name] for name in request.outputs)
+    if {"tracks", "warped_noise"} <= set(request.outputs):
+        # the way back to the segment's first frame is held once
+        per_mpx -= EXTRA_MB_PER_MPX["tracks"]
     if request.overlays:
         per_mpx += OVERLAYS_MB_PER_MPX
     return SEGMENT_BASE_MB + per_mpx * width * height / 1e6

@@ -313,7 +313,7 @@ class _Extraction:
             except StorageError as error:
                 if error.transient:
                     raise
-                _log.warning("%s cannot be written: %s; segments extract their flows", record.flows_key, error)
+                _log.warning("%s cannot be written: %s", record.flows_key, error)
         self._start_directly()
 
     def _start_without_cache(self, meta: FlowMeta) -> JobRecord:
@@ -372,11 +372,7 @@ class _Extraction:
         )
 
     def _resolution(self, width: int, height: int) -> tuple[int, int]:
-        """Return the size of the job's videos: as requested, else the structure video's.
-
-        Raises:
-            InvalidRequestError: it must be requested, or places in the request lie outside of it.
-        """
+        """Return the size of the job's videos: as requested, else the structure video's; errors as `check_places`."""
         request = self._order.request
         found = request.resolution or (width // 2 * 2, height // 2 * 2)
         if max(found) > MAX_OUTPUT_SIDE_PX:
