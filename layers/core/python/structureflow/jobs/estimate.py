@@ -42,7 +42,7 @@ ANCHOR_MS: Final = {"fast": 16.0, "balanced": 42.0, "best": 150.0}
 #: (its encoder holds frames to look ahead), and for overlays that wait to be stored. Measured on 2026-11-26 as the peak
 #: of processes with outputs of 1280x720, 1920x1080 and 4096x2304, and a video of 8192x4608.
 EXTRACTION_BASE_MB: Final = 250.0
-EXTRACTION_MB_PER_MPX: Final = 35.0
+EXTRACTION_MB_PER_MPX: Final = 40.0
 SEGMENT_BASE_MB: Final = 350.0
 SEGMENT_MB_PER_MPX: Final = {"start": 70.0, "both": 125.0}
 EXTRA_MB_PER_MPX: Final[dict[ExtraOutput, float]] = {
