@@ -1,8 +1,7 @@
-"""The job that the demo runs when none is given: three segments between four frames of the video."""
+"""The job that the demo runs when none is given: three segments between four frames of the video, for VACE."""
 
 from __future__ import annotations
 
-import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from PIL import Image
 from structureflow.media.decode import DecodeLimits, VideoReader
 
 SEGMENTS = 3
-FRAMES, START_HELD, END_HELD, FPS = 73, 20, 10, 16
 
 
 def write_demo_job(video: Path, folder: Path) -> Path:
@@ -25,24 +23,12 @@ def write_demo_job(video: Path, folder: Path) -> Path:
     job: dict[str, Any] = {
         "task_id": "demo",
         "structure_video": str(video.resolve()),
-        "treatment": "retime",
-        "flow_span": "timeline",
-        "anchors": "both",
-        "fps": FPS,
-        "segments": [_segment(start, end) for start, end in itertools.pairwise(images)],
+        "target": "vace",
+        "images": images,
     }
     path = folder / "demo.json"
     path.write_text(json.dumps(job, indent=2))
     return path
-
-
-def _segment(start: str, end: str) -> dict[str, Any]:
-    """Hold one image, leave 43 frames unguided, hold the next: the motion has to lead from one to the other."""
-    guides = [
-        {"at": [0, START_HELD - 1], "image": start},
-        {"at": [FRAMES - END_HELD, FRAMES - 1], "image": end},
-    ]
-    return {"frames": FRAMES, "guides": guides}
 
 
 def _spread_frames(video: Path, folder: Path) -> list[str]:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from structureflow import keys
+from structureflow.guide.images import fit
 from structureflow.models.results import JobRecord, JobStatus, Manifest
 from structureflow.testing.videos import count_frames, decode_rgb
 from structureflow_local.client import JobClient, PreparedJob, prepare_job
@@ -81,40 +82,50 @@ def test_videos_have_the_frames_asked_for(demo: tuple[Path, subprocess.Completed
     for result in manifest.segments:
         for name in ("guide", "mask"):
             path = out / f"segments/{result.index:03d}/{name}.mp4"
-            assert count_frames(path) == 73
+            assert count_frames(path) == 81
             with av.open(str(path)) as container:
                 stream = container.streams.video[0]
                 assert stream.codec_context.name == "h264"
                 assert stream.pix_fmt == "yuv420p"
                 assert float(stream.average_rate or 0) == 16
-                assert (stream.width, stream.height) == (result.width_px, result.height_px)
+                assert (stream.width, stream.height) == (result.width_px, result.height_px) == (832, 480)
 
 
-def test_masks_are_white_exactly_where_a_frame_stayed_unguided(
+def test_masks_keep_what_is_guided_and_what_an_anchor_shows(
     demo: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     out, _ = demo
     manifest = Manifest.model_validate_json((out / "manifest.json").read_bytes())
     for result in manifest.segments:
-        white = {i for first, last in result.left_unguided for i in range(first, last + 1)}
+        unguided = {i for first, last in result.unguided for i in range(first, last + 1)}
+        left = {i for first, last in result.left_unguided for i in range(first, last + 1)}
+        kept = []
         for index, mask in enumerate(decode_rgb(out / f"segments/{result.index:03d}/mask.mp4")):
-            assert set(np.unique(mask)) == ({255} if index in white else {0}), (result.index, index)
+            assert set(np.unique(mask)) <= {0, 255}, (result.index, index)
+            kept.append(float((mask == 0).mean()))
+            assert index in unguided or kept[-1] == 1, (result.index, index)
+            assert index not in left or kept[-1] == 0, (result.index, index)
+        assert result.kept == pytest.approx(np.mean(kept))
+        assert 0.5 < result.kept < 1, "a mask that asks for something, and keeps most"
+    assert manifest.notices == ()
 
 
 def test_guides_move_like_the_clip(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     """Each segment plays the part of the clip between its images: in its gap it must look like the clip there,
     more than the still first image does. A reversed warp looks less like it."""
     out, _ = demo
-    clip = list(decode_rgb(CLIP))
+    clip = [fit(frame, 480, 832) for frame in decode_rgb(CLIP)]
     last = len(clip) - 1
     for index in range(3):
         guide = list(decode_rgb(out / f"segments/{index:03d}/guide.mp4"))
+        masks = list(decode_rgb(out / f"segments/{index:03d}/mask.mp4"))
         start, stop = round(index * last / 3), round((index + 1) * last / 3)
         errors = {"moved": 0.0, "still": 0.0}
-        for k in range(4, 40, 4):
-            real = clip[round(start + (stop - start) * k / 44)].astype(np.float32)
-            errors["moved"] += float(np.square(guide[19 + k].astype(np.float32) - real).mean())
-            errors["still"] += float(np.square(clip[start].astype(np.float32) - real).mean())
+        for k in range(4, 50, 4):
+            real = clip[round(start + (stop - start) * k / 53)].astype(np.float32)
+            kept = masks[20 + k] == 0
+            errors["moved"] += float(np.square(guide[20 + k].astype(np.float32) - real)[kept].mean())
+            errors["still"] += float(np.square(clip[start].astype(np.float32) - real)[kept].mean())
         assert errors["moved"] < 0.6 * errors["still"], (index, errors)
 
 

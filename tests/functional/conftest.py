@@ -26,8 +26,13 @@ def runner(tmp_path: Path) -> JobRunner:
 
 @pytest.fixture
 def request_document() -> dict[str, Any]:
-    """Two short segments, made of three images."""
+    """Two short segments, made of three images, with the plainest of every setting."""
     return {
+        "treatment": "adjust",
+        "flow_span": "per_segment",
+        "anchors": "start",
+        "mask": "filled",
+        "seams": "average",
         "task_id": "t1",
         "structure_video": "videos/pan.mp4",
         "images": ["images/a.png", "images/b.png", "images/a.png"],

@@ -157,7 +157,7 @@ def test_held_and_faded_images(runner: JobRunner, tmp_path: Path) -> None:
     first, second = (texture(HEIGHT, WIDTH, seed=seed).astype(float) for seed in (1, 2))
     guides = [{"at": [0, 2], "image": "images/a.png"}, {"at": [5, 8], "fade": ["images/a.png", "images/b.png"]}]
     document = {"task_id": "t1", "structure_video": VIDEO, "segments": [{"frames": 9, "guides": guides}]}
-    assert runner.run("t1", document).state == "done"
+    assert runner.run("t1", {**document, "seams": "average"}).state == "done"
     shown = video_of(runner, tmp_path, "guide")
     for index in range(3):
         assert distance(shown[index], first) < 7
@@ -183,6 +183,7 @@ def test_nothing_is_carried_across_a_cut_that_the_job_finds_itself(
         "structure_video": "videos/cut.mp4",
         "treatment": "clip",
         "anchors": anchors,
+        "mask": "filled",
         "segments": [{"frames": 18, "guides": guides}],
     }
     assert runner.run("t1", document).state == "done"
@@ -294,6 +295,8 @@ def test_overlays_show_what_was_done_at_each_frame(runner: JobRunner, tmp_path: 
         "structure_video": VIDEO,
         "timeline_id": "mine",
         "treatment": "clip",
+        "anchors": "start",
+        "mask": "filled",
         "overlays": ["flow", "visibility", "guidance", "warp", "path"],
         "segments": [{"frames": 12, "guides": [{"at": 1, "image": "images/a.png"}]}],
     }

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from structureflow.guide.camera import PartLegs, global_motion
+from structureflow.guide.feed import FrameFeed
+from structureflow.guide.gap import GapMotion
 from structureflow.guide.path import Carry
+from structureflow.guide.plan import PathPlan
+from structureflow.guide.planned import PlannedFlows
 from structureflow.models.job import MotionPart
-from structureflow.testing.scenes import Camera, Layer, WaveTexture, disc, draw, pan, rotation, zoom
+from structureflow.testing.scenes import (
+    ArrayFlows,
+    Camera,
+    Layer,
+    WaveTexture,
+    disc,
+    draw,
+    pan,
+    pan_scene,
+    rotation,
+    zoom,
+)
 
 HEIGHT, WIDTH = 120, 160
 CENTRE = (WIDTH / 2, HEIGHT / 2)
@@ -130,3 +149,44 @@ def test_an_anchor_between_two_frames_is_seen_from_there(followed: tuple[Field, 
     # in the view at 2.5 the object is in the middle, 4 frames later 12 px further right
     middle = way[int(CENTRE[1]) + 6, int(CENTRE[0]) + 12]
     np.testing.assert_allclose(middle, [-12, -4], atol=0.6)
+
+
+# --- through a gap -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("anchored", [False, True])
+@pytest.mark.parametrize("part", ["camera", "subject"])
+def test_both_anchors_of_a_gap_take_the_part_of_the_motion(part: MotionPart, anchored: bool) -> None:
+    """Of a pan the camera has all, and nothing else moves; also behind the end anchor, where time runs backwards."""
+    scene = pan_scene(2.0, -1.0, frames=10, height=HEIGHT, width=WIDTH)
+    flows = ArrayFlows.of(scene)
+    count = 8
+    plan = PathPlan(start=0, stop=9, total_flows=9, target_count=count, treatment="clip")
+    grays = [np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8) for frame in scene.frames]
+    with ThreadPoolExecutor(2) as io:
+        feed = FrameFeed(Grays(grays), plan.frames_looked_at(), (HEIGHT, WIDTH), io) if anchored else None
+        planned = PlannedFlows(flows, plan, io, part=part)
+        gap = GapMotion(
+            planned, plan, 0, count, from_start=True, from_end=True, wants_visibility=True, wants_flow=True, feed=feed
+        )
+        moved = np.float32([2, -1] if part == "camera" else [0, 0])
+        inner = np.s_[20:-20, 24:-24]
+        for offset, frame in enumerate(gap.frames(), start=1):
+            assert frame is not None
+            assert frame.start is not None
+            assert frame.end is not None
+            assert frame.step is not None
+            assert frame.visibility is not None
+            np.testing.assert_allclose(frame.start[inner], np.broadcast_to(-offset * moved, (80, 112, 2)), atol=0.6)
+            ahead = (count + 1 - offset) * moved
+            np.testing.assert_allclose(frame.end[inner], np.broadcast_to(ahead, (80, 112, 2)), atol=0.6)
+            np.testing.assert_allclose(frame.step[inner], np.broadcast_to(-moved, (80, 112, 2)), atol=0.6)
+            assert frame.visibility[12:-12, 14:-14].mean() > 250
+
+
+class Grays:
+    def __init__(self, grays: list[NDArray[np.uint8]]) -> None:
+        self._grays = grays
+
+    def gray(self, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
+        return [self._grays[index] for index in indices]

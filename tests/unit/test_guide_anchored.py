@@ -21,6 +21,7 @@ from structureflow.guide.planned import PlannedFlows
 from structureflow.guide.ports import Gray, Mask, Picture
 from structureflow.guide.refine import MATCHING
 from structureflow.guide.render import RenderOutcome, RenderSettings, render_segment
+from structureflow.guide.strength import Strength
 from structureflow.models.job import Anchors, Segment
 from structureflow.testing.scenes import ArrayFlows, Scene, join, occlusion_scene, pan_scene
 
@@ -259,7 +260,7 @@ def test_blocks_and_threads_change_nothing(treatment: Treatment, strength: float
         with ThreadPoolExecutor(2) as io:
             feed = FrameFeed(Frames(scene.frames), plan.frames_looked_at(), (48, 64), io, held_bytes=0)
             gap = GapMotion(
-                PlannedFlows(flows, plan, io, strength=strength),
+                PlannedFlows(flows, plan, io, strength=Strength.always(strength)),
                 plan,
                 0,
                 plan.steps,

@@ -278,7 +278,7 @@ def test_where_both_see_time_decides_and_where_one_sees_it_prevails() -> None:
 
 def test_of_two_that_are_seen_the_one_that_looks_right_prevails() -> None:
     still, everywhere = np.zeros((4, 4, 2), np.float32), np.full((4, 4), 255, np.uint8)
-    alike, unlike = (Way(still, everywhere, np.full((4, 4), levels, np.float32)) for levels in (1, 9))
+    alike, unlike = (Way(still, everywhere, unlike=np.full((4, 4), levels, np.float32)) for levels in (1, 9))
     assert end_share(0.5, alike, alike)[0, 0] == 128
     assert end_share(0.5, alike, unlike)[0, 0] < 3
     assert end_share(0.5, unlike, alike)[0, 0] > 252

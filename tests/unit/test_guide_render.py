@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from structureflow.errors import FlowError, GuidanceError
 from structureflow.flow.fields import FlowSource
+from structureflow.guide.given import cross_fade
 from structureflow.guide.masks import MaskValue, grey_frame, mask_frame
-from structureflow.guide.render import MotionSink, RenderOutcome, RenderSettings, cross_fade, render_segment
+from structureflow.guide.ports import MotionSink
+from structureflow.guide.render import RenderOutcome, RenderSettings, render_segment
 from structureflow.models.job import Segment
 from structureflow.references import Reference
 from structureflow.testing.scenes import (

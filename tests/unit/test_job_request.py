@@ -20,39 +20,154 @@ def document(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in {**base, **changes}.items() if value is not None}
 
 
-def test_defaults() -> None:
+ORIGINAL = {
+    "orchestrator_task_id": "t1",
+    "structure_video_path": "videos/a.mp4",
+    "structure_video_treatment": "clip",
+    "structure_video_motion_strength": 2.5,
+    "parsed_resolution_wh": "1280x720",
+    "fps_helpers": 24,
+}
+
+
+def test_defaults_are_what_looks_best() -> None:
     request = JobRequest.parse(document())
-    assert (request.treatment, request.motion_strength, request.resolution, request.fps) == ("adjust", 1.0, None, 16)
+    assert (request.treatment, request.motion_strength, request.resolution, request.fps) == ("retime", 1.0, None, 16)
     assert (request.engine, request.quality, request.flow_span, request.anchors) == (
         "auto",
         "balanced",
-        "per_segment",
-        "start",
+        "timeline",
+        "both",
     )
+    assert (request.mask, request.holes, request.mask_grid, request.seams) == ("visibility", "grey", 16, "choose")
+    assert (request.target, request.match_color) == (None, False)
+
+
+@pytest.mark.parametrize("name", sorted(ORIGINAL))
+def test_one_name_of_the_original_asks_for_its_behaviour(name: str) -> None:
+    """Whichever field it is: nobody has to use all of them."""
+    newer = {"orchestrator_task_id": "task_id", "structure_video_path": "structure_video"}
+    changes = {newer[name]: None} if name in newer else {}
+    request = JobRequest.parse({**document(**changes), name: ORIGINAL[name]})
+    assert request.treatment == ("clip" if name == "structure_video_treatment" else "adjust")
+    assert (request.flow_span, request.anchors) == ("per_segment", "start")
+    assert (request.mask, request.holes, request.seams) == ("keyframes", "warp", "average")
+
+
+def test_what_a_request_says_is_never_overridden() -> None:
+    said = {"treatment": "retime", "flow_span": "timeline", "anchors": "both", "mask": "filled", "seams": "choose"}
+    request = JobRequest.parse({**document(task_id=None), "orchestrator_task_id": "t1", **said, "holes": "grey"})
+    assert {name: getattr(request, name) for name in said} == said
+    assert request.holes == "grey"
 
 
 def test_older_names_mean_the_same() -> None:
-    older = {
-        "orchestrator_task_id": "t1",
-        "structure_video_path": "videos/a.mp4",
-        "structure_video_treatment": "clip",
-        "structure_video_motion_strength": 2.5,
-        "parsed_resolution_wh": "1280x720",
-        "fps_helpers": 24,
-        "segments": document()["segments"],
-    }
-    newer = document(treatment="clip", motion_strength=2.5, resolution=[1280, 720], fps=24)
+    older = {**ORIGINAL, "segments": document()["segments"]}
+    newer = document(
+        treatment="clip",
+        motion_strength=2.5,
+        resolution=[1280, 720],
+        fps=24,
+        flow_span="per_segment",
+        anchors="start",
+        mask="keyframes",
+        seams="average",
+    )
     assert JobRequest.parse(older) == JobRequest.parse(newer)
 
 
-def test_shorthand_is_the_original_schedule() -> None:
-    """73 frames, overlap 20, fade 10: frames 20 to 62 stay unguided."""
-    request = JobRequest.parse(document(segments=None, images=["a", "b", "c"], frames=73, overlap=20, fade=10))
+def test_shorthand_holds_both_images() -> None:
+    """73 frames, 20 of them the start image, 10 the end image: frames 20 to 62 stay unguided."""
+    request = JobRequest.parse(document(segments=None, images=["a", "b", "c"]))
     assert len(request.segments) == 2
     for segment, (start, end) in zip(request.segments, [("a", "b"), ("b", "c")], strict=True):
+        assert segment.frames == 73
+        first, last = segment.guides
+        assert (first.first, first.last, first.image) == (0, 19, start)
+        assert (last.first, last.last, last.image) == (63, 72, end)
+
+
+@pytest.mark.parametrize("names", [{}, {"fade": 10}])
+def test_shorthand_in_the_originals_names_is_the_original_schedule(names: dict[str, Any]) -> None:
+    """73 frames, overlap 20, fade 10: frames 20 to 62 stay unguided."""
+    older = {**ORIGINAL, "images": ["a", "b", "c"], **names}
+    for segment, (start, end) in zip(JobRequest.parse(older).segments, [("a", "b"), ("b", "c")], strict=True):
         hold, fade = segment.guides
+        assert segment.frames == 73
         assert (hold.first, hold.last, hold.image) == (0, 19, start)
         assert (fade.first, fade.last, fade.fade) == (63, 72, (start, end))
+
+
+def test_a_fade_is_faded_and_what_follows_is_held() -> None:
+    given = {"segments": None, "images": ["a", "b"], "frames": 40, "overlap": 5}
+    (only,) = JobRequest.parse(document(**given, fade=10)).segments
+    assert [(guide.first, guide.last, guide.fade) for guide in only.guides[1:]] == [(30, 39, ("a", "b"))]
+    (both,) = JobRequest.parse(document(**given, fade=10, hold=4)).segments
+    assert [(guide.first, guide.last, guide.image) for guide in both.guides[1:]] == [(26, 35, None), (36, 39, "b")]
+    (bare,) = JobRequest.parse(document(**given, hold=0)).segments
+    assert len(bare.guides) == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "frames", "overlap", "hold", "fps", "grid"),
+    [
+        ("vace", 81, 21, 8, 16, 16),
+        ("wan5b", 121, 21, 8, 24, 32),
+        ("ltx", 121, 17, 8, 24, 32),
+        ("cogvideox", 49, 21, 8, 8, 16),
+        ("hunyuan", 129, 21, 8, 24, 16),
+        ("ttm", 81, 21, 8, 16, 16),
+    ],
+)
+def test_a_target_sets_what_is_not_said(
+    target: str, frames: int, overlap: int, hold: int, fps: float, grid: int
+) -> None:
+    request = JobRequest.parse(document(segments=None, images=["a", "b"], target=target))
+    (segment,) = request.segments
+    assert segment.frames == frames
+    assert [(guide.first, guide.last) for guide in segment.guides] == [(0, overlap - 1), (frames - hold, frames - 1)]
+    assert (request.fps, request.mask_grid, request.resolution) == (fps, grid, None)
+    assert request.holes == ("warp" if target == "ttm" else "grey")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"target": "vase"}, "target: .*'vase'"),
+        ({"target": "vace", "resolution": [834, 482]}, "resolution: vace .* 16, got 834x482; nearest: 832x480"),
+        ({"target": "vace", "resolution": [1000, 560]}, "got 1000x560; nearest: 992x560 or 832x480"),
+        ({"target": "vace", "fps": 24}, "fps: vace takes 16, got 24"),
+        ({"target": "vace", "frames": 80}, r"segments.0.frames: vace takes 4n\+1 frames, got 80; nearest: 77 or 81"),
+        ({"target": "ltx", "frames": 81, "fps": 24, "resolution": [832, 480]}, None),
+        ({"target": "ltx", "frames": 85}, r"ltx takes 8n\+1 frames, got 85; nearest: 81 or 89"),
+        ({"target": "ltx", "resolution": [848, 480]}, "multiples of 32, got 848x480; nearest: 832x480"),
+        ({"target": "wan5b", "resolution": [1280, 720]}, "multiples of 32, got 1280x720; nearest: 1280x704"),
+        ({"target": "cogvideox", "frames": 81}, "cogvideox takes 49 frames, got 81; nearest: 49"),
+        ({"target": "cogvideox", "resolution": [832, 480]}, "720x480 only, got 832x480; nearest: 720x480"),
+        ({"target": "hunyuan", "frames": 2, "overlap": 1, "hold": 0}, "got 2; nearest: 5"),
+    ],
+)
+def test_a_target_refuses_what_it_cannot_take_and_names_the_nearest(changes: dict[str, Any], said: str | None) -> None:
+    asked = document(segments=None, images=["a", "b"], **changes)
+    if said is None:
+        JobRequest.parse(asked)
+        return
+    with pytest.raises(InvalidRequestError, match=said):
+        JobRequest.parse(asked)
+
+
+def test_all_that_a_target_refuses_is_named_at_once() -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        JobRequest.parse(document(target="vace", resolution=[834, 482], fps=25, segments=[{"frames": 80}] * 3))
+    assert [problem.split(":")[0] for problem in caught.value.detail["problems"]] == [
+        "resolution", "fps", "segments.0.frames", "segments.1.frames", "segments.2.frames",
+    ]  # fmt: skip
+
+
+def test_a_schedule_of_motion_strength() -> None:
+    request = JobRequest.parse(document(motion_strength={"40": 1.2, "0": 0.5}))
+    assert request.motion_strength == {0: 0.5, 40: 1.2}
+    assert JobRequest.parse(json.loads(json.dumps(request.to_document()))) == request
 
 
 def test_canonical_form_round_trips() -> None:
@@ -77,6 +192,17 @@ def test_guides_are_sorted() -> None:
         ({"structure_video": ""}, "structure_video"),
         ({"motion_strength": 11}, "motion_strength: .*10.*got 11"),
         ({"motion_strength": "nan"}, "motion_strength"),
+        ({"motion_strength": True}, "motion_strength: .*got True"),
+        ({"motion_strength": {}}, "motion_strength: .*at least one frame"),
+        ({"motion_strength": {"0": 11}}, "motion_strength: .*10, got 11"),
+        ({"motion_strength": {"x": 1}}, "motion_strength: .*frame numbers .*got 'x'"),
+        ({"motion_strength": {"-1": 1}}, "motion_strength: .*got '-1'"),
+        ({"motion_strength": {"1": 1, "01": 1}}, "motion_strength: .*each once"),
+        ({"motion_strength": {"2000": 1}}, "motion_strength: .*1999"),
+        ({"mask": "soft"}, "mask: .*got 'soft'"),
+        ({"holes": "black"}, "holes: .*got 'black'"),
+        ({"mask_grid": 0}, "mask_grid: .*got 0"),
+        ({"mask_grid": 129}, "mask_grid: .*128.*got 129"),
         ({"resolution": [641, 360]}, "width: expected an even number .* got 641"),
         ({"resolution": [16, 360]}, "width"),
         ({"resolution": "640:360"}, "WIDTHxHEIGHT"),
@@ -87,6 +213,7 @@ def test_guides_are_sorted() -> None:
         ({"segments": None, "frames": 73}, "only together with images"),
         ({"segments": None, "images": ["a"]}, "images"),
         ({"segments": None, "images": ["a", "b"], "frames": 20, "overlap": 15, "fade": 10}, "exceed frames 20"),
+        ({"segments": None, "images": ["a", "b"], "frames": 20}, r"overlap 20 \+ hold 10 exceed frames 20"),
         ({"segments": [{"frames": 1}]}, "frames"),
     ],
 )

@@ -131,7 +131,7 @@ def test_ranges_outside_the_segment_are_refused(unguided: list[tuple[int, int]])
         b"[]",
         b'{"frames": 3}',
         b'{"frames":3,"width_px":16,"height_px":9,"pictures":[{"index":0,"guide":"\\" onerror=alert(1)"}]}',
-        b'{"frames":3,"width_px":16,"height_px":9,"pictures":[{"index":0,"mask":7}]}',
+        b'{"frames":3,"width_px":16,"height_px":9,"pictures":[{"index":0,"mask":256}]}',
     ],
 )
 def test_other_bytes_are_no_pictures(data: bytes) -> None:

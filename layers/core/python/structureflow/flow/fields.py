@@ -302,10 +302,14 @@ def agree(there: Field32, back: Field32) -> NDArray[np.bool_]:
     return consistent
 
 
-def inside(places: Field32, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Say which places, ``(h, w, 2)`` float32 (x, y), lie on a pixel of a frame of `shape` (height, width)."""
+def inside(places: Field32, shape: tuple[int, int], beyond_px: float = 0.0) -> NDArray[np.bool_]:
+    """Say which places, ``(h, w, 2)`` float32 (x, y), lie on a pixel of a frame of `shape` (height, width).
+
+    `beyond_px` is how far outside of it still counts.
+    """
     cv2 = _cv2()
-    mask = cv2.inRange(places, (-0.5, -0.5, 0, 0), (shape[1] - 0.5, shape[0] - 0.5, 0, 0))
+    edge = 0.5 + beyond_px
+    mask = cv2.inRange(places, (-edge, -edge, 0, 0), (shape[1] - 1 + edge, shape[0] - 1 + edge, 0, 0))
     within: NDArray[np.bool_] = mask > 0
     return within
 

@@ -165,11 +165,11 @@ class AnchoredPath:
 
 
 class RefinedLegs:
-    """The legs of a path with what drifts taken out, each `strength` times as long: motion that is then carried."""
+    """The legs of a path with what drifts taken out, each ``strength(number)`` times as long: motion to be carried."""
 
-    def __init__(self, path: AnchoredPath, strength: float) -> None:
+    def __init__(self, path: AnchoredPath, strength: Callable[[int], float]) -> None:
         """Refine the legs of `path`, which stands at its base."""
-        self._strength = np.float32(strength)
+        self._strength = strength
         self._first = path.node
         self._snapshots: list[AnchoredPath] = [path]
         self._path = path.copy()
@@ -181,7 +181,7 @@ class RefinedLegs:
             return self._kept[number]
         if number < self._first:
             # between the anchor and the first whole frame nothing is refined
-            return self._path.plain_leg(number) * self._strength
+            return self._path.plain_leg(number) * np.float32(self._strength(number))
         if number < self._path.node:
             self._path = self._snapshots[(number - self._first) // _SNAPSHOT_STEPS].copy()
         while True:
@@ -191,6 +191,6 @@ class RefinedLegs:
             step = self._path.refined_step()
             if node == number:
                 break
-        step *= self._strength
+        step *= np.float32(self._strength(number))
         self._kept = {**dict(list(self._kept.items())[-1:]), number: step}
         return step

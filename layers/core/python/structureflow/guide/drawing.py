@@ -5,12 +5,15 @@ from __future__ import annotations
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from structureflow.errors import GuidanceError
 from structureflow.flow.fields import Field32, FlowMeta
 from structureflow.guide.gap import GapFrame
-from structureflow.guide.pictures import PictureFormat
+from structureflow.guide.masks import Blocks, Masking, shrunk
+from structureflow.guide.pictures import Part, PictureFormat
 from structureflow.guide.ports import Picture
 from structureflow.guide.warp import Anchor, Geometry, Warper, expand_mask, mix
 
@@ -60,15 +63,21 @@ class Anchors:
 class Slot:
     """The buffers of one frame under way, and what a worker needs to draw it."""
 
-    def __init__(self, sheet: Sheet) -> None:
-        """Allocate for pictures of the sheet."""
+    def __init__(self, sheet: Sheet, masking: Masking) -> None:
+        """Allocate for pictures of the sheet, masked as `masking` says."""
         self.picture = np.empty(sheet.shape, np.uint8)
+        #: Of the frame drawn last: ``(height, width)`` uint8, 255 where no anchor shows the pixel; None if nobody asks.
+        self.hidden: NDArray[np.uint8] | None = None
         self.motion = GapFrame(None, None)
         self._sheet = sheet
         self._warpers = [Warper(geometry) for geometry, _ in sheet.layers]
         self._parts = sheet.form.parts(self.picture)
         self._start = np.empty((sheet.geometry.y.grid, sheet.geometry.x.grid, 2), np.float32)
         self._others = [np.empty(shape, np.uint8) for shape in sheet.part_shapes]
+        height, width = sheet.part_shapes[0][:2]
+        self._grey = sheet.form.parts(sheet.form.grey(height, width))
+        self._paints = masking.holes == "grey"
+        self._blocks = Blocks(height, width, masking.grid)
         self._weights = [np.empty(geometry.full_shape, np.uint8) for geometry, _ in sheet.layers]
 
     def take(self, motion: GapFrame) -> None:
@@ -87,13 +96,35 @@ class Slot:
             others = [self._others[number] for number in numbers]
             if motion.start is not None:
                 warper.warp([anchors.start[number] for number in numbers], motion.start, parts)
+                self._tint(numbers, parts, 0)
             if motion.end is not None:
                 target = parts if motion.start is None else others
                 warper.warp([anchors.end[number] for number in numbers], motion.end, target)
+                self._tint(numbers, target, 1)
             if motion.end_weight is not None:
                 share = expand_mask(motion.end_weight, geometry, weights)
                 for part, other in zip(parts, others, strict=True):
                     mix(part, other, share, part)
+        self._hide()
+
+    def _tint(self, numbers: list[int], parts: list[Part], anchor: int) -> None:
+        """Give pixels of the start anchor (0) or the end anchor (1) the colours of the moment."""
+        if self.motion.tables is None:
+            return
+        tables = self._sheet.form.part_tables(self.motion.tables[anchor])
+        for number, part in zip(numbers, parts, strict=True):
+            cv2.LUT(part, tables[number], dst=part)
+
+    def _hide(self) -> None:
+        """Work out the mask, and paint over what no anchor shows."""
+        self.hidden = None
+        if self.motion.unseen is None:
+            return
+        geometry, _ = self._sheet.layers[0]
+        self.hidden = self._blocks.of(expand_mask(self.motion.unseen, geometry, self._weights[0]))
+        if self._paints:
+            for part, grey in zip(self._parts, self._grey, strict=True):
+                cv2.copyTo(grey, shrunk(self.hidden, *part.shape[:2]), part)
 
     def flow(self) -> Field32:
         """Return how content moved to this frame, ``(height, width, 2)`` float32 in output pixels; fresh memory."""

@@ -33,11 +33,13 @@ _NOISE_FLOOR: Final = np.float32(2.0)
 #: How much of the agreement of a frame is that of the frame before.
 _DAMPING: Final = np.float32(0.5)
 #: How much of the anchor's area a pixel may show; beyond, the path stretches or folds.
-_LEAST_AREA: Final = 0.33
-_MOST_AREA: Final = 3.0
+_LEAST_AREA: Final = 0.2
+_MOST_AREA: Final = 5.0
 #: How far from itself a pixel may come back, in pixels of the grid.
-_RETURN_PX: Final = 2.0
+_RETURN_PX: Final = 3.0
 _RETURN_STEPS: Final = 3
+#: How far beyond the anchor's edge a path may end: repeated edges of so many pixels of the grid look like more of it.
+BEYOND_PX: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +58,9 @@ class Judgement:
 
     def pulled(self, step: Field32, displacement: Field32) -> Judgement:
         """Return the judgement of a position one `step` further on, where the path is `displacement`."""
-        come_from = _landing(step) * np.float32(1 / STRIDE)
+        come_from = landing(step) * np.float32(1 / STRIDE)
         evidence = sample(cast("Field32", cv2.merge([self.seen, self.unlike])), come_from)
-        seen = (evidence[..., 0] > 0.5) & inside(_landing(displacement), displacement.shape[:2])
+        seen = (evidence[..., 0] > 0.5) & inside(landing(displacement), displacement.shape[:2], BEYOND_PX)
         return Judgement(displacement, seen.astype(np.float32), np.ascontiguousarray(evidence[..., 1]))
 
 
@@ -88,7 +90,7 @@ class Evidence:
         Args:
             step: ``(h, w, 2)`` float32 pulling from there.
         """
-        come_from = _landing(step) * np.float32(1 / STRIDE)
+        come_from = landing(step) * np.float32(1 / STRIDE)
         return Evidence(self.way, sample(self.look, come_from))
 
     def judged(self, unlike: Plane, contrast: Plane) -> Evidence:
@@ -117,17 +119,17 @@ class Evidence:
 
     def judgement(self, path: Field32) -> Judgement:
         """Weigh all of the evidence for a `path`, ``(h, w, 2)`` float32, at the frame that it was gathered at."""
-        there, landing = _thin(path), _landing(path)
-        back = sample(self.way, landing * np.float32(1 / STRIDE))
+        there, lands = _thin(path), landing(path)
+        back = sample(self.way, lands * np.float32(1 / STRIDE))
         back += there
         returns = cv2.magnitude(back[..., 0], back[..., 1]) < _RETURN_PX
-        seen = (self.look[..., 0] > 0.5) & returns & inside(landing, path.shape[:2]) & in_shape(there)
+        seen = (self.look[..., 0] > 0.5) & returns & inside(lands, path.shape[:2], BEYOND_PX) & in_shape(there)
         return Judgement(path, seen.astype(np.float32), np.ascontiguousarray(self.look[..., 1]))
 
 
 def unjudged(path: Field32) -> Judgement:
     """Return the judgement of a `path` that nothing is known of: seen where it ends in the frame."""
-    seen = inside(_landing(path), path.shape[:2]).astype(np.float32)
+    seen = inside(landing(path), path.shape[:2], BEYOND_PX).astype(np.float32)
     return Judgement(path, seen, np.zeros_like(seen))
 
 
@@ -138,7 +140,7 @@ def in_shape(thinned: Field32) -> NDArray[np.bool_]:
         thinned: ``(h', w', 2)`` float32, a displacement on every `STRIDE`-th pixel, in pixels.
 
     Returns:
-        ``(h', w')`` bool: the area that a pixel takes from the anchor is between a third and three times its own.
+        ``(h', w')`` bool: the area that a pixel takes from the anchor is between a fifth and five times its own.
     """
     # the derivative over two cells of the thinned grid, smoothed across
     across = cv2.Sobel(thinned, cv2.CV_32F, 1, 0, scale=1 / (8 * STRIDE), borderType=cv2.BORDER_REPLICATE)
@@ -155,9 +157,10 @@ def _places(shape: tuple[int, ...]) -> Field32:
     return np.ascontiguousarray(np.stack([columns, rows], axis=-1), dtype=np.float32)
 
 
-def _landing(path: Field32) -> Field32:
-    landing: Field32 = _places(path.shape[:2]) + _thin(path)
-    return landing
+def landing(path: Field32) -> Field32:
+    """Return where every `STRIDE`-th pixel comes to lie along a path, ``(h', w', 2)`` float32 in pixels of the grid."""
+    places: Field32 = _places(path.shape[:2]) + _thin(path)
+    return places
 
 
 def _thin(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -15,14 +15,29 @@ from structureflow.flow.fields import Direction, Field32
 from structureflow.flow.times import ON_NODE
 from structureflow.guide.anchored import AnchoredPath, RefinedLegs
 from structureflow.guide.camera import PartLegs
+from structureflow.guide.drift import Drift, Tables
 from structureflow.guide.feed import FrameFeed
 from structureflow.guide.lookahead import run_ahead
+from structureflow.guide.masks import unseen
 from structureflow.guide.path import Carry, Trace
 from structureflow.guide.plan import PathPlan
 from structureflow.guide.planned import Mirrored, PlannedFlows
 from structureflow.guide.ports import Gray
 from structureflow.guide.refine import Matching
-from structureflow.guide.ways import AnchoredWays, ComposedWays, Way, Ways, end_share, scaled_ways, ways_of_part
+from structureflow.guide.seams import Comparison, choose, disagreement
+from structureflow.guide.strength import ONCE
+from structureflow.guide.ways import (
+    AnchoredWays,
+    ComposedWays,
+    Shown,
+    Way,
+    Ways,
+    end_share,
+    known,
+    scaled_ways,
+    ways_of_part,
+)
+from structureflow.models.job import Seams
 
 #: Bytes of displacements of the end anchor that are kept at once; longer gaps are done in blocks.
 BLOCK_BYTES: Final = 128 * 2**20
@@ -42,6 +57,15 @@ class FrameEvidence:
 
 
 @dataclass(frozen=True, slots=True)
+class _Shared:
+    """How two anchors share a frame, where both reach it."""
+
+    weight: NDArray[np.uint8] | None = None
+    undecided: NDArray[np.bool_] | None = None
+    tables: tuple[Tables, Tables] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GapFrame:
     """The motion of one filled frame, on the flow grid ``(h, w)``; at least one of `start` and `end` is there.
 
@@ -50,6 +74,8 @@ class GapFrame:
         end: the same from the anchor behind the gap.
         end_weight: ``(h', w')`` uint8 over the same area, the share of the end anchor (255 = all), where both reach.
         visibility: ``(h', w')`` uint8, 255 where an anchor shows the pixel; None unless asked for.
+        unseen: ``(h', w')`` uint8, 255 where no anchor that gives the pixel shows it, else 0; None unless asked for.
+        tables: the colours of the start anchor's pixels and of the end anchor's (`drift.Tables`); None: as they are.
         step: ``(h, w, 2)`` float32 pulling from the frame before; None unless asked for.
         evidence: how well the anchors show the frame; None where paths are composed.
 
@@ -60,6 +86,8 @@ class GapFrame:
     end: Field32 | None
     end_weight: NDArray[np.uint8] | None = None
     visibility: NDArray[np.uint8] | None = None
+    unseen: NDArray[np.uint8] | None = None
+    tables: tuple[Tables, Tables] | None = None
     step: Field32 | None = None
     evidence: FrameEvidence | None = None
 
@@ -78,6 +106,11 @@ class GapMotion:
         from_end: bool,
         wants_visibility: bool = False,
         wants_flow: bool = False,
+        wants_unseen: bool = False,
+        shown: Shown | None = None,
+        comparison: Comparison | None = None,
+        seams: Seams = "average",
+        match_color: bool = False,
         feed: FrameFeed | None = None,
         matching: Matching | None = None,
         block_bytes: int = BLOCK_BYTES,
@@ -88,7 +121,11 @@ class GapMotion:
             flows, plan: what is played.
             consumed, count: where the gap's steps begin, and how many frames it has.
             from_start, from_end: whether there is an anchor on that side.
-            wants_visibility, wants_flow: what is asked for besides displacements.
+            wants_visibility, wants_flow, wants_unseen: what is asked for besides displacements.
+            shown: what of the grid the anchors are pictures of; None: all of it, and beyond.
+            comparison: of the anchors; needed for the two that follow.
+            seams: what is done where two anchors disagree.
+            match_color: whether the start anchor's colours are led over into those of the end anchor.
             feed: the structure frames to look at; None: paths are composed alone.
             matching: how to look.
             block_bytes: of displacements of the end anchor that are kept at once.
@@ -103,6 +140,12 @@ class GapMotion:
         self._count = count
         self._wants_visibility = wants_visibility
         self._wants_flow = wants_flow
+        self._wants_unseen = wants_unseen
+        self._shown = shown
+        self._comparison = comparison
+        self._chooses = seams == "choose"
+        self._matches_color = match_color
+        self._drift: Drift | None = None
         self._end_position = min(consumed + count + 1, plan.last_position)
         self.start_reach = self._reach_of_start() if from_start else 0
         self.end_reach = self._reach_of_end() if from_end else 0
@@ -152,22 +195,43 @@ class GapMotion:
             if start is None and end is None:
                 yield None
                 continue
-            weight = visibility = None
-            if start is not None and end is not None:
-                weight = end_share((offset + 1) / (self._count + 1), start, end)
+            time_share = (offset + 1) / (self._count + 1)
+            shared = _Shared() if start is None or end is None else self._join(time_share, start, end)
             ways = [way for way in (start, end) if way is not None]
             anchored = all(way.unlike is not None for way in ways)
+            visibility = unseen_there = None
             if self._wants_visibility or anchored:
                 seen = [way.visibility for way in ways if way.visibility is not None]
                 visibility = seen[0] if len(seen) == 1 else np.maximum(seen[0], seen[1])
+            if self._wants_unseen:
+                unseen_there = unseen(known(start, end, shared.weight), shared.undecided)
             yield GapFrame(
                 start=start.displacement if start else None,
                 end=end.displacement if end else None,
-                end_weight=weight,
+                end_weight=shared.weight,
                 visibility=visibility if self._wants_visibility else None,
+                unseen=unseen_there,
+                tables=shared.tables,
                 step=next(steps) if self._wants_flow else None,
                 evidence=_summary(ways, visibility) if anchored and visibility is not None else None,
             )
+
+    def _join(self, time_share: float, start: Way, end: Way) -> _Shared:
+        """Decide how two anchors share a frame."""
+        weight = end_share(time_share, start, end)
+        if self._comparison is None:
+            return _Shared(weight)
+        first, second = self._comparison.samples(start.displacement, end.displacement)
+        tables = None
+        if self._matches_color:
+            if self._drift is None and start.visibility is not None and end.visibility is not None:
+                self._drift = Drift.between(first, second, np.minimum(start.visibility, end.visibility) > 127)
+            if self._drift is not None:
+                first, second = self._drift.led_over(first, second, time_share)
+                tables = self._drift.tables(time_share)
+        if not self._chooses:
+            return _Shared(weight, None, tables)
+        return _Shared(*choose(time_share, start, end, weight, disagreement(first, second)), tables)
 
     @property
     def _shares(self) -> bool:
@@ -178,7 +242,7 @@ class GapMotion:
         if not positions:
             return
         ways = self._ways("backward", self._consumed, positions)
-        first_seen = 0 if self._wants_visibility else self._count - self.end_reach
+        first_seen = 0 if self._wants_visibility or self._wants_unseen else self._count - self.end_reach
         for offset, position in enumerate(positions):
             yield ways.to(self._plan.node_at(position), judged=offset >= first_seen)
 
@@ -214,24 +278,25 @@ class GapMotion:
         def frame(node: int) -> Gray | None:
             return feed(self._plan.frame_at(top - node if mirrored else node), descending=mirrored) if feed else None
 
-        part = self._flows.part
+        part, strength = self._flows.part, self._flows.strength
+        of_leg = (lambda number: strength(top - 1 - number)) if mirrored else strength
         if frame(base) is None:
             if part != "all":
                 stored = reader(direction, as_stored=True)
-                return ways_of_part(stored, start, self._shape, part, lambda _: self._flows.strength)
+                return ways_of_part(stored, start, self._shape, part, of_leg, self._shown)
             carry = Carry(reader(direction), start, self._shape)
             other: Direction = "backward" if mirrored else "forward"
             trace = Trace(reader(other), start, self._shape) if self._needs_visibility else None
-            return ComposedWays(carry, trace)
+            return ComposedWays(carry, trace, self._shown)
 
         nodes = [self._plan.node_at(position) for position in positions]
         refined = refined_nodes([top - node for node in nodes] if mirrored else nodes, start, self._matching.every)
         path = AnchoredPath(reader(direction, as_stored=True), start, self._shape, frame, refined, self._matching)
         if part != "all":
-            return ways_of_part(RefinedLegs(path, 1.0), start, self._shape, part, lambda _: self._flows.strength)
-        if self._flows.strength != 1:
-            return scaled_ways(path, start, self._flows.strength, self._shape)
-        return AnchoredWays(path)
+            return ways_of_part(RefinedLegs(path, ONCE), start, self._shape, part, of_leg, self._shown)
+        if strength.constant == 1:
+            return AnchoredWays(path, self._shown)
+        return scaled_ways(path, start, of_leg, self._shape, self._shown)
 
     def _in_reverse(self, ways: Ways, nodes: list[float]) -> Iterator[Way]:
         """Yield the ways to all nodes, last first, keeping one block of them and where the others begin."""
@@ -256,7 +321,7 @@ class GapMotion:
 
     @property
     def _needs_visibility(self) -> bool:
-        return self._wants_visibility or self.start_reach + self.end_reach > self._count
+        return self._wants_visibility or self._wants_unseen or self.start_reach + self.end_reach > self._count
 
     def _steps(self) -> Iterator[Field32 | None]:
         if not self._wants_flow:
@@ -265,7 +330,7 @@ class GapMotion:
         if self._flows.part != "all":
             stored = self._flows.legs("backward", self._legs_ahead, as_stored=True)
             begin = self._plan.node_at(self._consumed)
-            legs = PartLegs(stored, begin, self._flows.part, lambda _: self._flows.strength)
+            legs = PartLegs(stored, begin, self._flows.part, self._flows.strength)
         for offset in range(self._count):
             if self.start_reach <= offset < self._count - self.end_reach:
                 continue

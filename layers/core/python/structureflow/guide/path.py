@@ -25,6 +25,7 @@ from structureflow.flow.fields import (
     sample,
 )
 from structureflow.guide.plan import Leg, PathPlan
+from structureflow.guide.strength import ONCE, Strength
 
 #: Bytes of flow that are read at a time: 74 flows of 448x252, so that most segments read once.
 CHUNK_BYTES: Final = 64 * 2**20
@@ -88,7 +89,7 @@ class FlowChunks:
 
 
 class LegReader:
-    """Gives the legs of a plan in one direction as float32, each `strength` times as long as it was.
+    """Gives the legs of a plan in one direction as float32, each as many times as long as `strength` says.
 
     Chunks never reach beyond the legs named at the start, so a segment reads its part of the video and no more.
     """
@@ -99,16 +100,16 @@ class LegReader:
         plan: PathPlan,
         legs: tuple[int, int],
         *,
-        strength: float = 1.0,
+        strength: Strength = ONCE,
         inverts: bool = False,
         descending: bool = False,
     ) -> None:
         """Give legs ``legs[0]`` (inclusive) to ``legs[1]`` (exclusive), mostly in one order.
 
-        `inverts` turns each leg around, for a source that lacks the direction asked for. At strength 0 nothing
-        is read.
+        `inverts` turns each leg around, for a source that lacks the direction asked for. Where the strength is 0
+        nothing is read.
         """
-        self._strength = np.float32(strength)
+        self._strength = strength
         self._chunks = chunks
         self._plan = plan
         self._legs = legs
@@ -125,14 +126,15 @@ class LegReader:
         slot = number % 2
         out = self._slots[slot]
         self._slot_legs[slot] = None
-        if self._strength == 0:
+        strength = self._strength(number)
+        if strength == 0:
             out.fill(0)
         else:
-            self._fill(number, out)
+            self._fill(number, strength, out)
         self._slot_legs[slot] = number
         return out
 
-    def _fill(self, number: int, out: Field32) -> None:
+    def _fill(self, number: int, strength: float, out: Field32) -> None:
         leg = self._plan.leg(number)
         flows = self._flows_of(leg, number)
         np.copyto(out, flows[0])
@@ -145,12 +147,12 @@ class LegReader:
             out += self._other
         if self._inverts:
             out[...] = invert_flow(out)
-        if self._strength != 1:
-            out *= self._strength
+        if strength != 1:
+            out *= np.float32(strength)
 
     def begin(self) -> None:
         """Have the first chunk read in the background."""
-        if self._legs[0] < self._legs[1] and self._strength != 0:
+        if self._legs[0] < self._legs[1] and self._strength.constant != 0:
             first = self._legs[1] - 1 if self._descending else self._legs[0]
             with self._chunks.lock:
                 self._chunks.tell_ahead(*self._extend(first))

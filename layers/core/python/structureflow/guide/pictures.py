@@ -36,6 +36,10 @@ class PictureFormat:
         """View what is drawn each for itself, ``(h, w)`` or ``(h, w, channels)``; the first is of full size."""
         return (picture,) if self.name == "rgb" else (luma(picture), *chroma(picture))
 
+    def part_tables(self, tables: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
+        """Return tables of the three channels, ``(3, 256)`` uint8, as ``cv2.LUT`` takes them for each part."""
+        return (np.ascontiguousarray(tables.T[None]),) if self.name == "rgb" else tuple(tables)
+
     def grey(self, height: int, width: int) -> NDArray[np.uint8]:
         """Return a read-only picture that says nothing: mid-grey."""
         if self.name == "rgb":

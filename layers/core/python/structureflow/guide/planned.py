@@ -7,11 +7,16 @@ from concurrent.futures import Executor
 from structureflow.flow.fields import Direction, Field32, FlowSource
 from structureflow.guide.path import CHUNK_BYTES, FlowChunks, LegReader
 from structureflow.guide.plan import PathPlan
+from structureflow.guide.strength import ONCE, Strength
 from structureflow.models.job import MotionPart
 
 
 class PlannedFlows:
-    """The flows of one segment's plan in both directions, each read from the source at most a chunk at a time."""
+    """The flows of one segment's plan in both directions, each read from the source at most a chunk at a time.
+
+    Attributes:
+        strength: how many times as long every leg is to be.
+    """
 
     def __init__(
         self,
@@ -19,28 +24,23 @@ class PlannedFlows:
         plan: PathPlan,
         io: Executor,
         *,
-        strength: float = 1.0,
+        strength: Strength | None = None,
         part: MotionPart = "all",
         chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
-        """Read from `source` what `plan` plays, every leg `strength` times as long; `io` reads ahead.
+        """Read from `source` what `plan` plays, every leg as long as `strength` says; `io` reads ahead.
 
         `part` is which part of the motion whoever joins the legs is to take of them, by `camera.PartLegs`.
         """
-        self._strength = strength
+        self.strength = strength or ONCE
         # what does not move has no parts
-        self.part: MotionPart = part if strength else "all"
+        self.part: MotionPart = "all" if self.strength.constant == 0 else part
         self._chunk_bytes = chunk_bytes
         self.shape = (source.meta.height, source.meta.width)
         self._plan = plan
         self._source = source
         self._io = io
         self._chunks: dict[Direction, FlowChunks] = {}
-
-    @property
-    def strength(self) -> float:
-        """How many times as long every leg is to be."""
-        return self._strength
 
     def legs(
         self, direction: Direction, legs: tuple[int, int], *, descending: bool = False, as_stored: bool = False
@@ -57,7 +57,7 @@ class PlannedFlows:
             self._chunks[stored],
             self._plan,
             legs,
-            strength=1.0 if as_stored else self._strength,
+            strength=ONCE if as_stored else self.strength,
             inverts=inverts,
             descending=descending,
         )

@@ -128,7 +128,7 @@ def _forward_legs(flows: PlannedFlows, plan: PathPlan) -> Callable[[int], Field3
     if flows.part == "all":
         return flows.legs("forward", span)
     stored = flows.legs("backward", span, as_stored=True)
-    part = PartLegs(stored, plan.node_at(0), flows.part, lambda _: flows.strength)
+    part = PartLegs(stored, plan.node_at(0), flows.part, flows.strength)
     return lambda number: invert_flow(part(number))
 
 

@@ -61,6 +61,14 @@ class Axis:
         """The output among the `full` pixels."""
         return slice(self.offset, self.offset + self.output)
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Where on the grid the output's first and last pixel begin and end."""
+        places = self.places()
+        step = float(places[-1] - places[0]) / (len(places) - 1)
+        begin = self.first - (float(places[0]) + 0.5) / step
+        return begin, begin + self.output / step
+
     def places(self) -> Field32:
         """Return the output pixel that each cell's centre is at, ``(last - first,)`` float32."""
         cells = self.last - self.first

@@ -14,6 +14,7 @@ from structureflow.errors import GuidanceError
 from structureflow.flow.fields import Field32, invert_flow
 from structureflow.guide.anchored import AnchoredPath, RefinedLegs
 from structureflow.guide.camera import PartLegs
+from structureflow.guide.evidence import BEYOND_PX, STRIDE, landing
 from structureflow.guide.path import Carry, Trace
 from structureflow.guide.refine import Plane
 from structureflow.models.job import MotionPart
@@ -24,10 +25,17 @@ _LEAST_VISIBLE: Final = 0.3
 _LEAST_SEEN: Final = np.float32(0.3)
 #: A way weighs as much as this power of its difference is small.
 _DOUBT_POWER: Final = 4
+#: A pixel is not to be kept whose difference is so many times that of most pixels, and more than a few levels.
+_FAR: Final = 3.5
+_ALIKE: Final = 3.0
 #: What a way shows says more than how near its anchor is: nearness counts by this power.
-_NEARNESS_POWER: Final = 0.4
+NEARNESS_POWER: Final = 0.4
 _OCCLUSION_MARGIN_PX: Final = 3
 _FEATHER_PX: Final = 5
+
+
+#: What of the grid pictures show: from and to, downwards and across, in pixels of the grid.
+Shown = tuple[tuple[float, float], tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +44,14 @@ class Way:
 
     Attributes:
         displacement: ``(h, w, 2)`` float32 pulling from the anchor.
-        visibility: ``(h', w')`` uint8, 255 where the anchor shows the pixel; None where nobody asks.
+        visibility: ``(h', w')`` uint8, 255 where the anchor shows the pixel, soft at the edges; None where nobody asks.
+        seen: the same, 255 or 0, to the pixel, without those that look least like the frame: what is worth keeping.
         unlike: ``(h', w')`` float32, how unlike frame and anchor look along the way, in levels; None if unknown.
     """
 
     displacement: Field32
     visibility: NDArray[np.uint8] | None = None
+    seen: NDArray[np.uint8] | None = None
     unlike: Plane | None = None
 
 
@@ -63,10 +73,11 @@ class Ways(Protocol):
 class ComposedWays:
     """Flows joined end to end; what is hidden is told by the way back."""
 
-    def __init__(self, carry: Carry, trace: Trace | None) -> None:
-        """Take `carry` for displacements and `trace`, if given, for visibility."""
+    def __init__(self, carry: Carry, trace: Trace | None, shown: Shown | None = None) -> None:
+        """Take `carry` for displacements and `trace`, if given, for visibility; anchors are pictures of `shown`."""
         self._carry = carry
         self._trace = trace
+        self._shown = shown
 
     def to(self, node: float, *, judged: bool = True) -> Way:
         """See `Ways.to`."""
@@ -74,41 +85,65 @@ class ComposedWays:
         if self._trace is None:
             return Way(displacement)
         way = self._trace.to(node)
-        return Way(displacement, soft_visibility(self._trace.sees(displacement, way)) if judged else None)
+        if not judged:
+            return Way(displacement)
+        visible = self._trace.sees(displacement, way) & _in_picture(displacement, self._shown)
+        return Way(displacement, soft_visibility(visible), _levels(visible))
 
     def copy(self) -> ComposedWays:
         """See `Ways.copy`."""
-        return ComposedWays(self._carry.copy(), self._trace.copy() if self._trace else None)
+        return ComposedWays(self._carry.copy(), self._trace.copy() if self._trace else None, self._shown)
 
 
 class AnchoredWays:
     """Paths that were refined against the structure video's frames, with all of their evidence."""
 
-    def __init__(self, path: AnchoredPath) -> None:
-        """Take the ways of `path`."""
+    def __init__(self, path: AnchoredPath, shown: Shown | None = None) -> None:
+        """Take the ways of `path`; the anchor is a picture of `shown`."""
         self._path = path
+        self._shown = shown
 
     def to(self, node: float, *, judged: bool = True) -> Way:  # noqa: ARG002 - the evidence is there anyway
         """See `Ways.to`."""
         found = self._path.to(node)
-        return Way(found.displacement, soft_visibility(found.seen > 0.5), found.unlike)
+        visible = (found.seen > 0.5) & _in_picture(found.displacement, self._shown)
+        return Way(
+            found.displacement, soft_visibility(visible), _levels(_believed(visible, found.unlike)), found.unlike
+        )
 
     def copy(self) -> AnchoredWays:
         """See `Ways.copy`."""
-        return AnchoredWays(self._path.copy())
+        return AnchoredWays(self._path.copy(), self._shown)
 
 
-def scaled_ways(path: AnchoredPath, start: float, strength: float, shape: tuple[int, int]) -> ComposedWays:
-    """Return the ways along the refined motion of `path`, each step `strength` times as long.
+def scaled_ways(
+    path: AnchoredPath,
+    start: float,
+    strength: Callable[[int], float],
+    shape: tuple[int, int],
+    shown: Shown | None = None,
+) -> ComposedWays:
+    """Return the ways along the refined motion of `path`, leg m ``strength(m)`` times as long.
 
     Args:
         path: stands at its anchor, at node `start`.
         start: of the anchor.
-        strength: 0 or more.
+        strength: of a leg, 0 or more.
         shape: (height, width) of the grid.
+        shown: what of it the anchor is a picture of.
     """
     legs = RefinedLegs(path, strength)
-    return ComposedWays(Carry(legs, start, shape), Trace(lambda number: invert_flow(legs(number)), start, shape))
+    return ComposedWays(Carry(legs, start, shape), Trace(lambda number: invert_flow(legs(number)), start, shape), shown)
+
+
+def _in_picture(displacement: Field32, shown: Shown | None) -> NDArray[np.bool_]:
+    """Say which pixels come from within the anchor's picture, on the evidence's grid."""
+    if shown is None:
+        return np.ones([-(-side // STRIDE) for side in displacement.shape[:2]], np.bool_)
+    (top, bottom), (left, right) = shown
+    least, most = (left - BEYOND_PX, top - BEYOND_PX, 0, 0), (right + BEYOND_PX, bottom + BEYOND_PX, 0, 0)
+    within: NDArray[np.bool_] = cv2.inRange(landing(displacement), least, most) > 0
+    return within
 
 
 def ways_of_part(
@@ -117,17 +152,27 @@ def ways_of_part(
     shape: tuple[int, int],
     part: MotionPart,
     strength: Callable[[int], float],
+    shown: Shown | None = None,
 ) -> ComposedWays:
     """Return the ways along the camera's or the subject's part of the motion of `leg`; see `camera.PartLegs`."""
     legs = PartLegs(leg, start, part, strength)
-    return ComposedWays(Carry(legs, start, shape), Trace(lambda number: invert_flow(legs(number)), start, shape))
+    return ComposedWays(Carry(legs, start, shape), Trace(lambda number: invert_flow(legs(number)), start, shape), shown)
 
 
 def soft_visibility(visible: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Widen what is hidden by a small margin and feather its edge: ``(h, w)`` uint8, 255 = visible."""
-    mask = visible.astype(np.uint8) * np.uint8(255)
-    kept = cv2.erode(mask, np.ones((_OCCLUSION_MARGIN_PX, _OCCLUSION_MARGIN_PX), np.uint8))
+    kept = cv2.erode(_levels(visible), np.ones((_OCCLUSION_MARGIN_PX, _OCCLUSION_MARGIN_PX), np.uint8))
     return np.asarray(cv2.blur(kept, (_FEATHER_PX, _FEATHER_PX), borderType=cv2.BORDER_REPLICATE), np.uint8)
+
+
+def _believed(visible: NDArray[np.bool_], unlike: Plane) -> NDArray[np.bool_]:
+    """Return what is visible without what looks far less like the frame than most of it does."""
+    typical = float(np.median(unlike[visible])) if visible.any() else 0.0
+    return visible & (unlike <= max(_FAR * typical, _ALIKE))
+
+
+def _levels(visible: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    return visible.astype(np.uint8) * np.uint8(255)
 
 
 def end_share(time_share: float, start: Way, end: Way) -> NDArray[np.uint8]:
@@ -143,8 +188,14 @@ def end_share(time_share: float, start: Way, end: Way) -> NDArray[np.uint8]:
     Raises:
         GuidanceError: a visibility is missing.
     """
+    of_start, of_end = weights(time_share, start, end)
+    return np.asarray(np.rint(255 * of_end / (of_end + of_start)), np.uint8)
+
+
+def weights(time_share: float, start: Way, end: Way) -> tuple[Plane, Plane]:
+    """Return what each anchor's pixels weigh, ``(h', w')`` float32 above 0; arguments and errors as `end_share`."""
     if start.visibility is None or end.visibility is None:
-        raise GuidanceError("end_share: expected the visibilities of both anchors")
+        raise GuidanceError("weights: expected the visibilities of both anchors")
     if start.unlike is None or end.unlike is None:
         least = np.float32(255 * _LEAST_VISIBLE)
         of_start, of_end = start.visibility.astype(np.float32) + least, end.visibility.astype(np.float32) + least
@@ -152,8 +203,27 @@ def end_share(time_share: float, start: Way, end: Way) -> NDArray[np.uint8]:
         least = np.float32(255) * _LEAST_SEEN
         of_start = (start.visibility.astype(np.float32) + least) / (start.unlike + 1) ** _DOUBT_POWER
         of_end = (end.visibility.astype(np.float32) + least) / (end.unlike + 1) ** _DOUBT_POWER
-        nearness = time_share**_NEARNESS_POWER, (1 - time_share) ** _NEARNESS_POWER
+        nearness = time_share**NEARNESS_POWER, (1 - time_share) ** NEARNESS_POWER
         time_share = nearness[0] / sum(nearness)
     of_end *= np.float32(time_share)
     of_start *= np.float32(1 - time_share)
-    return np.asarray(np.rint(255 * of_end / (of_end + of_start)), np.uint8)
+    return of_start, of_end
+
+
+def known(start: Way | None, end: Way | None, share: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    """Return how much of each pixel comes from anchors that show it: ``(h, w)`` uint8, 255 = all.
+
+    Args:
+        start, end: the ways that reach the frame, at least one, judged.
+        share: of the end anchor, ``(h, w)`` uint8, where both do.
+
+    Raises:
+        GuidanceError: a way was not judged.
+    """
+    seen = [way.seen for way in (start, end) if way is not None and way.seen is not None]
+    if len(seen) != sum(way is not None for way in (start, end)):
+        raise GuidanceError("known: expected ways that were judged")
+    if len(seen) == 1 or share is None:
+        return seen[0]
+    from_start = cv2.multiply(seen[0], cv2.bitwise_not(share), scale=1 / 255)
+    return np.asarray(cv2.add(from_start, cv2.multiply(seen[1], share, scale=1 / 255)), np.uint8)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from structureflow import keys
 from structureflow.errors import IncompleteJobError, ObjectNotFoundError, SupersededRunError
 from structureflow.jobs.documents import current_run, get_document, load_record, put_document, read_status
+from structureflow.jobs.notices import job_notices
 from structureflow.jobs.pointer import check_open
 from structureflow.jobs.publish import as_published, publish, remove_run
 from structureflow.jobs.services import Services
@@ -144,6 +145,7 @@ def _manifest(storage: Storage, record: JobRecord, results: tuple[SegmentResult,
         report=None,
         segments=results,
         fallbacks=record.fallbacks + segment_fallbacks,
+        notices=job_notices(record, results),
         timings_s={**record.timings_s, "job": round(total_s, 3)},
         created_at=record.created_at,
         finished_at=finished,

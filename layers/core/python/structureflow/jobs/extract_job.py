@@ -48,6 +48,7 @@ from structureflow.limits import MAX_OUTPUT_SIDE_PX
 from structureflow.media.decode import DecodedFrame, DecodeLimits, VideoReader
 from structureflow.models.job import JobRequest
 from structureflow.models.results import Fallback, InputPin, JobRecord, Model, SourceInfo
+from structureflow.models.targets import output_size
 from structureflow.storage.base import Storage
 
 _NPZ: Final = "application/zip"
@@ -374,7 +375,7 @@ class _Extraction:
     def _resolution(self, width: int, height: int) -> tuple[int, int]:
         """Return the size of the job's videos: as requested, else the structure video's; errors as `check_places`."""
         request = self._order.request
-        found = request.resolution or (width // 2 * 2, height // 2 * 2)
+        found = request.resolution or output_size(request.target, width, height)
         if max(found) > MAX_OUTPUT_SIDE_PX:
             raise InvalidRequestError(
                 f"resolution: expected one of at most {MAX_OUTPUT_SIDE_PX} pixels a side, as the structure video has "

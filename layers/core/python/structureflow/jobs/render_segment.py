@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from structureflow import keys
 from structureflow.errors import DeadlineError, StructureFlowError, SupersededRunError
+from structureflow.guide.masks import Masking
 from structureflow.guide.pictures import PLANES
 from structureflow.guide.refine import MATCHING
 from structureflow.guide.render import RenderOutcome, RenderSettings, path_plan
@@ -18,12 +19,14 @@ from structureflow.jobs.documents import current_run, load_record, put_document,
 from structureflow.jobs.estimate import segment_mb, segment_s
 from structureflow.jobs.flow_sources import SegmentFlows
 from structureflow.jobs.guides import FittedGuides
+from structureflow.jobs.notices import segment_notices
 from structureflow.jobs.pointer import check_open
 from structureflow.jobs.segment_files import SegmentFiles
 from structureflow.jobs.services import Services
 from structureflow.jobs.structure_frames import STAGE, SegmentFrames
 from structureflow.models.job import JobRequest, Segment
 from structureflow.models.results import Fallback, FrameEvidence, JobRecord, SegmentResult
+from structureflow.models.targets import TARGETS
 from structureflow.storage.base import Storage
 
 
@@ -111,6 +114,9 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
             workers=services.workers,
             form=PLANES,
             matching=MATCHING[request.quality] if request.tracking == "anchored" else None,
+            masking=masking_of(request),
+            seams=request.seams,
+            match_color=request.match_color,
             motion=request.motion,
         )
         # a path may be looked at in the frame behind its last flow, and the way into an end anchor one further on
@@ -164,6 +170,12 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
     )
 
 
+def masking_of(request: JobRequest) -> Masking:
+    """Return how the motion-filled frames of a job are masked."""
+    group = 1 if request.target is None else TARGETS[request.target].frame_step
+    return Masking(request.mask, request.holes, request.mask_grid, group)
+
+
 def _check_time(request: JobRequest, segment: Segment, width: int, height: int, services: Services) -> None:
     """Refuse a segment that cannot end in time, before any work.
 
@@ -207,6 +219,12 @@ def _result(record: JobRecord, event: RenderSegmentInput, flows: SegmentFlows, o
         treatment=request.treatment,
         anchors=request.anchors,
         motion_strength=request.motion_strength,
+        mask=request.mask,
+        holes=request.holes,
+        mask_grid=request.mask_grid,
+        target=request.target,
+        kept=outcome.kept,
+        notices=segment_notices(record, request.segments[event.index], outcome.kept),
         motion=request.motion,
         flow_source=flows.source,
         engine=flows.engine,

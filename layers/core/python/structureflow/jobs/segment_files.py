@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from structureflow import keys
 from structureflow.errors import GuidanceError
 from structureflow.flow.colors import display_range, flow_to_rgb
 from structureflow.flow.fields import Field32, FlowSource
-from structureflow.guide.masks import GENERATE, KEEP
+from structureflow.guide.masks import GENERATE
 from structureflow.guide.ports import Mask
 from structureflow.guide.spans import unguided_ranges
 from structureflow.guide.travel import Move
@@ -24,8 +24,9 @@ from structureflow.jobs.segment_previews import driving_flows, show_structure, t
 from structureflow.jobs.services import Services
 from structureflow.media.background import BackgroundEncoder
 from structureflow.media.encode import GUIDE, MASK
-from structureflow.media.planes import Planes, flat_planes, grey_to_planes, planes_to_rgb, rgb_to_planes
+from structureflow.media.planes import Planes, frozen, grey_to_planes, mask_to_planes, planes_to_rgb, rgb_to_planes
 from structureflow.models.results import Fallback, JobRecord, OutputObject
+from structureflow.models.targets import TARGETS
 from structureflow.report.previews import PreviewCollector, thumbnail_size
 from structureflow.targets.build import build_outputs
 from structureflow.targets.control import ControlVideo
@@ -85,7 +86,11 @@ class SegmentFiles:
         self._clip = Clip(self._segment.frames, height, width, request.fps, folder, services.workers)
         self._outputs: list[SegmentOutput] = build_outputs(request, index, self._clip, flows.meta)
         self._thumbnail = thumbnail_size(height, width)
-        self._masks = {value: flat_planes(height, width, value) for value in (0, 255)}
+        self._follows = request.target is not None and TARGETS[request.target].white == "follow"
+        self._masks = {
+            value: frozen(mask_to_planes(np.full((height, width), self._polarised(value), np.uint8)))
+            for value in (0, 255)
+        }
         self._scratch = np.empty_like(self._masks[0])
         self._overlays = SegmentOverlays(record, index, services)
         self._previews = PreviewCollector(self._segment.frames, unguided_ranges(self._segment), flow_max_px=max_px)
@@ -176,19 +181,20 @@ class SegmentFiles:
             output.move(index, move)
 
     def write(self, index: int, guide: Planes, mask: Mask) -> None:
-        """Take frame `index`: `Planes`, and its mask, 0 or 255 for all of it or for each pixel."""
+        """Take frame `index`: `Planes`, and its mask, 0 (keep) or 255 (generate) for all of it or for each pixel."""
         self._services.deadline.check("rendering")
         self._encoders["guide"].write(guide)
-        generated = isinstance(mask, int) and mask == GENERATE
+        white = mask if isinstance(mask, int) else round(float(mask.mean()))
         self._encoders["mask"].write(self._masks[mask] if isinstance(mask, int) else self._mask_planes(index, mask))
         for output in self._outputs:
             output.write(index, guide, mask)
         if index in self._previews.wanted:
-            self._previews.guide(index, planes_to_rgb(guide, *self._thumbnail), GENERATE if generated else KEEP)
-        filled = not generated and index in self._unguided
+            self._previews.guide(index, planes_to_rgb(guide, *self._thumbnail), white)
+        # what nothing reaches is the one grey picture, which never changes
+        filled = index in self._unguided and guide.flags.writeable
         stages = self._overlays.stages
         if "guidance" in stages:
-            picture = guidance_picture(planes_to_rgb(guide), generated=generated, filled=filled)
+            picture = guidance_picture(planes_to_rgb(guide), generated=white == GENERATE, filled=filled)
             self._overlays.add("guidance", index, picture)
         if "warp" in stages and filled:
             self._overlays.add("warp", index, planes_to_rgb(guide))
@@ -199,7 +205,11 @@ class SegmentFiles:
         # 255 and 0 are the only values that stay below 2 when 1 is added to 8 bits
         if int((mask + np.uint8(1)).max()) > 1:
             raise GuidanceError(f"mask of frame {index}: expected 0 and 255 only, got other values")
-        return grey_to_planes(mask, self._scratch)
+        return mask_to_planes(np.asarray(self._polarised(mask), np.uint8), self._scratch)
+
+    def _polarised(self, mask: Any) -> Any:
+        """Return a mask as the target reads it: there are generators where white is what follows the guide."""
+        return 255 - mask if self._follows else mask
 
     def finish(self) -> dict[str, OutputObject]:
         """Close the files and store them, with the report's pictures; wait for the overlays.

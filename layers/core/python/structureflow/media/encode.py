@@ -42,8 +42,9 @@ class EncoderSettings:
 #: and more better in luma, 2 and 12 % larger, half of its processor time. Trees over 10 frames of looking ahead pay
 #: for most of what the cheaper search loses, and carried frames are as good a reference as any: no B frames.
 GUIDE: Final = EncoderSettings(17, "superfast", "rc-lookahead=10:mbtree=1:bframes=0")
-#: A frame of one value survives any quantiser exactly, so a mask needs no effort.
-MASK: Final = EncoderSettings(18, "ultrafast")
+#: With `planes.mask_to_planes` any mask is read as it was, to the byte (noise too; from 20 on single pixels are not),
+#: and the file stays in a profile that every player has, which x264's lossless one is not.
+MASK: Final = EncoderSettings(18, "ultrafast", "qp=12")
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,10 @@ _RGB_TO_YUV: Final = np.array(
     ]
 ) / 255  # fmt: skip
 _YUV_TO_RGB: Final = np.linalg.inv(np.vstack([_RGB_TO_YUV, [0, 0, 0, 1]]))[:3]
+#: Of masks: so far below black and above white that what an encoder changes is clipped by whoever reads RGB or grey.
+_MASK_LUMA: Final = (4, 247)
 _GREY_TO_LUMA: Final = np.rint(16 + np.arange(256) * 219 / 255).astype(np.uint8)
+_MASK_TO_LUMA: Final = np.where(np.arange(256) > 127, _MASK_LUMA[1], _MASK_LUMA[0]).astype(np.uint8)
 
 
 def planes_shape(height: int, width: int) -> tuple[int, int]:
@@ -95,6 +98,23 @@ def grey_to_planes(grey: NDArray[np.uint8], out: Planes | None = None) -> Planes
     height, width = grey.shape
     planes = np.empty(planes_shape(height, width), np.uint8) if out is None else out
     cv2.LUT(grey, _GREY_TO_LUMA, dst=luma(planes))
+    planes[height:] = NEUTRAL_CHROMA
+    return planes
+
+
+def mask_to_planes(mask: NDArray[np.uint8], out: Planes | None = None) -> Planes:
+    """Convert a mask so that it comes back from an encoder as it was, to the byte.
+
+    Args:
+        mask: ``(H, W)`` uint8, 0 or 255 only; H and W even.
+        out: contiguous `Planes` to write to.
+
+    Returns:
+        `out`, or a new array: black and white beyond the limited range.
+    """
+    height, width = mask.shape
+    planes = np.empty(planes_shape(height, width), np.uint8) if out is None else out
+    cv2.LUT(mask, _MASK_TO_LUMA, dst=luma(planes))
     planes[height:] = NEUTRAL_CHROMA
     return planes
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from structureflow.errors import shortened
 from structureflow.models.cost import StepUsage
-from structureflow.models.job import JobRequest, MotionPart, Tracking
+from structureflow.models.fields import MotionStrength
+from structureflow.models.job import Holes, JobRequest, MaskMode, MotionPart, Tracking
 from structureflow.models.outputs import ExtraOutput, OutputDescription
+from structureflow.models.targets import TargetName
 from structureflow.storage.verified import VerifiedBy
 
 FlowSourceName = Literal["cache", "frames", "video"]
@@ -130,8 +132,10 @@ class FrameEvidence(Model):
 class SegmentResult(Model):
     """``result.json`` of a segment: what was made, from what, and how long it took.
 
-    Ranges are inclusive pairs of zero-based frame numbers: `unguided` as planned, `filled` those carried by
-    motion (black in the mask), `left_unguided` those left to the generator (white in the mask).
+    Ranges are inclusive pairs of zero-based frame numbers: `unguided` as planned, `filled` those carried by motion,
+    `left_unguided` those left to the generator (white in the mask). `kept` is the share of all pixels that the mask
+    tells the generator to keep. `mask`, `holes`, `mask_grid` and `target` are those of the request. `notices` are what
+    a user should know, in words.
 
     `tracking` is how their paths were really found. Where they are anchored at full motion strength, `evidence` says
     how well each filled frame is known.
@@ -146,7 +150,7 @@ class SegmentResult(Model):
     fps: float
     treatment: str
     anchors: str
-    motion_strength: float
+    motion_strength: MotionStrength
     motion: MotionPart = "all"
     flow_source: FlowSourceName
     engine: str
@@ -154,6 +158,12 @@ class SegmentResult(Model):
     unguided: tuple[tuple[int, int], ...]
     filled: tuple[tuple[int, int], ...]
     left_unguided: tuple[tuple[int, int], ...]
+    mask: MaskMode = "filled"
+    holes: Holes = "warp"
+    mask_grid: int = 1
+    target: TargetName | None = None
+    kept: Annotated[float, Field(ge=0, le=1)] | None = None
+    notices: tuple[str, ...] = ()
     tracking: Tracking = "composed"
     evidence: tuple[FrameEvidence, ...] = ()
     fallbacks: tuple[Fallback, ...] = ()
@@ -164,7 +174,10 @@ class SegmentResult(Model):
 
 
 class Manifest(Model):
-    """``manifest.json``: every output of a finished job; `cost_usd` is an estimate by item."""
+    """``manifest.json``: every output of a finished job.
+
+    `cost_usd` is an estimate by item; `notices` are what a user should know of the whole job, in words.
+    """
 
     task_id: str
     run_id: str
@@ -178,6 +191,7 @@ class Manifest(Model):
     report: OutputObject | None = None
     segments: tuple[SegmentResult, ...]
     fallbacks: tuple[Fallback, ...]
+    notices: tuple[str, ...] = ()
     timings_s: dict[str, float]
     cost_usd: dict[str, float] = {}
     created_at: datetime

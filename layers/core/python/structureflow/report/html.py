@@ -46,6 +46,12 @@ _SETTINGS: Final = (
     ("treatment", "Treatment"),
     ("motion_strength", "Motion strength"),
     ("anchors", "Anchors"),
+    ("seams", "Seams"),
+    ("match_color", "Match colours"),
+    ("target", "Target"),
+    ("mask", "Mask"),
+    ("holes", "Holes"),
+    ("mask_grid", "Mask grid"),
     ("tracking", "Tracking"),
     ("flow_span", "Flow span"),
     ("quality", "Quality"),
@@ -81,6 +87,7 @@ def render_report(
     sections = [
         _header(manifest, record),
         _notices(manifest.fallbacks),
+        _advice(manifest.notices),
         _facts(manifest, record),
         _segments_overview(manifest),
         *(
@@ -148,6 +155,10 @@ def _notices(fallbacks: Sequence[Fallback]) -> Html:
     )
 
 
+def _advice(notices: Sequence[str]) -> Html:
+    return "".join(f'<p class="notice advice">Note: {_text(notice)}.</p>\n' for notice in notices)
+
+
 def _facts(manifest: Manifest, record: JobRecord) -> Html:
     source = record.source
     duration = f", {_seconds(source.frames / source.fps)}" if source.fps > 0 else ""
@@ -205,23 +216,29 @@ def _segments_overview(manifest: Manifest) -> Html:
 def _segment(manifest: Manifest, result: SegmentResult, preview: bytes | None, budget_bytes: int) -> Html:
     name = f"segment-{result.index}"
     seconds = result.frames / result.fps if result.fps > 0 else 0
-    strength = f", strength {_number(result.motion_strength)}" if result.motion_strength != 1 else ""
+    strength = f", strength {_value(result.motion_strength)}" if result.motion_strength != 1 else ""
     facts = (
         f"{result.frames} frames, {_seconds(seconds)} · flow from {_SOURCES.get(result.flow_source, '')} · "
         f"engine {_text(result.engine)} · {result.flows_used} flows, {_text(result.treatment)}{strength} · "
-        f"anchors: {_text(result.anchors)} · paths {_text(result.tracking)}"
+        f"anchors: {_text(result.anchors)} · paths {_text(result.tracking)}{_kept(result)}"
     )
     warnings = "".join(
         f'<p class="notice warn">{_text(fallback.stage)}: wanted <b>{_text(fallback.wanted)}</b>, '
         f"used <b>{_text(fallback.used)}</b>. Reason: {_text(fallback.reason)}</p>"
         for fallback in result.fallbacks
     )
+    # what is said of the job as a whole stands above
+    advice = _advice([notice for notice in result.notices if not any(notice in other for other in manifest.notices)])
     legend = "" if len(manifest.segments) > 1 else _legend()
     return (
         f'<section class="segment" aria-labelledby="{name}"><h2 id="{name}">Segment {result.index}</h2>'
-        f'<p class="soft">{facts}</p>{warnings}{legend}{_strip(result, ticks=True)}'
+        f'<p class="soft">{facts}</p>{warnings}{advice}{legend}{_strip(result, ticks=True)}'
         f"{evidence_plots(result)}{_pictures(result, preview, budget_bytes)}{_videos(manifest, result)}</section>\n"
     )
+
+
+def _kept(result: SegmentResult) -> str:
+    return "" if result.kept is None else f" · the mask ({result.mask}) keeps {_share(result.kept)} of all pixels"
 
 
 def _legend() -> Html:
@@ -330,7 +347,9 @@ def _picture(data: str | None, size: tuple[int, int], alt: str) -> Html:
 def _mask(picture: FramePictures) -> Html:
     if picture.mask is None:
         return '<td class="none"><span class="hidden">none</span></td>'
-    return '<td class="white">generate</td>' if picture.mask else '<td class="black">keep</td>'
+    if picture.mask in (0, 255):
+        return '<td class="white">generate</td>' if picture.mask else '<td class="black">keep</td>'
+    return f'<td class="part">{100 - round(picture.mask / 2.55)} % kept</td>'
 
 
 def _videos(manifest: Manifest, result: SegmentResult) -> Html:
@@ -511,6 +530,14 @@ def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.0f} %" if whole else "0 %"
 
 
+def _share(share: float) -> str:
+    """Say a share so that only all is 100 % and only nothing 0 %."""
+    percent = f"{100 * share:.1f}"
+    if percent in ("0.0", "100.0") and share not in (0, 1):
+        return "less than 0.1 %" if share < 0.5 else "more than 99.9 %"
+    return f"{percent} %"
+
+
 def _number(value: float) -> str:
     return f"{value:.3f}".rstrip("0").rstrip(".")
 
@@ -537,6 +564,8 @@ def _moment(moment: datetime) -> str:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_value(item)} at frame {name}" for name, item in value.items())
     if isinstance(value, list | tuple):
         return " x ".join(map(str, value)) if all(isinstance(v, int) for v in value) else ", ".join(map(str, value))
     return _number(value) if isinstance(value, float) else str(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,11 +18,11 @@ class _Model(BaseModel):
 
 
 class FramePictures(_Model):
-    """Thumbnails of one frame of a segment; `mask` is 0 (keep) or 255 (generate), of the whole frame."""
+    """Thumbnails of one frame of a segment; `mask` is the mean of its mask: 0 all kept, 255 all generated."""
 
     index: Annotated[int, Field(ge=0)]
     guide: Jpeg | None = None
-    mask: Literal[0, 255] | None = None
+    mask: Annotated[int, Field(ge=0, le=255)] | None = None
     structure: Jpeg | None = None
     flow: Jpeg | None = None
 

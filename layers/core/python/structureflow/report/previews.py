@@ -89,7 +89,7 @@ class PreviewCollector:
         self._kept: dict[int, dict[str, Any]] = {index: {} for index in self.wanted}
 
     def guide(self, index: int, rgb: NDArray[np.uint8], mask: int) -> None:
-        """Take frame `index` of the guide, ``(H, W, 3)`` uint8 RGB at any size, and its mask, 0 or 255."""
+        """Take frame `index` of the guide, ``(H, W, 3)`` uint8 RGB at any size, and the mean of its mask, 0 to 255."""
         if index in self._kept:
             self._kept[index].update(guide=self._thumbnail(rgb), mask=int(mask))
 

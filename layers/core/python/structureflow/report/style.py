@@ -41,6 +41,7 @@ code, pre { font-family:var(--mono); font-size:.88em; overflow-wrap:anywhere }
 .tile dd { margin:2px 0 0; font-variant-numeric:tabular-nums }
 .tile b { display:block; font-size:26px; line-height:1.2; letter-spacing:-.02em }
 .tile span { color:var(--soft); font-size:13px }
+.notice.advice { border-color:var(--line); font-size:14px }
 .notice { margin:0 0 20px; padding:12px 16px; border:1px solid; border-radius:12px; font-size:15px }
 .notice h2 { font-size:17px; margin:0 0 6px }
 .notice ul { margin:0; padding-left:20px }
@@ -87,6 +88,8 @@ th { text-align:left; font-weight:600 }
 .masks td { text-align:center; font-size:12px; letter-spacing:.02em; height:26px; border:2px solid var(--card);
   border-radius:7px }
 .masks .black { background:#000; color:#cfcfcf; outline:1px solid var(--line); outline-offset:-3px }
+.masks .part { background:repeating-linear-gradient(45deg,#000 0 6px,#fff 6px 12px); color:#fff;
+  text-shadow:0 0 3px #000,0 0 3px #000,0 0 3px #000; font-weight:600; outline:1px solid #9a9a9a; outline-offset:-3px }
 .masks .white { background:#fff; color:#333; outline:1px solid #9a9a9a; outline-offset:-3px }
 .wheel { display:inline-block; flex:none; width:34px; height:34px; border-radius:50%;
   background:radial-gradient(closest-side,#fff,transparent),conic-gradient(from 90deg,#f00,#ff0 27.3%,#0f0 38.2%,

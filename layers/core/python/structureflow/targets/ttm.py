@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from structureflow.guide.ports import Mask
-from structureflow.media.planes import Planes, chroma, grey_to_planes, luma, planes_to_rgb
+from structureflow.media.planes import Planes, chroma, luma, mask_to_planes, planes_to_rgb
 from structureflow.models.outputs import OutputDescription
 from structureflow.targets.output import Clip, EncodedOutput, Made
 
@@ -65,7 +65,7 @@ class TimeToMove(EncodedOutput):
             self._shown = filled(guide, self._followed)
         # a frame of which nothing is known goes on with the last one: grey would be taken for a picture
         self._signal.write(guide if self._shown is None else self._shown)
-        self._mask.write(grey_to_planes(self._followed, self._scratch))
+        self._mask.write(mask_to_planes(self._followed, self._scratch))
 
     def finish(self) -> list[Made]:
         """See `SegmentOutput.finish`."""

@@ -18,7 +18,7 @@ from structureflow.guide.masks import GENERATE, MID_GREY
 from structureflow.guide.ports import Mask
 from structureflow.guide.travel import Move
 from structureflow.guide.warp import Geometry
-from structureflow.media.planes import Planes, flat_planes, rgb_to_planes
+from structureflow.media.planes import Planes, flat_planes, frozen, mask_to_planes, rgb_to_planes
 from structureflow.targets.output import Clip, EncodedOutput, Made
 
 _CONSUMER: Final = "VACE (Wan 2.1, 2.2) flow control: src_video and src_mask"
@@ -43,6 +43,7 @@ class VaceFlow(EncodedOutput):
         self._colours = np.empty((*self._geometry.full_shape, 3), np.uint8)
         self._grey = flat_planes(clip.height, clip.width, MID_GREY)
         self._white = flat_planes(clip.height, clip.width, 255)
+        self._all = frozen(mask_to_planes(np.full((clip.height, clip.width), GENERATE, np.uint8)))
         self._painted: Planes = self._white
         self._scratch = np.empty_like(self._white)
         self._video = self._encoder("vace_flow.mp4")
@@ -67,7 +68,7 @@ class VaceFlow(EncodedOutput):
 
     def write(self, index: int, guide: Planes, mask: Mask) -> None:  # noqa: ARG002 - only that it is a frame
         """See `SegmentOutput.write`."""
-        self._mask.write(self._white)
+        self._mask.write(self._all)
         if index == 0:
             return
         if index == 1:

@@ -1,0 +1,49 @@
+"""The short way to ask: a list of images, and how long each is held."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated, Any, Final
+
+from pydantic import Field, model_validator
+
+from structureflow.limits import MAX_SEGMENT_FRAMES, MAX_SEGMENTS
+from structureflow.models.fields import RequestModel, at_most
+from structureflow.references import Reference
+
+SHORTHAND_NAMES: Final = ("images", "frames", "overlap", "fade", "hold")
+
+
+class Shorthand(RequestModel):
+    """N images make N-1 segments of `frames` frames.
+
+    Each holds the first image over `overlap` frames; at its end, `fade` frames cross-fade to the second, and `hold`
+    frames hold that.
+    """
+
+    images: Annotated[tuple[Reference, ...], Field(min_length=2), at_most(MAX_SEGMENTS + 1)]
+    frames: Annotated[int, Field(ge=2, le=MAX_SEGMENT_FRAMES)]
+    overlap: Annotated[int, Field(ge=1)]
+    fade: Annotated[int, Field(ge=0)] = 0
+    hold: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Shorthand:
+        if self.overlap + self.fade + self.hold > self.frames:
+            parts = {"overlap": self.overlap, "fade": self.fade, "hold": self.hold}
+            said = " + ".join(f"{name} {length}" for name, length in parts.items() if length)
+            raise ValueError(f"{said} exceed frames {self.frames}")
+        return self
+
+    def segments(self) -> list[dict[str, Any]]:
+        """Return the segments as a request writes them."""
+        segments = []
+        held = self.frames - self.hold
+        for start, end in itertools.pairwise(self.images):
+            guides: list[dict[str, Any]] = [{"at": [0, self.overlap - 1], "image": start}]
+            if self.fade:
+                guides.append({"at": [held - self.fade, held - 1], "fade": [start, end]})
+            if self.hold:
+                guides.append({"at": [held, self.frames - 1], "image": end})
+            segments.append({"frames": self.frames, "guides": guides})
+        return segments
