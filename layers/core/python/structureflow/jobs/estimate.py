@@ -43,7 +43,9 @@ ANCHOR_MS: Final = {"fast": 16.0, "balanced": 42.0, "best": 150.0}
 #: of processes with outputs of 1280x720, 1920x1080 and 4096x2304, and a video of 8192x4608.
 EXTRACTION_BASE_MB: Final = 250.0
 EXTRACTION_MB_PER_MPX: Final = 40.0
-SEGMENT_BASE_MB: Final = 350.0
+SEGMENT_BASE_MB: Final = 450.0
+#: For ways back to the segment's first frame, on a grid that does not grow with the output.
+OWN_WAYS_MB: Final = 60.0
 SEGMENT_MB_PER_MPX: Final = {"start": 70.0, "both": 125.0}
 EXTRA_MB_PER_MPX: Final[dict[ExtraOutput, float]] = {
     "flow_vis": 180.0,
@@ -113,4 +115,5 @@ def segment_mb(request: JobRequest, width: int, height: int) -> float:
         per_mpx -= EXTRA_MB_PER_MPX["tracks"]
     if request.overlays:
         per_mpx += OVERLAYS_MB_PER_MPX
-    return SEGMENT_BASE_MB + per_mpx * width * height / 1e6
+    ways_mb = OWN_WAYS_MB if {"tracks", "warped_noise"} & set(request.outputs) else 0.0
+    return SEGMENT_BASE_MB + ways_mb + per_mpx * width * height / 1e6
