@@ -312,6 +312,7 @@ def test_time_to_move_takes_the_folder(made: tuple[Published, JobRunner]) -> Non
     assert distance(sample.image, texture(HEIGHT, WIDTH, seed=1)) < 7
     assert distance(sample.signal[0], guide[0]) < 2
     assert sample.prompt == "a lighthouse in a storm, 35 mm"
+    assert np.isin(sample.mask, (0, 255)).all(), "hard, to the byte"
     assert sample.followed.shape == (4, HEIGHT // 8, WIDTH // 8)
     assert sample.followed[0].all(), "the first frame is followed whole"
     # the pan goes right: what comes in on the left is seen in no anchor, all else is

@@ -54,6 +54,13 @@ def test_one_name_of_the_original_asks_for_its_behaviour(name: str) -> None:
     assert (request.mask, request.holes, request.seams) == ("keyframes", "warp", "average")
 
 
+@pytest.mark.parametrize("part", ["camera", "subject"])
+def test_along_a_part_of_the_motion_two_anchors_do_not_meet(part: str) -> None:
+    assert JobRequest.parse(document(motion=part)).anchors == "start"
+    assert JobRequest.parse(document(motion=part, anchors="both")).anchors == "both"
+    assert JobRequest.parse(document(motion="all")).anchors == "both"
+
+
 def test_what_a_request_says_is_never_overridden() -> None:
     said = {"treatment": "retime", "flow_span": "timeline", "anchors": "both", "mask": "filled", "seams": "choose"}
     request = JobRequest.parse({**document(task_id=None), "orchestrator_task_id": "t1", **said, "holes": "grey"})

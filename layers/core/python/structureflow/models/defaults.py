@@ -55,6 +55,9 @@ def with_defaults(request: dict[str, Any]) -> dict[str, Any]:
         filled.setdefault("mask_grid", target.side_multiple)
         if "fps" not in given:
             filled["fps"] = target.rates_fps[0]
+    if filled.get("motion", "all") != "all":
+        # with a part of the motion two anchors do not meet: both would show as ghosts
+        filled.setdefault("anchors", "start")
     mask = filled.get("mask", "visibility")
     if isinstance(mask, str) and mask in _HOLES:
         follows = (target is not None and target.white == "follow") or "ttm" in filled.get("outputs", ())

@@ -37,9 +37,16 @@ class TimeToMove(EncodedOutput):
 
     wants_visibility = True
 
-    def __init__(self, clip: Clip, prompt: str) -> None:
-        """Make the folder for `clip`; `prompt` is what ``prompt.txt`` says."""
+    def __init__(self, clip: Clip, prompt: str, *, hides_masked: bool = False) -> None:
+        """Make the folder.
+
+        Args:
+            clip: the segment.
+            prompt: what ``prompt.txt`` says.
+            hides_masked: whether the guide's pictures are grey where its mask is white, and so no motion signal.
+        """
         super().__init__(clip)
+        self._hides_masked = hides_masked
         self._prompt = prompt
         self._signal = self._encoder(MOTION_SIGNAL)
         self._mask = self._encoder(MASK_VIDEO, is_mask=True)
@@ -54,8 +61,10 @@ class TimeToMove(EncodedOutput):
         closed = cv2.morphologyEx(seen, cv2.MORPH_CLOSE, self._kernel)
         self._followed = np.asarray(cv2.morphologyEx(closed, cv2.MORPH_OPEN, self._kernel), np.uint8)
 
-    def write(self, index: int, guide: Planes, mask: Mask) -> None:  # noqa: ARG002 - the mask is one's own
+    def write(self, index: int, guide: Planes, mask: Mask) -> None:
         """See `SegmentOutput.write`."""
+        if self._hides_masked and not isinstance(mask, int):
+            self._followed = np.asarray(cv2.min(self._followed, cv2.bitwise_not(mask)), np.uint8)
         if index == 0:
             Image.fromarray(planes_to_rgb(guide)).save(self._clip.file(FIRST_FRAME))
         least = int(self._followed.min())
