@@ -38,6 +38,7 @@ class Meddler:
         headless: jobs whose status somebody took or spoiled.
         spoiled: jobs whose published results somebody touched.
         spoiled_caches: whether a shared archive, frame or manifest was touched.
+        unrecorded: records of runs that somebody took away.
         forged: jobs of which somebody touched what a run left for its own later steps.
     """
 
@@ -47,6 +48,7 @@ class Meddler:
     spoiled: set[str] = field(default_factory=set)
     spoiled_caches: bool = False
     forged: set[str] = field(default_factory=set)
+    unrecorded: set[str] = field(default_factory=set)
 
     def __call__(self, deployment: Deployment, chance: float) -> None:
         """Do something; `chance`, from 0 to 1, says what."""
@@ -127,6 +129,8 @@ class Meddler:
             self.spoiled.add(task_id)
         elif task_id is not None and key.startswith(keys.runs_prefix(task_id)):
             self.forged.add(task_id)
+            if changed is None and key.endswith("/job.json"):
+                self.unrecorded.add(key)
         elif task_id is not None and key != keys.job_flows(task_id):
             self.spoiled.add(task_id)
         if changed is None:

@@ -97,6 +97,10 @@ class Promises:
             # Whoever deletes a request takes it back: nobody may finish it, and nobody waits for it.
             assert status.published is None or task_id in meddler.spoiled or published(bucket, task_id, status)
             return
+        if status.state == "running" and keys.run_record(task_id, status.run_id) in meddler.unrecorded:
+            # An archive of a run without a record is one of an earlier run to whoever sees it come (docs/faults.md).
+            assert not bucket.exists(keys.run_claim(task_id, status.run_id))
+            return
         assert status.state in ("done", "failed"), f"{task_id} is stuck: {status}"
         if status.state == "failed":
             self._failed(deployment, task_id, status)

@@ -35,7 +35,7 @@ def smallest_memory_bytes(function: str) -> int:
 def memories_mb() -> dict[str, int]:
     """Memory by function folder, with every parameter at its smallest, the GPU part included."""
     parameters = {
-        "OrchestratorMemoryMegabytes": "1024",
+        "OrchestratorMemoryMegabytes": "1769",
         "SegmentMemoryMegabytes": "1769",
         "EnableGpu": "true",
         "GpuImageUri": "image",

@@ -268,5 +268,12 @@ class DeadlineError(JobStateError, TimeoutError):
         return self.message
 
 
+class MemoryLimitError(JobStateError, MemoryError):
+    """The work would take more memory than the function has to spare; it is refused before it starts."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class IncompleteJobError(JobStateError):
     """A planned output object is missing when the job is assembled."""

@@ -118,5 +118,7 @@ STOP_BEFORE_END_S: Final = 30.0
 DECODE_MS_PER_MPX: Final = 9.0
 #: The same for their JPEG and its hash.
 JPEG_MS_PER_MPX: Final = 6.0
+#: Of a function's memory that work may be expected to take; the rest is for what was estimated badly.
+MEMORY_SHARE: Final = 0.6
 #: A vCPU of Lambda is half a core, and its neighbours are busy: estimates are this much longer than measured.
 TIME_RESERVE: Final = 2.0

@@ -37,6 +37,27 @@ EXTRA_MS_PER_MPX: Final[dict[ExtraOutput, float]] = {
 }
 #: Milliseconds of one core for anchoring one frame in one anchor; its grid does not grow with the output.
 ANCHOR_MS: Final = {"fast": 16.0, "balanced": 42.0, "best": 150.0}
+#: Megabytes of a process with its libraries and working grids; per million pixels of a video to extract, with two
+#: threads that decode; and per million pixels of a segment's output: for one anchor or two, for each further output
+#: (its encoder holds frames to look ahead), and for overlays that wait to be stored. Measured on 2026-11-26 as the peak
+#: of processes with outputs of 1280x720, 1920x1080 and 4096x2304, and a video of 8192x4608.
+EXTRACTION_BASE_MB: Final = 250.0
+EXTRACTION_MB_PER_MPX: Final = 40.0
+SEGMENT_BASE_MB: Final = 450.0
+#: For ways back to the segment's first frame, on a grid that does not grow with the output.
+OWN_WAYS_MB: Final = 60.0
+SEGMENT_MB_PER_MPX: Final = {"start": 70.0, "both": 125.0}
+EXTRA_MB_PER_MPX: Final[dict[ExtraOutput, float]] = {
+    "flow_vis": 180.0,
+    "visibility": 120.0,
+    "vace_flow": 125.0,
+    "canny": 50.0,
+    "raw": 45.0,
+    "tracks": 115.0,
+    "warped_noise": 235.0,
+    "ttm": 120.0,
+}
+OVERLAYS_MB_PER_MPX: Final = 225.0
 
 
 def extraction_s(info: VideoInfo, engine: str, quality: str, *, workers: int) -> float:
@@ -74,3 +95,25 @@ def segment_s(request: JobRequest, segment: Segment, width: int, height: int, *,
         unguided_ms += matching_ms
     total_ms = segment.frames * every_ms + unguided_count(segment) * unguided_ms
     return total_ms / workers * TIME_RESERVE / 1000
+
+
+def extraction_mb(info: VideoInfo) -> float:
+    """Return about how many megabytes a process takes that extracts a video or caches its frames, on the safe side."""
+    return EXTRACTION_BASE_MB + EXTRACTION_MB_PER_MPX * info.width_px * info.height_px / 1e6
+
+
+def segment_mb(request: JobRequest, width: int, height: int) -> float:
+    """Return about how many megabytes a process takes that renders a segment, on the safe side.
+
+    Args:
+        request: of the job.
+        width, height: of the output, in pixels.
+    """
+    per_mpx = SEGMENT_MB_PER_MPX[request.anchors] + sum(EXTRA_MB_PER_MPX[name] for name in request.outputs)
+    if {"tracks", "warped_noise"} <= set(request.outputs):
+        # the way back to the segment's first frame is held once
+        per_mpx -= EXTRA_MB_PER_MPX["tracks"]
+    if request.overlays:
+        per_mpx += OVERLAYS_MB_PER_MPX
+    ways_mb = OWN_WAYS_MB if {"tracks", "warped_noise"} & set(request.outputs) else 0.0
+    return SEGMENT_BASE_MB + ways_mb + per_mpx * width * height / 1e6

@@ -39,10 +39,12 @@ from structureflow.jobs.documents import (
     put_document,
     whole_request,
 )
+from structureflow.jobs.estimate import extraction_mb
 from structureflow.jobs.inputs import Source
 from structureflow.jobs.pointer import advance, check_open
 from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import FrameKeeper
+from structureflow.limits import MAX_OUTPUT_SIDE_PX
 from structureflow.media.decode import DecodedFrame, DecodeLimits, VideoReader
 from structureflow.models.job import JobRequest
 from structureflow.models.results import Fallback, InputPin, JobRecord, Model, SourceInfo
@@ -244,7 +246,10 @@ class _Extraction:
         order, services = self._order, self._services
         limits = DecodeLimits(max_frames=services.max_video_frames)
         with VideoReader(video, limits) as reader:
-            plan = plan_extraction(reader.info, order.engine, order.request.quality)
+            info = reader.info
+            services.check_memory(extraction_mb(info), f"extracting from {info.width_px}x{info.height_px} pixels")
+            self._resolution(info.width_px, info.height_px)
+            plan = plan_extraction(info, order.engine, order.request.quality)
 
         def keep(frame: DecodedFrame) -> None:
             services.deadline.check("extraction")
@@ -305,12 +310,11 @@ class _Extraction:
         if record.flows_key is not None and record.flow_cache_key is not None:
             try:
                 self._storage.copy(record.flow_cache_key, record.flows_key)
+                return
             except StorageError as error:
                 if error.transient:
                     raise
-                _log.warning("%s cannot be written: %s; each segment extracts what it needs", record.flows_key, error)
-            else:
-                return
+                _log.warning("%s cannot be written: %s", record.flows_key, error)
         self._start_directly()
 
     def _start_without_cache(self, meta: FlowMeta) -> JobRecord:
@@ -338,11 +342,6 @@ class _Extraction:
 
     def _record(self, meta: FlowMeta, *, flows_key: str | None, shared_key: str | None, hit: bool) -> JobRecord:
         order, request = self._order, self._order.request
-        shown = output_size(request.target, meta.original_width, meta.original_height)
-        try:
-            request.check_places(*(request.resolution or shown))
-        except ValueError as error:
-            raise InvalidRequestError(str(error)) from error
         times_s = uneven_times(meta.timestamps_s, meta.total_flows)
         return JobRecord(
             task_id=order.task_id,
@@ -358,7 +357,7 @@ class _Extraction:
             ),
             guides=order.guides,
             timeline_id=order.timeline_id,
-            resolution=request.resolution or shown,
+            resolution=self._resolution(meta.original_width, meta.original_height),
             engine_requested=request.engine,
             engine=meta.engine,
             engine_params=dict(meta.engine_params),
@@ -372,6 +371,21 @@ class _Extraction:
             usage=self._services.usage("Orchestrator"),
             created_at=order.created_at,
         )
+
+    def _resolution(self, width: int, height: int) -> tuple[int, int]:
+        """Return the size of the job's videos: as requested, else the structure video's; errors as `check_places`."""
+        request = self._order.request
+        found = request.resolution or output_size(request.target, width, height)
+        if max(found) > MAX_OUTPUT_SIDE_PX:
+            raise InvalidRequestError(
+                f"resolution: expected one of at most {MAX_OUTPUT_SIDE_PX} pixels a side, as the structure video has "
+                f"{width}x{height}, got none"
+            )
+        try:
+            request.check_places(*found)
+        except ValueError as error:
+            raise InvalidRequestError(str(error)) from error
+        return found
 
     def _fall_back(self, stage: str, wanted: str, used: str, reason: str) -> None:
         self._order = self._order.falling_back(stage, wanted, used, reason)

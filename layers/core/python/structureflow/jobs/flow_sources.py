@@ -7,6 +7,7 @@ middle of a segment. Each step is recorded; a segment never goes on as if nothin
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -58,7 +59,9 @@ class ComputedFlows:
 
     def read(self, direction: Direction, start: int, stop: int) -> Field32:
         """Compute flows `start` (inclusive) to `stop` (exclusive); see `FlowSource.read`."""
-        if self._kept is None or self._kept[:2] != (start, stop):
+        # Of two directions that are read at once, each returns what it computed itself.
+        kept = self._kept
+        if kept is None or kept[:2] != (start, stop):
             flows = extract_from_frames(
                 self._load(start, stop),
                 self._plan,
@@ -66,8 +69,8 @@ class ComputedFlows:
                 source_identity=self.meta.source_identity,
                 workers=self._workers,
             )
-            self._kept = start, stop, flows
-        return self._kept[2].read(direction, 0, stop - start)
+            self._kept = kept = start, stop, flows
+        return kept[2].read(direction, 0, stop - start)
 
 
 class SegmentFlows:
@@ -85,6 +88,7 @@ class SegmentFlows:
         self._record = record
         self._services = services
         self._folder = folder
+        self._lock = threading.Lock()
         self._grid: tuple[int, int] | None = None
         self._reading: FlowRange | None = None
         self._reopened = False
@@ -101,16 +105,20 @@ class SegmentFlows:
             self._flows.expect(start, stop)
 
     def read(self, direction: Direction, start: int, stop: int) -> Field32:
-        """Read flows `start` (inclusive) to `stop` (exclusive); see `FlowSource.read`."""
+        """Read flows `start` (inclusive) to `stop` (exclusive), in any thread; see `FlowSource.read`."""
         while True:
             self._services.deadline.check("rendering")
+            flows = self._flows
             try:
-                return self._flows.read(direction, start, stop)
+                return flows.read(direction, start, stop)
             except TransientError:
                 raise
             except _UNUSABLE as error:
-                self._reading = direction, start, stop
-                self._flows = self._read_again(error) or self._next_source(error)
+                with self._lock:
+                    # Else another thread met the same source before and has gone down already.
+                    if flows is self._flows:
+                        self._reading = direction, start, stop
+                        self._flows = self._read_again(error) or self._next_source(error)
 
     def _read_again(self, error: Exception) -> FlowSource | None:
         """Open the archive once more after a block was corrupt: ranges come without a checksum of the store's."""

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from structureflow.frames.cache import FrameCache
 from structureflow.frames.writer import DEFAULT_QUALITY
+from structureflow.jobs.estimate import extraction_mb
 from structureflow.jobs.services import Services
 from structureflow.media.decode import DecodedFrame, DecodeLimits, VideoReader
 
@@ -41,6 +42,7 @@ def rebuild_timeline(event: RebuildTimelineInput, services: Services) -> Rebuilt
         TimelineNotFoundError: the timeline has no chunks; the cache stays as it was.
         MediaError: a chunk cannot be decoded, or exceeds the limits of the settings.
         StorageError: a chunk is larger than allowed, or the store fails; there is no manifest then.
+        MemoryLimitError: a chunk's pictures take more than the function has to spare.
         DeadlineError: the function's time is nearly over; there is no manifest then.
     """
     limits = DecodeLimits(min_frames=1, max_frames=services.max_video_frames)
@@ -48,6 +50,8 @@ def rebuild_timeline(event: RebuildTimelineInput, services: Services) -> Rebuilt
     @contextmanager
     def open_chunk(path: Path) -> Iterator[Iterator[DecodedFrame]]:
         with VideoReader(path, limits) as reader:
+            info = reader.info
+            services.check_memory(extraction_mb(info), f"caching {info.width_px}x{info.height_px} pixels")
             yield services.deadline.each(iter(reader), "rebuilding the timeline")
 
     manifest = FrameCache(services.storage).rebuild(

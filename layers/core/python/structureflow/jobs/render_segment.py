@@ -16,7 +16,7 @@ from structureflow.guide.render import render_segment as render
 from structureflow.guide.spans import flow_window, unguided_count
 from structureflow.jobs.control_pass import control_pass, frames_shown
 from structureflow.jobs.documents import current_run, load_record, put_document, whole_request
-from structureflow.jobs.estimate import segment_s
+from structureflow.jobs.estimate import segment_mb, segment_s
 from structureflow.jobs.flow_sources import SegmentFlows
 from structureflow.jobs.guides import FittedGuides
 from structureflow.jobs.notices import segment_notices
@@ -62,6 +62,7 @@ def render_segment(event: RenderSegmentInput, services: Services) -> RenderedSeg
         SupersededRunError: the job was started again meanwhile, or deleted, or the run ended; what this call made is
             gone.
         DeadlineError: the segment is too long, or took too long, for the function's time.
+        MemoryLimitError: its pictures and outputs take more than the function has to spare.
         EncodeError: the encoder failed.
         GuidanceError, MediaError: guides, flows and segment do not fit together.
         InputNotFoundError: a guide is gone, or neither flows, frames nor video can be read any more.
@@ -81,6 +82,7 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
     segment = request.segments[event.index]
     width, height = record.resolution
     _check_time(request, segment, width, height, services)
+    services.check_memory(segment_mb(request, width, height), f"rendering {width}x{height} pixels")
     sources = {
         reference: services.inputs.known(reference, pin)
         for reference, pin in zip(request.references(), record.guides, strict=True)

@@ -12,8 +12,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Protocol
 
+from structureflow.errors import MemoryLimitError
 from structureflow.jobs.deadline import Deadline
 from structureflow.jobs.inputs import Inputs
+from structureflow.limits import MEMORY_SHARE
 from structureflow.models.cost import StepUsage
 from structureflow.models.results import now
 from structureflow.storage.base import Storage
@@ -90,6 +92,7 @@ class Services:
         max_concurrent_segments: segments of one job that are rendered at the same time.
         requests_at_once: small requests to the store that are in flight at the same time.
         clock: tells the time, in UTC.
+        memory_mb: of the function; None where nothing bounds it.
         deadline: when the call under way must be over.
         usage: tells what the call under way has used until now, as ``usage(step)``; empty where nobody measures.
     """
@@ -106,8 +109,23 @@ class Services:
     max_concurrent_segments: int = MAX_CONCURRENCY
     requests_at_once: int = 16
     clock: Callable[[], datetime] = now
+    memory_mb: int | None = None
     deadline: Deadline = field(default_factory=Deadline)
     usage: Callable[[str], tuple[StepUsage, ...]] = lambda _: ()
+
+    def check_memory(self, needs_mb: float, doing: str) -> None:
+        """Go on, if work of about that size fits into the function's memory.
+
+        Raises:
+            MemoryLimitError: it takes more than `MEMORY_SHARE` of it.
+        """
+        if self.memory_mb is not None and needs_mb > MEMORY_SHARE * self.memory_mb:
+            raise MemoryLimitError(
+                f"{doing} needs about {needs_mb:.0f} MB, and the function has {self.memory_mb} MB, of which "
+                f"{MEMORY_SHARE * self.memory_mb:.0f} may be counted on",
+                needs_mb=round(needs_mb),
+                memory_mb=self.memory_mb,
+            )
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
