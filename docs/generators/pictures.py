@@ -56,6 +56,7 @@ def main(given: Path | None) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             runner.storage.get_to_file(key, path)
         draw(Path(scratch) / "out")
+        draw_masks(runner, Path(scratch))
 
 
 def draw(made: Path) -> None:
@@ -72,6 +73,36 @@ def draw(made: Path) -> None:
     shades = np.clip(noise[[0, 8, 16], ..., :3] * 40 + 128, 0, 255).astype(np.uint8)
     large = [cv2.resize(one, SIZE, interpolation=cv2.INTER_NEAREST) for one in shades]
     write("warped-noise", [[np.asarray(one, np.uint8) for one in large]])
+
+
+def draw_masks(runner: JobRunner, scratch: Path) -> None:
+    """Write what `vace.md` shows: the guide, and the mask in each mode."""
+    rows = []
+    for mode in ("visibility", "keyframes", "filled"):
+        document = {
+            "task_id": mode,
+            "structure_video": "clip.mp4",
+            "target": "vace",
+            "treatment": "clip",
+            "mask": mode,
+            "segments": [{"frames": FRAMES, "guides": [{"at": 0, "image": "a.png"}]}],
+        }
+        status = runner.run(mode, document)
+        if status.state != "done":
+            raise SystemExit(f"the job failed: {status.error}")
+        for name in ("guide", "mask") if mode == "visibility" else ("mask",):
+            path = scratch / f"{mode}_{name}.mp4"
+            runner.storage.get_to_file(keys.segment_file(mode, 0, f"{name}.mp4"), path)
+            frames = video(path)
+            rows.append([framed(frames[time]) for time in (0, 8, 20, 32)])
+    write("vace", rows)
+
+
+def framed(picture: Picture) -> Picture:
+    """Shrink a picture and draw a grey edge, so that white and black ones can be told apart."""
+    shown = np.asarray(cv2.resize(picture, SIZE, interpolation=cv2.INTER_AREA), np.uint8)
+    cv2.rectangle(shown, (0, 0), (shown.shape[1] - 1, shown.shape[0] - 1), (128, 128, 128), 2)
+    return shown
 
 
 def with_tracks(picture: Picture, places: NDArray[np.float32], seen: NDArray[np.bool_]) -> Picture:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,24 @@ def test_without_a_size_the_targets_own_is_covered_and_cropped(runner: JobRunner
     assert record.resolution == (result.width_px, result.height_px) == (832, 480)
     assert decoded(guide)[0].shape == decoded(mask_file)[0].shape == (9, 480, 832, 3)
     assert read_as_vace(guide, mask_file).size == (832, 480)
+
+
+def test_wan2gp_gets_settings_that_name_the_files(runner: JobRunner, tmp_path: Path) -> None:
+    """Its rules: sides in whole blocks (else it rounds down), 4n + 1 frames, flags it knows, paths beside it."""
+    _, _, result = made(runner, tmp_path, segments=segment(17), prompt="a lighthouse ")
+    stored = runner.storage.get(keys.segment_file("t1", 0, "wan2gp.json")).data
+    settings = json.loads(stored)
+    width, height = (int(side) for side in settings["resolution"].split("x"))
+    assert (width, height) == (result.width_px, result.height_px)
+    assert width % 16 == height % 16 == 0
+    assert settings["video_length"] == 17
+    assert (settings["video_length"] - 1) % 4 == 0
+    assert settings["prompt"] == "a lighthouse"
+    assert set(settings["video_prompt_type"]) == {"V", "A"}, "a control video as it is, and a mask"
+    folder = keys.segment_file("t1", 0, "wan2gp.json").removesuffix("wan2gp.json")
+    for name in ("video_guide", "video_mask"):
+        assert runner.storage.exists(folder + settings[name])
+    assert result.outputs["wan2gp.json"].description is not None
 
 
 def test_time_to_move_follows_where_the_mask_is_white(runner: JobRunner, tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ SAMPLE = REPO / "local" / "sample" / "structure.mp4"
 CLIP = MEDIA if MEDIA.exists() else SAMPLE
 COMMAND = Path(sys.executable).with_name("structureflow")
 
+FILES = ("guide.mp4", "mask.mp4", "result.json", "wan2gp.json")
+
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
 
 
@@ -59,7 +61,11 @@ def test_the_folder_holds_what_the_design_lists(demo: tuple[Path, subprocess.Com
         "report.html",
         "status.json",
         "structure_flows_demo.npz",
-        *(f"segments/{i:03d}/{name}" for i in range(3) for name in ("guide.mp4", "mask.mp4", "result.json")),
+        *(
+            f"segments/{i:03d}/{name}"
+            for i in range(3)
+            for name in ("guide.mp4", "mask.mp4", "result.json", "wan2gp.json")
+        ),
     }
 
 

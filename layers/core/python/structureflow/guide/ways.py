@@ -25,9 +25,9 @@ _LEAST_VISIBLE: Final = 0.3
 _LEAST_SEEN: Final = np.float32(0.3)
 #: A way weighs as much as this power of its difference is small.
 _DOUBT_POWER: Final = 4
-#: A pixel is not to be kept whose difference is so many times that of most pixels, and more than a few levels.
+#: A pixel is not to be kept whose difference is so many times that of most pixels, and more than 8 levels.
 _FAR: Final = 3.5
-_ALIKE: Final = 3.0
+_ALIKE: Final = 8.0
 #: What a way shows says more than how near its anchor is: nearness counts by this power.
 NEARNESS_POWER: Final = 0.4
 _OCCLUSION_MARGIN_PX: Final = 3

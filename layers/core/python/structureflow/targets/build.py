@@ -9,11 +9,12 @@ from structureflow.targets.output import Clip, SegmentOutput
 from structureflow.targets.tracks import TrackFiles
 from structureflow.targets.ttm import TimeToMove
 from structureflow.targets.vace_flow import VaceFlow
+from structureflow.targets.wan2gp import Wan2gpSettings
 from structureflow.targets.warped_noise import WarpedNoise
 
 
 def build_outputs(request: JobRequest, index: int, clip: Clip, meta: FlowMeta) -> list[SegmentOutput]:
-    """Return what makes the outputs of segment `index` that a request asks for, in the request's order.
+    """Return what makes the outputs of segment `index` that a request and its target ask for, in order.
 
     Args:
         request: its `outputs` and their options.
@@ -40,4 +41,6 @@ def build_outputs(request: JobRequest, index: int, clip: Clip, meta: FlowMeta) -
             case "flow_vis" | "visibility":
                 # made beside guide and mask, of the same pictures as the overlays
                 continue
+    if request.target == "vace":
+        made.append(Wan2gpSettings(clip, request.prompt or ""))
     return made
