@@ -12,13 +12,14 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from samtranslator.yaml_helper import yaml_parse
 
 from structureflow import keys
 from structureflow.jobs.documents import load_record
+from structureflow.models.outputs import ExtraOutput
 from structureflow.models.results import JobRecord, Manifest, Publication
 from structureflow.testing.iam import Request, allows, function_statements, requests_of
 from structureflow.testing.jobs import png
@@ -47,12 +48,12 @@ PLACES = {
     "jobs/*/runs/*/job.json": r"jobs/[^/]+/runs/[0-9a-f]+/job\.json",
     "jobs/*/runs/*/manifest.json": r"jobs/[^/]+/runs/[0-9a-f]+/manifest\.json",
     "jobs/*/runs/*/report.html": r"jobs/[^/]+/runs/[0-9a-f]+/report\.html",
-    "jobs/*/runs/*/segments/*": r"jobs/[^/]+/runs/[0-9a-f]+/segments/\d{3}/[^/]+",
+    "jobs/*/runs/*/segments/*": r"jobs/[^/]+/runs/[0-9a-f]+/segments/\d{3}/(?:(?:ttm|tracks|warped_noise)/)?[^/]+",
     "jobs/*/runs/*": r"jobs/[^/]+/runs/[0-9a-f]+/.+",
     "jobs/*/status.json": r"jobs/[^/]+/status\.json",
     "jobs/*/manifest.json": r"jobs/[^/]+/manifest\.json",
     "jobs/*/report.html": r"jobs/[^/]+/report\.html",
-    "jobs/*/segments/*": r"jobs/[^/]+/segments/\d{3}/[^/]+",
+    "jobs/*/segments/*": r"jobs/[^/]+/segments/\d{3}/(?:(?:ttm|tracks|warped_noise)/)?[^/]+",
     "work/.gpu/*": r"work/\.gpu/[0-9a-f]+\.json",
     "cache/flows/*.npz": r"cache/flows/[0-9a-f]+\.npz",
     "cache/timelines/*/frames/*": r"cache/timelines/[^/]+/frames/\d{6}\.jpg",
@@ -216,7 +217,7 @@ class Run:
 def run_everything(run: Run) -> None:
     """Take every way through the functions that touches the bucket."""
     storage = run.storage
-    everything = {"overlays": ["flow", "warp", "visibility", "guidance"], "outputs": ["flow_vis", "visibility"]}
+    everything = {"overlays": ["flow", "warp", "visibility", "guidance"], "outputs": list(get_args(ExtraOutput))}
     # A job, its flows found again by a second one, and the first put again over its own outputs.
     assert run.job("first", **everything) == "done"
     assert run.job("second") == "done"

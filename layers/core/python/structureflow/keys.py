@@ -10,6 +10,7 @@ Layout of the bucket::
     jobs/{task_id}/runs/{run_id}/segments/… · manifest.json · …   what the run made, until it is published
     jobs/{task_id}/status.json                                    which run the job is at; changed by swaps only
     jobs/{task_id}/segments/{index:03d}/{guide.mp4,mask.mp4,…}    what the user collects: of the last run published
+    jobs/{task_id}/segments/{index:03d}/{ttm,tracks,…}/{name}     outputs of several files
     jobs/{task_id}/{manifest.json,report.html,job.json}           the same, the manifest written last
     work/.gpu/{run_id}.json                                       what a GPU task shall extract
     cache/flows/{key}.npz                                         flows by content, engine and parameters
