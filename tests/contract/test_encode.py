@@ -15,7 +15,7 @@ import pytest
 
 from structureflow.errors import EncodeError, JobStateError
 from structureflow.media.encode import MASK, EncodedInfo, EncoderSettings, encode_h264, frame_rate, read_back
-from structureflow.media.planes import flat_planes, grey_to_planes, rgb_to_planes
+from structureflow.media.planes import flat_planes, grey_to_planes, mask_to_planes, rgb_to_planes
 from structureflow.testing.videos import Image, count_frames, decode_rgb, pan_frames, texture, write_clip
 
 
@@ -240,3 +240,17 @@ def test_a_clip_of_variable_rate_has_the_timestamps_given(tmp_path: Path) -> Non
     write_clip(tmp_path / "x.mp4", pan_frames(5, 64, 64, dx=1, dy=0), timestamps_s=times)
     with av.open(str(tmp_path / "x.mp4")) as container:
         assert [frame.time for frame in container.decode(video=0)] == pytest.approx(times, abs=1e-6)
+
+
+def test_any_mask_comes_back_to_the_byte(tmp_path: Path) -> None:
+    """Not only blocks: edges of single pixels, and noise, as RGB and as grey."""
+    random = np.random.default_rng(5)
+    noise = random.random((8, 96, 160))
+    masks = np.asarray(np.where(noise < 0.5, 0, 255), np.uint8)
+    masks[4:, 20:70, 30:120] = 255
+    path = tmp_path / "mask.mp4"
+    encode_h264([mask_to_planes(mask) for mask in masks], path, height=96, width=160, fps=16, settings=MASK)
+    with av.open(str(path)) as container:
+        for mask, frame in zip(masks, container.decode(video=0), strict=True):
+            np.testing.assert_array_equal(frame.to_ndarray(format="gray"), mask)
+            np.testing.assert_array_equal(frame.to_ndarray(format="rgb24"), np.repeat(mask[..., None], 3, axis=-1))
