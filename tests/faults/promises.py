@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from structureflow import errors, keys
-from structureflow.errors import JobStateError
+from structureflow.errors import JobStateError, TimelineNotFoundError
 from structureflow.flow.archive import open_flow_archive
 from structureflow.frames.cache import FrameCache
 from structureflow.jobs.documents import read_status
@@ -153,7 +153,11 @@ class Promises:
             if not info.key.endswith("/manifest.json"):
                 continue
             timeline_id = info.key.split("/")[2]
-            manifest = FrameCache(bucket).manifest(timeline_id)
+            try:
+                manifest = FrameCache(bucket).manifest(timeline_id)
+            except TimelineNotFoundError:
+                # Whoever was to remove it died meanwhile; to all others it is not there.
+                continue
             wanted = reference("clip", "dis", names[manifest.source_identity], IMAGES)
             frames = bucket.list(keys.timeline_frames_prefix(timeline_id))
             assert [bucket.get(frame.key).data for frame in frames] == list(wanted.frames.values()), timeline_id
