@@ -115,7 +115,7 @@ def check_job(
     runner.storage.put(key, video.read_bytes())
     guides = [{"at": [0, 1], "video": key}, {"at": [count - 2, count - 1], "video": key, "from": count - 2}]
     request = {
-        "task_id": "t1", "structure_video": key, "anchors": "both", "treatment": "clip",
+        "task_id": "t1", "structure_video": key, "anchors": "both", "treatment": "clip", "mask": "filled",
         "segments": [{"frames": count, "guides": guides}],
     }  # fmt: skip
     status = runner.run("t1", request)

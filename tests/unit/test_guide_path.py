@@ -15,7 +15,7 @@ from structureflow.flow.fields import Treatment
 from structureflow.guide.path import Carry, Trace, bounded_chunk
 from structureflow.guide.plan import Leg, PathPlan
 from structureflow.guide.planned import PlannedFlows
-from structureflow.guide.spans import flow_window, unguided_count
+from structureflow.guide.spans import flow_window
 from structureflow.guide.ways import Way, end_share, soft_visibility
 from structureflow.models.job import Segment
 from structureflow.testing.scenes import ArrayFlows, pan_scene
@@ -153,7 +153,7 @@ def test_timeline_clip_goes_on_where_the_segment_before_stopped() -> None:
 )
 def test_windows_lie_inside_and_leave_no_gap(counts: list[int], total: int, treatment: Treatment) -> None:
     job = [Segment.model_validate({"frames": count + 2, "guides": [{"at": [0, 1], "image": "a"}]}) for count in counts]
-    assert [unguided_count(segment) for segment in job] == counts
+    assert [segment.unguided for segment in job] == counts
     reached = 0
     for index, count in enumerate(counts):
         start, stop = flow_window(job, index, "timeline", total, treatment)

@@ -41,7 +41,7 @@ from structureflow.guide.refine import fits_matcher
 from structureflow.guide.seams import Comparison
 from structureflow.guide.settings import RenderOutcome as RenderOutcome
 from structureflow.guide.settings import RenderSettings as RenderSettings
-from structureflow.guide.spans import unguided_count, unguided_ranges, without
+from structureflow.guide.spans import unguided_ranges, without
 from structureflow.guide.strength import Strength
 from structureflow.guide.tracker import GuidanceTracker
 from structureflow.guide.travel import Move, TravelSink, segment_moves
@@ -146,7 +146,7 @@ class _SegmentRenderer:
                         segment_moves(
                             self._planned,
                             self._plan,
-                            unguided_count(self._segment),
+                            self._segment.unguided,
                             travel,
                             ways=self._travel_sink.wants_ways,
                             feed=self._feed,
@@ -325,7 +325,7 @@ def path_plan(segment: Segment, settings: RenderSettings, meta: FlowMeta) -> Pat
         start=settings.flow_start,
         stop=settings.flow_stop,
         total_flows=meta.total_flows,
-        target_count=unguided_count(segment),
+        target_count=segment.unguided,
         treatment=settings.treatment,
         scene_cuts=meta.scene_cuts,
         timestamps_s=meta.timestamps_s,

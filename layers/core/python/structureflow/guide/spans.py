@@ -47,7 +47,7 @@ def flow_window(
         raise GuidanceError(f"total_flows: expected 0 or more, got {total_flows}")
     if span == "per_segment":
         return 0, total_flows
-    counts = [unguided_count(segment) for segment in segments]
+    counts = [segment.unguided for segment in segments]
     before, own, total = sum(counts[:index]), counts[index], sum(counts)
     if not own or not total_flows:
         start = min(total_flows, before if treatment == "clip" else before * total_flows // max(total, 1))
@@ -63,11 +63,6 @@ def flow_window(
         )
     start = min(first, total_flows - 1)
     return start, max(final, start + 1)
-
-
-def unguided_count(segment: Segment) -> int:
-    """Return how many frames of a segment no guide covers."""
-    return segment.frames - sum(guide.last - guide.first + 1 for guide in segment.guides)
 
 
 def unguided_ranges(segment: Segment) -> list[tuple[int, int]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from structureflow.guide.spans import unguided_count
 from structureflow.limits import DECODE_MS_PER_MPX, JPEG_MS_PER_MPX, TIME_RESERVE
 from structureflow.media.decode import VideoInfo
 from structureflow.models.job import JobRequest, Segment
@@ -93,7 +92,7 @@ def segment_s(request: JobRequest, segment: Segment, width: int, height: int, *,
     if {"tracks", "warped_noise"} & set(request.outputs):
         # a way of their own, back to the segment's first frame
         unguided_ms += matching_ms
-    total_ms = segment.frames * every_ms + unguided_count(segment) * unguided_ms
+    total_ms = segment.frames * every_ms + segment.unguided * unguided_ms
     return total_ms / workers * TIME_RESERVE / 1000
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from structureflow.guide.spans import unguided_count
 from structureflow.models.job import JobRequest, Segment
 from structureflow.models.results import JobRecord, SegmentResult
 from structureflow.models.targets import TARGETS, advice_on, advice_without_target
@@ -19,7 +18,7 @@ def segment_notices(record: JobRecord, segment: Segment, kept: float) -> tuple[s
         kept: share of its pixels that the mask keeps.
     """
     request = record.request
-    notices = [*_mask_notice(kept, unguided_count(segment))]
+    notices = [*_mask_notice(kept, segment.unguided)]
     if request.target is None:
         return (*notices, advice_without_target(record.resolution, request.fps, (segment.frames,)))
     guided = tuple(_joined([(guide.first, guide.last) for guide in segment.guides]))

@@ -13,7 +13,7 @@ from structureflow.guide.pictures import PLANES
 from structureflow.guide.refine import MATCHING
 from structureflow.guide.render import RenderOutcome, RenderSettings, path_plan
 from structureflow.guide.render import render_segment as render
-from structureflow.guide.spans import flow_window, unguided_count
+from structureflow.guide.spans import flow_window
 from structureflow.jobs.control_pass import control_pass, frames_shown
 from structureflow.jobs.documents import current_run, load_record, put_document, whole_request
 from structureflow.jobs.estimate import segment_mb, segment_s
@@ -101,7 +101,7 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
             flows.meta.timestamps_s,
         )
         # Under `clip` a frame plays one flow; the step into an end anchor looks at one more.
-        played = min(stop, start + unguided_count(segment)) if request.treatment == "clip" else stop
+        played = min(stop, start + segment.unguided) if request.treatment == "clip" else stop
         flows.expect(start, min(played + 1, total_flows))
         settings = RenderSettings(
             height=height,

@@ -111,6 +111,11 @@ class Segment(RequestModel):
         object.__setattr__(self, "guides", ordered)
         return self
 
+    @property
+    def unguided(self) -> int:
+        """How many frames of the segment no guide covers."""
+        return self.frames - sum(guide.last - guide.first + 1 for guide in self.guides)
+
     def references(self) -> tuple[Reference, ...]:
         """Every guide file of the segment once, in order of first use."""
         return tuple(dict.fromkeys(ref for guide in self.guides for ref in guide.references()))
