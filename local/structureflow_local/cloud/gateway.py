@@ -439,19 +439,29 @@ def _status(captured: list[int]) -> int:
 
 
 class _Then:
-    """An answer and the actions that follow it, also when the client went away before its end."""
+    """An answer and the actions that follow it, also when the client went away before its end.
+
+    They run when the answer was handed over or given up, not only in `close`: Werkzeug's server looks for more from
+    the client before it closes, and does not close where that finds the connection reset.
+    """
 
     def __init__(self, result: Iterable[bytes], actions: list[Callable[[], None]]) -> None:
         self._result = result
         self._actions = actions
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._result)
+        try:
+            yield from self._result
+        finally:
+            self._act()
 
     def close(self) -> None:
-        """Run the actions; servers call this in every case (PEP 3333)."""
+        """Run what did not run yet."""
         if hasattr(self._result, "close"):
             self._result.close()
+        self._act()
+
+    def _act(self) -> None:
         while self._actions:
             self._actions.pop(0)()
 
