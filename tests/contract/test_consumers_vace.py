@@ -230,7 +230,10 @@ def test_time_to_move_follows_where_the_mask_is_white(runner: JobRunner, tmp_pat
     size, frames = (176, 144), 17
     ours = made(runner, tmp_path, resolution=size, segments=segment(frames), holes="warp")[1]
     kept = decoded(ours)[0] == 0
-    theirs = made(runner, tmp_path, resolution=size, segments=segment(frames), target="ttm")[1]
+    _, theirs, result = made(runner, tmp_path, resolution=size, segments=segment(frames), target="ttm")
+    described = result.outputs["mask"].description
+    assert described is not None
+    assert described.meaning.startswith("white (255): follow")
     followed = (decoded(theirs)[0] / 255 > 0.5).any(axis=-1)
     np.testing.assert_array_equal(followed, kept.all(axis=-1))
     sampled = [0, *range(1, frames, 4)]

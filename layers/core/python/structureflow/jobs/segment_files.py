@@ -238,6 +238,9 @@ class SegmentFiles:
 
     def _described(self, name: str, path: Path) -> Made:
         consumer, meaning = _MEANINGS[name]
+        if name == "mask" and self._follows:
+            consumer = f"the mask of {self._record.request.target}"
+            meaning = "white (255): follow the guide's motion, black (0): generate"
         return Made(path.name, path, self._clip.video(consumer, meaning))
 
     def _key(self, name: str) -> str:

@@ -1,6 +1,6 @@
 """The generators that guides are made for: what sizes, lengths and rates each takes, and how it reads a mask.
 
-Sources, looked up on 2026-11-25:
+Sources; ``vace`` was read in its own files on 2026-11-25, the others are as their makers document them:
 
 * ``vace``: VACE on Wan 2.1 and 2.2: `vace/models/wan/configs` (sizes), its video processor (16 px, 4 frames,
   16 fps) and `vace_encode_masks`; ComfyUI's `WanVaceToVideo` (steps of 16 px, 4n + 1 frames, mid-grey, white mask =
