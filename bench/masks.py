@@ -16,9 +16,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.clips import QUALITY, WORKERS, Frame, FrameGuides, StructureGrays, flows_of
 from bench.harness import Context, Row
-from bench.tracking import GAP, JUDGED, QUALITY, STARTS, WORKERS, Frame, _flows, _Frames, _Guides
-from structureflow.flow.engines import DEFAULT_ENGINES
+from bench.tracking import GAP, JUDGED, STARTS
 from structureflow.flow.fields import FlowSource
 from structureflow.guide.feed import FrameFeed
 from structureflow.guide.gap import GapMotion
@@ -55,11 +55,11 @@ def rows(context: Context) -> list[Row]:
         )
         found += _scene(name, scene)
     context.log("masks: self-transfer …")
-    flows, structure = _flows(frames, DEFAULT_ENGINES.preset("dis", QUALITY))
+    flows, structure = flows_of(frames)
     for first in starts:
-        found += _self_transfer(flows, _Frames(structure), frames, first)
+        found += _self_transfer(flows, StructureGrays(structure), frames, first)
     context.log("masks: what they cost …")
-    found += _cost(context, flows, _Frames(structure), frames)
+    found += _cost(context, flows, StructureGrays(structure), frames)
     return found
 
 
@@ -115,7 +115,7 @@ def _masks(
     frames: Sequence[Frame], matching: Matching | None
 ) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.uint8]]]:
     """Yield frame numbers with their masks to the pixel, and in blocks."""
-    flows, grays = _flows(frames, DEFAULT_ENGINES.preset("dis", QUALITY))
+    flows, grays = flows_of(frames)
     count = len(frames) - 1
     height, width = frames[0].shape[:2]
     geometry = Geometry.of(flows.meta, height, width)
@@ -123,7 +123,7 @@ def _masks(
     plan = PathPlan(start=0, stop=count, total_flows=count, target_count=count, treatment="clip")
     with ThreadPoolExecutor(2) as io:
         shape = flows.meta.height, flows.meta.width
-        feed = FrameFeed(_Frames(grays), plan.frames_looked_at(), shape, io) if matching else None
+        feed = FrameFeed(StructureGrays(grays), plan.frames_looked_at(), shape, io) if matching else None
         planned = PlannedFlows(flows, plan, io)
         gap = GapMotion(
             planned, plan, 0, count, from_start=True, from_end=False, wants_unseen=True, feed=feed, matching=matching
@@ -138,7 +138,7 @@ def _masks(
 # --- the reference clip ------------------------------------------------------------------------------
 
 
-def _self_transfer(flows: FlowSource, structure: _Frames, frames: Sequence[Frame], first: int) -> Iterator[Row]:
+def _self_transfer(flows: FlowSource, structure: StructureGrays, frames: Sequence[Frame], first: int) -> Iterator[Row]:
     truth = frames[first + 1 : first + 1 + GAP]
     for anchors in ("start", "both"):
         settings = _settings(first, anchors)
@@ -170,11 +170,11 @@ def _settings(first: int, anchors: Anchors) -> RenderSettings:
 
 
 def carried(
-    flows: FlowSource, structure: _Frames, frames: Sequence[Frame], first: int, settings: RenderSettings
+    flows: FlowSource, structure: StructureGrays, frames: Sequence[Frame], first: int, settings: RenderSettings
 ) -> list[tuple[Frame, NDArray[np.uint8]]]:
     """Return the filled frames between two frames of the clip, with their masks ``(height, width)`` uint8."""
     sink = _Keep(*frames[0].shape[:2])
-    render_segment(_segment(first), flows, _Guides(frames), settings, sink, structure)
+    render_segment(_segment(first), flows, FrameGuides(frames), settings, sink, structure)
     return sink.frames[1:-1]
 
 
@@ -208,7 +208,7 @@ class _Discard:
         """Take a frame and forget it."""
 
 
-class _Planes(_Guides):
+class _Planes(FrameGuides):
     def image(self, reference: object) -> Picture:
         return self._planes[int(str(reference).rpartition("/")[2])]
 
@@ -217,7 +217,7 @@ class _Planes(_Guides):
         self._planes = {index: frozen(rgb_to_planes(frames[index])) for index in (0, GAP + 1)}
 
 
-def _cost(context: Context, flows: FlowSource, structure: _Frames, frames: Sequence[Frame]) -> Iterator[Row]:
+def _cost(context: Context, flows: FlowSource, structure: StructureGrays, frames: Sequence[Frame]) -> Iterator[Row]:
     guides = _Planes(frames)
 
     def rendered(settings: RenderSettings) -> None:

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.clips import WORKERS, Frame, FrameGuides
 from bench.harness import Context, Row
 from structureflow.flow.archive import open_flow_file
 from structureflow.flow.engines import build_engine
@@ -25,15 +26,11 @@ from structureflow.guide.masks import MaskValue
 from structureflow.guide.render import RenderSettings, render_segment
 from structureflow.media.decode import DecodeLimits, VideoReader
 from structureflow.models.job import Anchors, Segment
-from structureflow.references import Reference
 from structureflow.testing.scenes import ArrayFlows, psnr_db
 
 GAP = 43
 STARTS = (0, 60)
 SIZE = (360, 640)
-WORKERS = 2
-
-Frame = NDArray[np.uint8]
 
 
 def rows(context: Context) -> list[Row]:
@@ -198,7 +195,7 @@ def _speed(context: Context, path: Path, frames: Sequence[Frame]) -> Iterator[Ro
 
     def rendered(anchors: Anchors) -> None:
         settings = RenderSettings(height, width, "clip", anchors, 1.0, 0, GAP, workers=WORKERS)
-        render_segment(segment, open_flow_file(path), _Guides(frames), settings, _Discard())
+        render_segment(segment, open_flow_file(path), FrameGuides(frames), settings, _Discard())
 
     def with_threads(count: int, work: Callable[[], None]) -> Callable[[], None]:
         def run() -> None:
@@ -245,17 +242,6 @@ def _joined(flows: FlowSource, count: int) -> Field32:
 _NO_MAP = cast("NDArray[np.float32]", None)
 
 
-class _Guides:
-    def __init__(self, frames: Sequence[Frame]) -> None:
-        self._frames = frames
-
-    def image(self, reference: Reference) -> Frame:
-        return self._frames[int(str(reference))]
-
-    def video(self, reference: Reference, first: int, count: int) -> Iterator[Frame]:
-        raise SystemExit(f"no video guides here: {reference} {first} {count}")
-
-
 class _Discard:
     def write(self, index: int, guide: Frame, mask: MaskValue) -> None:
         """Take a frame and forget it."""
@@ -273,7 +259,7 @@ class _Keep:
 
 def _render(segment: Segment, flows: FlowSource, frames: Sequence[Frame], settings: RenderSettings) -> list[Frame]:
     sink = _Keep()
-    render_segment(segment, flows, _Guides(frames), settings, sink)
+    render_segment(segment, flows, FrameGuides(frames), settings, sink)
     return sink.frames
 
 

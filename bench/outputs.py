@@ -15,9 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.clips import QUALITY, Frame, StructureGrays, flows_of
 from bench.harness import Context, Row
-from structureflow.flow.engines import DEFAULT_ENGINES, build_engine, working_size
-from structureflow.flow.extract import ExtractionPlan, extract_from_frames, prepare_frame
 from structureflow.flow.fields import FlowSource, sample
 from structureflow.guide.feed import FrameFeed
 from structureflow.guide.images import fit
@@ -35,12 +34,9 @@ from structureflow.testing.photo_scenes import VARIANTS, PhotoScene
 
 FRAMES: Final = 49
 SIZE: Final = (360, 640)
-QUALITY: Final = "balanced"
 #: So near to an outline of the scene a point may be taken for the other side's.
 OUTLINE_PX: Final = 3
 LATENTS: Final = (60, 90, 16)
-
-Frame = NDArray[np.uint8]
 
 
 def rows(context: Context) -> list[Row]:
@@ -169,28 +165,10 @@ def moves(flows: FlowSource, grays: Sequence[Gray] | None) -> Iterator[Move]:
         feed = None
         matching: Matching | None = None
         if grays is not None and fits_matcher(shape):
-            feed, matching = FrameFeed(_Frames(grays), plan.frames_looked_at(), shape, io), MATCHING[QUALITY]
+            feed, matching = FrameFeed(StructureGrays(grays), plan.frames_looked_at(), shape, io), MATCHING[QUALITY]
         planned = PlannedFlows(flows, plan, io)
         with closing(segment_moves(planned, plan, count, pool, ways=True, feed=feed, matching=matching)) as found:
             yield from found
-
-
-def flows_of(frames: Sequence[Frame]) -> tuple[FlowSource, list[Gray]]:
-    """Return the flows of frames by the default engine, and the frames on its grid."""
-    preset = DEFAULT_ENGINES.preset("dis", QUALITY)
-    height, width = working_size(*frames[0].shape[:2], preset.area_px)
-    plan = ExtractionPlan(preset.name, preset.params, height, width)
-    engine = build_engine(preset.name, preset.params)
-    flows = extract_from_frames(iter(frames), plan, original_fps=25.0, workers=2, engine=engine)
-    return flows, [prepare_frame(frame, height, width, "gray") for frame in frames]
-
-
-class _Frames:
-    def __init__(self, grays: Sequence[Gray]) -> None:
-        self._grays = grays
-
-    def gray(self, indices: Sequence[int]) -> list[Gray]:
-        return [self._grays[index] for index in indices]
 
 
 def _noise(frames: Sequence[Frame]) -> Iterator[Row]:

@@ -21,35 +21,31 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.clips import PRESET, QUALITY, WORKERS, Frame, FrameGuides, StructureGrays, flows_of
 from bench.harness import Context, Row
-from structureflow.flow.engines import DEFAULT_ENGINES, DisEngine, EnginePreset, build_engine, working_size
-from structureflow.flow.extract import ExtractionPlan, extract_from_frames, prepare_frame
+from structureflow.flow.engines import DisEngine, EnginePreset
 from structureflow.flow.fields import Field32, FlowSource, resize_flow
 from structureflow.guide.feed import FrameFeed
 from structureflow.guide.gap import GapMotion
 from structureflow.guide.images import fit
 from structureflow.guide.plan import PathPlan
 from structureflow.guide.planned import PlannedFlows
-from structureflow.guide.ports import Gray, Mask, Picture
+from structureflow.guide.ports import Mask, Picture
 from structureflow.guide.refine import MATCHING, Matching
 from structureflow.guide.render import RenderSettings, render_segment
 from structureflow.media.decode import DecodeLimits, VideoReader
 from structureflow.models.job import Anchors, Segment
-from structureflow.references import Reference
 from structureflow.testing.photo_scenes import VARIANTS, PhotoScene
 from structureflow.testing.scenes import psnr_db
 
 GAP: Final = 43
 SIZE: Final = (360, 640)
 STARTS: Final = (0, 60)
-WORKERS: Final = 2
-QUALITY: Final = "balanced"
 #: Engine and size that were the default before paths were anchored.
 BEFORE: Final = EnginePreset("dis", DisEngine().params(), 448 * 252)
 #: Frames of a scene that are judged: every sixth.
 JUDGED: Final = range(1, GAP + 1, 6)
 
-Frame = NDArray[np.uint8]
 _NO_MAP = cast("NDArray[np.float32]", None)
 
 
@@ -95,7 +91,7 @@ _COVERAGES: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 def _scene(name: str, scene: PhotoScene, others: tuple[Frame, Frame]) -> Iterator[Row]:
     frames = [scene.frame(time) for time in range(GAP + 1)]
     before = _score(scene, others, _paths(frames, BEFORE, None))
-    after = _score(scene, others, _paths(frames, DEFAULT_ENGINES.preset("dis", QUALITY), MATCHING[QUALITY]))
+    after = _score(scene, others, _paths(frames, PRESET, MATCHING[QUALITY]))
     what = f"scene of photographs, {name}, over {GAP} frames"
     yield Row("tracking", f"{what}: mean path error", "px", before.error_px, after.error_px, target=2)
     yield Row("tracking", f"{what}: off by more than 3 px", "share", before.off, after.off, target=round(1 / 0.6, 3))
@@ -128,13 +124,13 @@ def _score(scene: PhotoScene, others: tuple[Frame, Frame], paths: Sequence[_Path
 
 def _paths(frames: Sequence[Frame], preset: EnginePreset, matching: Matching | None) -> list[_Path]:
     """Return the path of each frame to the first one, at the frames' size."""
-    flows, grays = _flows(frames, preset)
+    flows, grays = flows_of(frames, preset)
     count = len(frames) - 1
     shape = flows.meta.height, flows.meta.width
     plan = PathPlan(start=0, stop=count, total_flows=count, target_count=count, treatment="clip")
     found = []
     with ThreadPoolExecutor(2) as io:
-        feed = FrameFeed(_Frames(grays), plan.frames_looked_at(), shape, io) if matching else None
+        feed = FrameFeed(StructureGrays(grays), plan.frames_looked_at(), shape, io) if matching else None
         gap = GapMotion(
             PlannedFlows(flows, plan, io),
             plan,
@@ -159,13 +155,13 @@ def _paths(frames: Sequence[Frame], preset: EnginePreset, matching: Matching | N
 
 
 def _self_transfer(frames: Sequence[Frame], small: Sequence[Frame], starts: Sequence[int]) -> Iterator[Row]:
-    before, _ = _flows(frames, BEFORE)
-    after, grays = _flows(frames, DEFAULT_ENGINES.preset("dis", QUALITY))
+    before, _ = flows_of(frames, BEFORE)
+    after, grays = flows_of(frames)
     for first in starts:
         truth = small[first + 1 : first + 1 + GAP]
         for anchors in ("start", "both"):
             old = _carried(before, small, first, cast("Anchors", anchors), None, None)
-            new = _carried(after, small, first, cast("Anchors", anchors), _Frames(grays), MATCHING[QUALITY])
+            new = _carried(after, small, first, cast("Anchors", anchors), StructureGrays(grays), MATCHING[QUALITY])
             least = 3.0 if anchors == "both" and first == 60 else 1.5
             name = f"gap of {GAP} from frame {first}, {anchors}"
             yield Row("tracking", f"{name}: likeness", "dB", _mean_db(old, truth), _mean_db(new, truth), least)
@@ -186,7 +182,7 @@ def _carried(
     frames: Sequence[Frame],
     first: int,
     anchors: Anchors,
-    structure: _Frames | None,
+    structure: StructureGrays | None,
     matching: Matching | None,
 ) -> list[Frame]:
     last = first + GAP + 1
@@ -194,39 +190,11 @@ def _carried(
     segment = Segment.model_validate({"frames": GAP + 2, "guides": guides})
     settings = RenderSettings(*SIZE, "clip", anchors, 1.0, first, first + GAP, workers=WORKERS, matching=matching)
     sink = _Keep()
-    render_segment(segment, flows, _Guides(frames), settings, sink, structure)
+    render_segment(segment, flows, FrameGuides(frames), settings, sink, structure)
     return sink.frames[1:-1]
 
 
 # --- small things ------------------------------------------------------------------------------------
-
-
-def _flows(frames: Sequence[Frame], preset: EnginePreset) -> tuple[FlowSource, list[Gray]]:
-    """Return the flows of the frames by an engine, and the frames on the flows' grid."""
-    height, width = working_size(*frames[0].shape[:2], preset.area_px)
-    plan = ExtractionPlan(preset.name, preset.params, height, width)
-    engine = build_engine(preset.name, preset.params)
-    flows = extract_from_frames(iter(frames), plan, original_fps=25.0, workers=WORKERS, engine=engine)
-    return flows, [prepare_frame(frame, height, width, "gray") for frame in frames]
-
-
-class _Frames:
-    def __init__(self, grays: Sequence[Gray]) -> None:
-        self._grays = grays
-
-    def gray(self, indices: Sequence[int]) -> list[Gray]:
-        return [self._grays[index] for index in indices]
-
-
-class _Guides:
-    def __init__(self, frames: Sequence[Frame]) -> None:
-        self._frames = frames
-
-    def image(self, reference: Reference) -> Picture:
-        return self._frames[int(str(reference).rpartition("/")[2])]
-
-    def video(self, reference: Reference, first: int, count: int) -> Iterator[Picture]:
-        raise SystemExit(f"no video guides here: {reference} {first} {count}")
 
 
 class _Keep:

@@ -122,14 +122,17 @@ class FrameCache:
 
     # --- the manifest --------------------------------------------------------------------------------
 
-    def manifest(self, timeline_id: str) -> FrameManifest:
+    def manifest(self, timeline_id: str, *, source_identity: str | None = None) -> FrameManifest:
         """Read the manifest, in one request.
 
         Raises:
             TimelineNotFoundError: there is none; a run that died half-way leaves none.
-            FrameCacheError: it cannot be used.
+            FrameCacheError: it cannot be used, or, with `source_identity`, its frames are of another source.
         """
-        return read_manifest(self._storage, timeline_id)
+        manifest = read_manifest(self._storage, timeline_id)
+        if source_identity is not None and manifest.source_identity != source_identity:
+            raise FrameCacheError(f"timeline {timeline_id}: its frames are of another video")
+        return manifest
 
     def cache_exists(self, timeline_id: str, *, source_identity: str | None = None) -> bool:
         """Tell, in one request, whether a timeline's frames are there to the last one, in a format known here.

@@ -321,7 +321,7 @@ class GapMotion:
 
     @property
     def _needs_visibility(self) -> bool:
-        return self._wants_visibility or self._wants_unseen or self.start_reach + self.end_reach > self._count
+        return self._wants_visibility or self._wants_unseen or self._shares
 
     def _steps(self) -> Iterator[Field32 | None]:
         if not self._wants_flow:

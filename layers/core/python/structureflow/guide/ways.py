@@ -132,8 +132,7 @@ def scaled_ways(
         shape: (height, width) of the grid.
         shown: what of it the anchor is a picture of.
     """
-    legs = RefinedLegs(path, strength)
-    return ComposedWays(Carry(legs, start, shape), Trace(lambda number: invert_flow(legs(number)), start, shape), shown)
+    return _along(RefinedLegs(path, strength), start, shape, shown)
 
 
 def _in_picture(displacement: Field32, shown: Shown | None) -> NDArray[np.bool_]:
@@ -155,7 +154,11 @@ def ways_of_part(
     shown: Shown | None = None,
 ) -> ComposedWays:
     """Return the ways along the camera's or the subject's part of the motion of `leg`; see `camera.PartLegs`."""
-    legs = PartLegs(leg, start, part, strength)
+    return _along(PartLegs(leg, start, part, strength), start, shape, shown)
+
+
+def _along(legs: Callable[[int], Field32], start: float, shape: tuple[int, int], shown: Shown | None) -> ComposedWays:
+    """Return the ways along legs that were made for one direction: the way back is theirs, inverted."""
     return ComposedWays(Carry(legs, start, shape), Trace(lambda number: invert_flow(legs(number)), start, shape), shown)
 
 

@@ -188,9 +188,7 @@ class SegmentFlows:
     def _from_cached_frames(self) -> FlowSource:
         cache = FrameCache(self._services.storage)
         timeline_id = self._record.timeline_id
-        manifest = cache.manifest(timeline_id)
-        if manifest.source_identity != self._record.source.identity:
-            raise FrameCacheError(f"timeline {timeline_id}: its frames are of another video")
+        manifest = cache.manifest(timeline_id, source_identity=self._record.source.identity)
         self._manifest = manifest
 
         def load(first: int, last: int) -> Iterator[NDArray[np.uint8]]:

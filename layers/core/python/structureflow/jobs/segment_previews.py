@@ -96,8 +96,6 @@ def _load(sequences: list[int], record: JobRecord, services: Services) -> dict[i
     cache, timeline_id = FrameCache(services.storage), record.timeline_id
     if not sequences:
         return {}
-    manifest = cache.manifest(timeline_id)
-    if manifest.source_identity != record.source.identity:
-        raise FrameCacheError(f"timeline {timeline_id}: its frames are of another video")
+    manifest = cache.manifest(timeline_id, source_identity=record.source.identity)
     loaded = cache.iter_cached_frames(timeline_id, sequences, manifest=manifest)
     return {frame.sequence: frame.image for frame in loaded}

@@ -75,12 +75,9 @@ class SegmentFrames:
 
     def _listed(self, cache: FrameCache) -> FrameManifest:
         """Return the manifest of the timeline's frames, always the same one."""
-        timeline_id = self._record.timeline_id
+        record = self._record
         if self._manifest is None:
-            manifest = cache.manifest(timeline_id)
-            if manifest.source_identity != self._record.source.identity:
-                raise FrameCacheError(f"timeline {timeline_id}: its frames are of another video")
-            self._manifest = manifest
+            self._manifest = cache.manifest(record.timeline_id, source_identity=record.source.identity)
         return self._manifest
 
     def pictures(self, wanted: Sequence[int], *, keep_grays: bool) -> Iterator[tuple[int, NDArray[np.uint8]]]:

@@ -17,7 +17,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -26,21 +26,19 @@ from structureflow import keys
 from structureflow.errors import InvalidKeyError, StructureFlowError
 from structureflow.jobs.deadline import Deadline
 from structureflow.jobs.fail_job import CaughtError, FailJobInput, fail_job, fail_request
-from structureflow.jobs.inputs import Inputs
 from structureflow.jobs.orchestrate import OrchestrateInput, orchestrate
 from structureflow.jobs.services import Services
 from structureflow.jobs.settle_gpu import SettleGpuInput, settle_gpu
 from structureflow.testing.faults import Faults, SeededStorage
 from structureflow.testing.gpu import SeededGpu, carry_out
+from structureflow.testing.jobs import BUCKET, services_over
 from structureflow.testing.machine import Execution, Machine, StateFailedError, call_step
 from structureflow.testing.processes import Bucket, Hostility, KilledError, Process
 
-BUCKET: Final = "data"
 #: Lambda calls a function once more, twice, for an event.
 _EVENT_TRIES: Final = 3
 _EVENT_PAUSE_S: Final = 60.0
 _REQUEST_S: Final = 0.02
-_MAX_BYTES: Final = 50_000_000
 #: Functions within each other's requests.
 _MAX_DEPTH: Final = 3
 #: More than any job takes that is not going round in circles.
@@ -310,24 +308,20 @@ class Deployment:
         return True
 
     def _services(self, process: Process) -> Services:
-        deadline = Deadline(process.remaining_s)
-        return Services(
-            storage=process,
-            inputs=Inputs(process, BUCKET, max_bytes=_MAX_BYTES),
-            max_video_frames=500,
-            max_input_bytes=_MAX_BYTES,
+        services = services_over(
+            process,
+            self._work_dir,
+            self.counts,
+            lambda _, payload: self._add("flows", payload["detail"]["object"]["key"], etag=""),
+        )
+        return replace(
+            services,
             workers=1,
-            work_dir=self._work_dir,
-            start_segments=lambda _, payload: self._add("flows", payload["detail"]["object"]["key"], etag=""),
-            count=self._count,
             gpu=self._gpu,
             requests_at_once=1,
             clock=self.clock.now,
-            deadline=deadline,
+            deadline=Deadline(process.remaining_s),
         )
-
-    def _count(self, name: str, value: int) -> None:
-        self.counts[name] += value
 
     def _in_any_order(self, execution: str, items: Sequence[Any], do: Callable[[Any], Any]) -> list[Any]:
         """Do a Map's items in any order; after one failed, those that run already run on, as on AWS."""

@@ -15,7 +15,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -23,19 +23,17 @@ from typing import Any, Final, TypeVar
 from structureflow import keys
 from structureflow.errors import StructureFlowError, TransientError
 from structureflow.jobs.fail_job import CaughtError, FailJobInput, fail_job, fail_request
-from structureflow.jobs.inputs import Inputs
 from structureflow.jobs.orchestrate import OrchestrateInput, orchestrate
 from structureflow.jobs.services import Services
 from structureflow.storage.base import Storage
 from structureflow.storage.memory import MemoryStorage
+from structureflow.testing.jobs import BUCKET, services_over
 from structureflow.testing.machine import Execution, Machine, StateFailedError, call_step
 from structureflow.testing.storage import WrapperStorage
 
-BUCKET: Final = "data"
 #: As Lambda does with events.
 _EVENT_TRIES: Final = 3
 _RETRY_AFTER: Final = timedelta(seconds=60)
-_MAX_BYTES: Final = 50_000_000
 #: A thread that does not come to its next request in this time hangs.
 _PATIENCE_S: Final = 60.0
 
@@ -280,25 +278,12 @@ class World:
             self._lock.wait_for(lambda: actor.wakes_at is None)
 
     def _services(self, storage: Storage) -> Services:
-        return Services(
-            storage=storage,
-            inputs=Inputs(storage, BUCKET, max_bytes=_MAX_BYTES),
-            max_video_frames=500,
-            max_input_bytes=_MAX_BYTES,
-            workers=1,
-            work_dir=self.work_dir,
-            start_segments=lambda _, payload: self._start(payload),
-            count=self._count,
-            requests_at_once=1,
-            clock=lambda: self.now,
-        )
+        services = services_over(storage, self.work_dir, self.counts, lambda _, payload: self._start(payload))
+        return replace(services, workers=1, requests_at_once=1, clock=lambda: self.now)
 
     def _start(self, payload: Mapping[str, Any]) -> None:
         with self._lock:
             self._events.append(("flows", payload["detail"]["object"]["key"], ""))
-
-    def _count(self, name: str, value: int) -> None:
-        self.counts[name] += value
 
 
 class _Turns(WrapperStorage):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,30 @@ from structureflow.models.results import JobStatus
 from structureflow.storage.base import Storage
 from structureflow.testing.videos import pan_frames, write_clip
 
-BUCKET = "data"
+BUCKET: Final = "data"
+
+
+_MAX_BYTES: Final = 50_000_000
+
+
+def services_over(
+    storage: Storage, work_dir: Path, counts: Counter[str], start_segments: Callable[[str, Mapping[str, Any]], None]
+) -> Services:
+    """Return what the steps of small jobs need, over any storage; metrics are added up in `counts`."""
+
+    def count(name: str, value: int) -> None:
+        counts[name] += value
+
+    return Services(
+        storage=storage,
+        inputs=Inputs(storage, BUCKET, max_bytes=_MAX_BYTES),
+        max_video_frames=500,
+        max_input_bytes=_MAX_BYTES,
+        workers=2,
+        work_dir=work_dir,
+        start_segments=start_segments,
+        count=count,
+    )
 
 
 class JobRunner:
@@ -42,20 +66,11 @@ class JobRunner:
         self.counts: Counter[str] = Counter()
         self.started: list[tuple[str, Mapping[str, Any]]] = []
         self._executions = 0
-        max_bytes = 50_000_000
-        self.services = Services(
-            storage=storage,
-            inputs=inputs or Inputs(storage, BUCKET, max_bytes=max_bytes),
-            max_video_frames=500,
-            max_input_bytes=max_bytes,
-            workers=2,
-            work_dir=work_dir,
-            start_segments=lambda name, payload: self.started.append((name, payload)),
-            count=self._count,
+        self.services = services_over(
+            storage, work_dir, self.counts, lambda name, payload: self.started.append((name, payload))
         )
-
-    def _count(self, name: str, value: int) -> None:
-        self.counts[name] += value
+        if inputs is not None:
+            self.services = replace(self.services, inputs=inputs)
 
     def put_request(self, task_id: str, document: Any) -> None:
         """Put a request; bytes are taken as they are."""
