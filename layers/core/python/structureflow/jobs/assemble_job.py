@@ -10,8 +10,8 @@ from structureflow import keys
 from structureflow.errors import IncompleteJobError, ObjectNotFoundError, SupersededRunError
 from structureflow.jobs.documents import current_run, get_document, load_record, put_document, read_status
 from structureflow.jobs.notices import job_notices
-from structureflow.jobs.pointer import check_open
-from structureflow.jobs.publish import as_published, publish, remove_run
+from structureflow.jobs.pointer import check_open, is_publishing
+from structureflow.jobs.publish import as_published, publish, remove_unpublished
 from structureflow.jobs.services import Services
 from structureflow.models.cost import estimate_cost, transitions_of
 from structureflow.models.results import Fallback, JobRecord, Manifest, OutputObject, SegmentResult, now
@@ -45,18 +45,11 @@ def assemble_job(event: AssembleJobInput, services: Services) -> Manifest:
     try:
         published, new = publish(task_id, run_id, services)
     except SupersededRunError:
-        _leave_nothing(storage, task_id, run_id)
+        remove_unpublished(storage, task_id, run_id, read_status(storage, task_id))
         raise
     if new:
         services.count("JobsDone", 1)
     return published
-
-
-def _leave_nothing(storage: Storage, task_id: str, run_id: str) -> None:
-    """Remove what this step wrote into the folder of a run that had ended by then; late events know it by its claim."""
-    status = read_status(storage, task_id)
-    if status is None or status.published != run_id:
-        remove_run(storage, task_id, run_id, claim=status is None)
 
 
 def _is_publishing(storage: Storage, task_id: str, run_id: str) -> bool:
@@ -64,7 +57,7 @@ def _is_publishing(storage: Storage, task_id: str, run_id: str) -> bool:
     status = read_status(storage, task_id)
     if status is None:
         return False
-    return status.published == run_id or (status.publishing is not None and status.publishing.run_id == run_id)
+    return status.published == run_id or is_publishing(status, run_id)
 
 
 def _finish(services: Services, record: JobRecord) -> None:

@@ -20,8 +20,8 @@ from structureflow.errors import (
 )
 from structureflow.jobs.documents import describe_error, read_status
 from structureflow.jobs.plan_segments import claimant, claimed_run
-from structureflow.jobs.pointer import begin_run, fail_run, requested_run
-from structureflow.jobs.publish import publish, remove_run
+from structureflow.jobs.pointer import begin_run, fail_run, is_publishing, requested_run
+from structureflow.jobs.publish import publish, remove_run, remove_unpublished
 from structureflow.jobs.services import Services
 from structureflow.models.results import ErrorInfo, JobStatus
 from structureflow.storage.base import Storage
@@ -70,12 +70,10 @@ def fail_job(event: FailJobInput, services: Services) -> JobStatus | None:
     if run is None:
         return None
     status = _readable_status(storage, task_id)
-    if status is not None and status.publishing is not None and status.publishing.run_id == run:
+    if status is not None and is_publishing(status, run):
         return _publish(services, task_id, run)
     failed = _fail(services, task_id, run, typed_error(event.error, stage="segments"))
-    status = _readable_status(storage, task_id)
-    if status is None or status.published != run:
-        remove_run(storage, task_id, run, claim=status is None)
+    remove_unpublished(storage, task_id, run, _readable_status(storage, task_id))
     return failed
 
 

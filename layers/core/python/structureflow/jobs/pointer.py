@@ -124,8 +124,7 @@ def fail_run(storage: Storage, task_id: str, run_id: str, error: ErrorInfo) -> J
     """End a run as failed; None, and nothing is changed, where it is not open or its results are being published."""
 
     def failed(status: JobStatus) -> JobStatus | None:
-        publishes = status.publishing is not None and status.publishing.run_id == run_id
-        if not is_open(status, run_id) or publishes:
+        if not is_open(status, run_id) or is_publishing(status, run_id):
             return None
         return status.model_copy(update={"state": "failed", "stage": error.stage, "error": error})
 
@@ -188,6 +187,11 @@ def check_open(storage: Storage, task_id: str, run_id: str) -> None:
 def is_open(status: JobStatus, run_id: str) -> bool:
     """Tell whether a job is at this run and the run has not ended."""
     return status.run_id == run_id and status.state == "running"
+
+
+def is_publishing(status: JobStatus, run_id: str) -> bool:
+    """Tell whether somebody has begun to publish the results of this run, and they are not all there yet."""
+    return status.publishing is not None and status.publishing.run_id == run_id
 
 
 def superseded(storage: Storage, task_id: str, run_id: str) -> SupersededRunError:

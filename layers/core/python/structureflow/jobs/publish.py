@@ -23,7 +23,7 @@ from structureflow.errors import (
     ObjectNotFoundError,
 )
 from structureflow.jobs.documents import describe_error, get_document, parse_document, put_document, read_status
-from structureflow.jobs.pointer import change_status, is_open, superseded
+from structureflow.jobs.pointer import change_status, is_open, is_publishing, superseded
 from structureflow.jobs.services import Services
 from structureflow.limits import MAX_DOCUMENT_BYTES
 from structureflow.models.results import JobRecord, JobStatus, Manifest, OutputObject, Publication, SegmentResult
@@ -128,7 +128,7 @@ def _take_turn(task_id: str, run_id: str, services: Services) -> Publication | N
     def take(status: JobStatus) -> JobStatus | None:
         nonlocal published
         published = status.published == run_id
-        begun = status.publishing is not None and status.publishing.run_id == run_id
+        begun = is_publishing(status, run_id)
         if published or not (begun or is_open(status, run_id)):
             return None
         if status.publishing is not None and status.publishing.until > moment:
@@ -234,6 +234,15 @@ def remove_run(storage: Storage, task_id: str, run_id: str, *, claim: bool = Tru
     """Delete everything that a run left in its folder; its claim only if `claim`, for late events are known by it."""
     kept = None if claim else keys.run_claim(task_id, run_id)
     storage.delete([info.key for info in storage.list(keys.run_prefix(task_id, run_id)) if info.key != kept])
+
+
+def remove_unpublished(storage: Storage, task_id: str, run_id: str, status: JobStatus | None) -> None:
+    """Delete what a run that ended left in its folder, unless `status`, the job's, says that its results are published.
+
+    Its claim stays where the job is known: late events know the run by it.
+    """
+    if status is None or status.published != run_id:
+        remove_run(storage, task_id, run_id, claim=status is None)
 
 
 def remove_dead_runs(storage: Storage, task_id: str, published: str) -> None:
