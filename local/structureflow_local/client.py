@@ -179,6 +179,9 @@ class JobClient:
 
         It is downloaded beside `target` and put in its place when it is whole; files of the user's stay.
 
+        Returns:
+            The files, each `target`, as it was given, with the name below it.
+
         Raises:
             JobStateError: nothing is known of the job.
             InvalidRequestError: `target` holds files but none that a job leaves.
@@ -188,8 +191,8 @@ class JobClient:
         if not found:
             raise JobStateError(f"job {task_id}: nothing at {self._storage.uri}/{prefix}")
         check_target(target)
-        target = target.resolve()
-        with TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as beside:
+        place = target.resolve()
+        with TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as beside:
             fresh = Path(beside) / "fresh"
 
             def fetch_one(info: ObjectInfo) -> Path:
@@ -201,7 +204,7 @@ class JobClient:
 
             with ThreadPoolExecutor(_TRANSFERS, thread_name_prefix="fetch") as pool:
                 files = sorted(pool.map(fetch_one, found))
-            _swap(fresh, target, Path(beside) / "replaced")
+            _swap(fresh, place, Path(beside) / "replaced")
         return files
 
     def clean(self, task_id: str) -> int:

@@ -189,18 +189,21 @@ def _made(target: Path, files: list[Path], manifest: Manifest) -> Table:
     table.add_column("size", justify="right")
     table.add_column("what")
     for path in files:
-        table.add_row(str(path.relative_to(target)), _bytes(path.stat().st_size), _what(path, manifest))
+        name = path.relative_to(target)
+        table.add_row(str(name), _bytes(path.stat().st_size), _what(name, manifest))
     return table
 
 
-def _what(path: Path, manifest: Manifest) -> str:
-    if path.suffix == ".npz":
+def _what(name: Path, manifest: Manifest) -> str:
+    """Say what a file of a job is, by its name below the job's folder."""
+    if name.suffix == ".npz":
         return f"flows by {manifest.engine}, both directions"
-    if path.suffix == ".mp4":
-        result = manifest.segments[int(path.parent.name)]
+    if name.suffix == ".mp4":
+        # segments/{index}/…, some in a folder of their generator's
+        result = manifest.segments[int(name.parts[1])]
         return f"{result.frames} frames, {result.width_px}x{result.height_px}, {result.fps:g} fps"
     return {"report.html": "open this in a browser", "manifest.json": "every output, with sizes and ETags"}.get(
-        path.name, ""
+        name.name, ""
     )
 
 

@@ -36,6 +36,7 @@ def test_the_role_allows_what_the_task_does_and_nothing_that_it_never_does(
     tmp_path: Path, small: RandomWeights
 ) -> None:
     write_clip(tmp_path / "clip.mp4", pan_frames(3, 96, 160, dx=3, dy=1))
+    write_clip(tmp_path / "other.mp4", pan_frames(3, 96, 160, dx=1, dy=2, seed=1))
     (tmp_path / "a.png").write_bytes(png(texture(96, 160, seed=1)))
     task = [sys.executable, "-m", "structureflow_local.raft_task", "--weights", str(small.path.parent)]
     part = {**gpu_part(None), "task_commands": {TASK_DEFINITION: task}}
@@ -63,6 +64,8 @@ def test_the_role_allows_what_the_task_does_and_nothing_that_it_never_does(
         storage.put(first.flow_cache_key, b"no archive")
         storage.delete([keys.timeline_manifest("reel")])
         assert [step.stage for step in run("second").fallbacks] == ["lookup"]
+        # Another video in the same timeline: the manifest of the first goes before its frames are overwritten.
+        run("other", structure_video="other.mp4")
         # There are no weights of the large model: the task says so in its order.
         assert "ModelWeightsError" in run("third", quality="best").fallbacks[0].reason
         name = cloud.bucket(BUCKET)

@@ -25,7 +25,7 @@ from structureflow.jobs.inputs import Inputs
 from structureflow.jobs.raft_task import Progress, RaftOptions, carry_out_order
 from structureflow.jobs.timeline import default_timeline_id
 from structureflow.models.job import JobRequest
-from structureflow.models.results import now
+from structureflow.models.results import JobStatus, now
 from structureflow.references import Reference
 from structureflow.storage.base import Storage
 from structureflow.storage.memory import MemoryStorage
@@ -37,6 +37,12 @@ pytest.importorskip("torch", reason="PyTorch is not installed here: make test-ra
 
 RUN = "run-1"
 VIDEO = "inputs/clip.mp4"
+
+
+def begin(storage: Storage, run_id: str) -> None:
+    """Put the job to a run, as the orchestrator would."""
+    status = JobStatus(task_id="job", run_id=run_id, state="running", stage="orchestrate", updated_at=now())
+    put_document(storage, keys.job_status("job"), status)
 
 
 def put_order(storage: Storage, folder: Path, *, engine: str = "raft", frames: int = 4, width: int = 160) -> str:
@@ -62,6 +68,7 @@ def put_order(storage: Storage, folder: Path, *, engine: str = "raft", frames: i
         engine=engine,
         created_at=now(),
     )
+    begin(storage, RUN)
     put_document(storage, keys.gpu_order(RUN), order)
     return keys.gpu_order(RUN)
 
@@ -131,11 +138,13 @@ def test_flows_by_other_weights_than_the_presets_are_found_again_by_those_only(
     assert record.flow_cache_key is not None
     assert runner.keys("cache/flows/") == [record.flow_cache_key]
     again = order.model_copy(update={"run_id": "run-2"})
+    begin(runner.storage, "run-2")
     put_document(runner.storage, key, again)
     told: list[Progress] = []
     second = carry_out_order(key, options(small), runner.services, report=told.append)
     assert (second.run_id, second.flow_cache_hit, told) == ("run-2", True, [])
     other = RandomWeights.make("raft_small", tmp_path, seed=1)
+    begin(runner.storage, "run-3")
     put_document(runner.storage, key, order.model_copy(update={"run_id": "run-3"}))
     third = carry_out_order(key, options(other), runner.services, report=lambda _: None)
     assert not third.flow_cache_hit
