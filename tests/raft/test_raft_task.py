@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from structureflow import keys
-from structureflow.errors import JobStateError, MediaLimitError, ModelWeightsError
+from structureflow.errors import InputChangedError, JobStateError, ModelWeightsError
 from structureflow.flow.archive import open_flow_archive
 from structureflow.frames.cache import FrameCache
 from structureflow.jobs.documents import load_record, put_document
@@ -119,10 +119,11 @@ def test_a_committed_run_is_left_as_it_is(runner: JobRunner, tmp_path: Path, sma
     key = put_order(runner.storage, tmp_path, frames=2)
     first = carry_out_order(key, options(small), runner.services, report=lambda _: None)
     archive = runner.storage.head(keys.job_flows("job"))
+    runner.storage.put(keys.run_claim("job", RUN), b"{}")  # its segments are under way
     told: list[Progress] = []
     assert carry_out_order(key, options(small), runner.services, report=told.append) == first
     assert (runner.storage.head(keys.job_flows("job")), told) == (archive, [])
-    runner.storage.delete([keys.job_flows("job")])
+    runner.storage.delete([keys.job_flows("job"), keys.run_claim("job", RUN)])
     carry_out_order(key, options(small), runner.services, report=told.append)
     assert runner.storage.exists(keys.job_flows("job")), "a commit that broke off half-way is finished"
 
@@ -164,7 +165,7 @@ def test_what_cannot_be_done_commits_nothing(runner: JobRunner, tmp_path: Path, 
     try_with(ModelWeightsError, "expected SHA-256 000", weights_sha256={"raft_small": "0" * 64})
     try_with(ModelWeightsError, "cannot be read", weights="/nowhere/{model}.pth")
     runner.storage.put(VIDEO, b"")
-    try_with(MediaLimitError, "empty")
+    try_with(InputChangedError, "was overwritten")
     key = put_order(runner.storage, tmp_path, engine="dis")
     try_with(JobStateError, "expected an order for raft")
     key = "work/gpu/none.json"

@@ -43,6 +43,8 @@ ANCHOR_MS: Final = {"fast": 16.0, "balanced": 42.0, "best": 150.0}
 EXTRACTION_BASE_MB: Final = 250.0
 EXTRACTION_MB_PER_MPX: Final = 40.0
 SEGMENT_BASE_MB: Final = 450.0
+#: For each further output, whatever its size: an encoder's threads and tables.
+EXTRA_BASE_MB: Final = 12.0
 #: For ways back to the segment's first frame, on a grid that does not grow with the output.
 OWN_WAYS_MB: Final = 60.0
 SEGMENT_MB_PER_MPX: Final = {"start": 70.0, "both": 125.0}
@@ -115,4 +117,4 @@ def segment_mb(request: JobRequest, width: int, height: int) -> float:
     if request.overlays:
         per_mpx += OVERLAYS_MB_PER_MPX
     ways_mb = OWN_WAYS_MB if {"tracks", "warped_noise"} & set(request.outputs) else 0.0
-    return SEGMENT_BASE_MB + ways_mb + per_mpx * width * height / 1e6
+    return SEGMENT_BASE_MB + EXTRA_BASE_MB * len(request.outputs) + ways_mb + per_mpx * width * height / 1e6
