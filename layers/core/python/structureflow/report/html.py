@@ -175,7 +175,9 @@ def _facts(manifest: Manifest, record: JobRecord) -> Html:
     parameters = ", ".join(f"{name} {_value(value)}" for name, value in record.engine_params.items())
     if parameters:
         engine += f'<br><span class="soft">{_text(parameters)}</span>'
-    if manifest.flow_cache_hit:
+    if record.flow_cache is not None:
+        cache = f"taken as given, verified: {_text(record.flow_cache.reference)}"
+    elif manifest.flow_cache_hit:
         cache = "reused: an earlier job had extracted this video's flow with the same settings"
     else:
         cache = "extracted by this job and kept for the next one" if manifest.flow_cache_key else "extracted, not kept"
