@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.flow import _clip, _decode
+from bench.flow_ways import decode, write_clip
 from bench.harness import Context, Row
 from structureflow.jobs import segment_files
 from structureflow.jobs.render_segment import RenderSegmentInput
@@ -27,8 +27,8 @@ LIMITS = {"start": 1.5, "both": 1.9}
 
 def rows(context: Context) -> list[Row]:
     """Measure the step whole: flows read, guides decoded, 43 frames filled, guide and mask encoded and stored."""
-    frames = _decode(context.clip, GAP + 2)
-    clip = _clip(context.folder / "clip.mp4", frames, GAP + 2)
+    frames = decode(context.clip, GAP + 2)
+    clip = write_clip(context.folder / "clip.mp4", frames, GAP + 2)
     found = []
     for tracking in ("composed", "anchored"):
         for anchors, limit in LIMITS.items():
