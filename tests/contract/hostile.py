@@ -10,10 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from structureflow.storage.http import HttpsSource
-from structureflow.testing.tls import HOST, certificate
+from structureflow.testing.tls import HOST
 
 Script = Callable[[ssl.SSLSocket, bytes], None]
 OK = b'HTTP/1.1 200 OK\r\nETag: "e"\r\n'
@@ -59,11 +57,6 @@ class Hostile:
         self._listening.close()
         for thread in self._threads:
             thread.join(timeout=10)
-
-
-@pytest.fixture(scope="module")
-def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return certificate(tmp_path_factory.mktemp("tls"))
 
 
 def source(server: Hostile, pem: Path, **options: object) -> HttpsSource:

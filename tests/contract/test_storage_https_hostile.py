@@ -18,8 +18,13 @@ import pytest
 
 from structureflow.errors import StorageError, TransientStorageError
 from structureflow.storage.http import HttpsSource
-from structureflow.testing.tls import HOST
+from structureflow.testing.tls import HOST, certificate
 from tests.contract.hostile import OK, Hostile, Script, drip, source, url
+
+
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture

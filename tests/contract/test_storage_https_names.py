@@ -15,6 +15,11 @@ from structureflow.testing.tls import HOST, certificate
 from tests.contract.hostile import OK, Hostile, Script, source, url
 
 
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return certificate(tmp_path_factory.mktemp("tls"))
+
+
 @pytest.fixture
 def serve(pem: Path) -> Iterator[Callable[..., Hostile]]:
     servers: list[Hostile] = []
