@@ -7,10 +7,9 @@ import http.server
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-import pytest
 
 from structureflow.storage.s3 import S3Storage
 from structureflow.testing.storage_contract import seeded_bytes
@@ -28,7 +27,7 @@ class FakeS3:
 
     url: str = ""
     objects: dict[str, bytes] = field(default_factory=dict)
-    script: Callable[[_Handler], bool] = field(default=lambda _: False)
+    script: Callable[[Handler], bool] = field(default=lambda _: False)
     conditional: bool = True
     etag: Callable[[bytes], str] = lambda data: hashlib.md5(data, usedforsecurity=False).hexdigest()
     asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
@@ -40,7 +39,7 @@ class FakeS3:
         return sum(1 for asked, path, _ in self.asked if asked == method and path == f"/bucket/{key}")
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     fake: FakeS3
     body = b""
@@ -105,10 +104,10 @@ class _QuietServer(http.server.ThreadingHTTPServer):
         """Broken connections are what these tests are about."""
 
 
-@pytest.fixture
-def fake() -> Iterator[FakeS3]:
+@contextmanager
+def serving() -> Iterator[FakeS3]:
     fake = FakeS3()
-    handler = type("Handler", (_Handler,), {"fake": fake})
+    handler = type("Handler", (Handler,), {"fake": fake})
     server = _QuietServer(("127.0.0.1", 0), handler)
     fake.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)

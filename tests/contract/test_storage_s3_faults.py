@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +15,19 @@ from structureflow.errors import (
     TransientStorageError,
 )
 from structureflow.storage.base import ByteRange
-from tests.contract.fake_s3 import DATA, FakeS3, _Handler
+from tests.contract.fake_s3 import DATA, FakeS3, Handler, serving
 
 
-def _truncating(times: int) -> Callable[[_Handler], bool]:
+@pytest.fixture
+def fake() -> Iterator[FakeS3]:
+    with serving() as fake:
+        yield fake
+
+
+def _truncating(times: int) -> Callable[[Handler], bool]:
     left = [times]
 
-    def script(handler: _Handler) -> bool:
+    def script(handler: Handler) -> bool:
         if handler.command != "GET" or left[0] == 0:
             return False
         left[0] -= 1
@@ -58,7 +64,7 @@ def test_a_body_that_always_breaks_off_is_transient(fake: FakeS3, tmp_path: Path
 
 
 def test_a_range_that_is_another_one_is_refused(fake: FakeS3) -> None:
-    def script(handler: _Handler) -> bool:
+    def script(handler: Handler) -> bool:
         handler.answer(
             206,
             DATA[5:15],
@@ -80,10 +86,10 @@ def test_a_store_without_ranges(fake: FakeS3) -> None:
     assert (found.data, found.start, found.info.size_bytes) == (DATA[10:30], 10, len(DATA))
 
 
-def _losing_the_first_reply_to_put(key: str = "k", *, instead: bytes | None = None) -> Callable[[_Handler], bool]:
+def _losing_the_first_reply_to_put(key: str = "k", *, instead: bytes | None = None) -> Callable[[Handler], bool]:
     lost: list[bool] = []
 
-    def script(handler: _Handler) -> bool:
+    def script(handler: Handler) -> bool:
         if handler.command != "PUT" or handler.key != key or lost:
             return False
         lost.append(True)
@@ -126,7 +132,7 @@ def test_etags_that_are_no_md5_are_met_by_reading(fake: FakeS3, tmp_path: Path) 
 def test_a_creation_in_progress_is_tried_again(fake: FakeS3) -> None:
     left = [2]
 
-    def script(handler: _Handler) -> bool:
+    def script(handler: Handler) -> bool:
         if handler.command == "PUT" and left[0]:
             left[0] -= 1
             handler.refuse(409, "ConditionalRequestConflict")
@@ -147,7 +153,7 @@ def test_a_store_without_conditions(fake: FakeS3, caplog: pytest.LogCaptureFixtu
     """One kind ignores the header, the other answers 501; both are found out, and neither overwrites."""
     fake.conditional = False
 
-    def script(handler: _Handler) -> bool:
+    def script(handler: Handler) -> bool:
         if refusing and "If-None-Match" in handler.headers:
             handler.refuse(501, "NotImplemented")
             return True
@@ -168,7 +174,7 @@ def test_reading_back_sees_that_another_wrote_last(fake: FakeS3) -> None:
     fake.conditional = False
     storage = fake.storage(conditional_writes="no")
 
-    def script(handler: _Handler) -> bool:
+    def script(handler: Handler) -> bool:
         if handler.command == "PUT":
             handler.answer(200, b"", ETag='"whatever"')
             handler.fake.objects[handler.key] = b"his!"
@@ -212,7 +218,7 @@ def test_a_lost_reply_while_another_swapped_is_a_change(fake: FakeS3) -> None:
 def test_swaps_in_a_store_without_conditions(fake: FakeS3, caplog: pytest.LogCaptureFixture, *, refusing: bool) -> None:
     fake.conditional = False
 
-    def script(handler: _Handler) -> bool:
+    def script(handler: Handler) -> bool:
         if refusing and handler.command == "PUT" and "If-Match" in handler.headers:
             handler.refuse(501, "NotImplemented")
             return True
@@ -238,7 +244,7 @@ def test_reading_back_sees_that_another_swapped_last(fake: FakeS3) -> None:
     storage = fake.storage(conditional_writes="no")
     etag = storage.head("k").etag
 
-    def script(handler: _Handler) -> bool:
+    def script(handler: Handler) -> bool:
         if handler.command == "PUT":
             handler.answer(200, b"", ETag='"whatever"')
             handler.fake.objects[handler.key] = b"his!"
@@ -255,7 +261,7 @@ def test_a_copy_of_a_source_that_changes_meanwhile_is_said(fake: FakeS3) -> None
     storage = fake.storage()
     etag = storage.head("k").etag
 
-    def script(handler: _Handler) -> bool:
+    def script(handler: Handler) -> bool:
         if handler.command == "PUT" and "x-amz-copy-source" in handler.headers:
             handler.fake.objects["k"] = handler.fake.objects[handler.key] = b"newer"
             handler.answer(200, b"<CopyObjectResult><ETag>e</ETag></CopyObjectResult>")

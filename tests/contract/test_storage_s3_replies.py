@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +16,18 @@ from structureflow.errors import (
 )
 from structureflow.storage.base import ByteRange, ObjectInfo
 from structureflow.storage.verified import fetch_verified
-from tests.contract.fake_s3 import DATA, FakeS3, _Handler
+from tests.contract.fake_s3 import DATA, FakeS3, Handler, serving
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeS3]:
+    with serving() as fake:
+        yield fake
 
 
 @pytest.mark.parametrize("missing", ["ETag", "Last-Modified"])
 def test_replies_without_a_validator_are_refused(fake: FakeS3, tmp_path: Path, missing: str) -> None:
-    def script(handler: _Handler) -> bool:
+    def script(handler: Handler) -> bool:
         headers = {"ETag": '"e"', "Last-Modified": "Wed, 21 Oct 2025 07:28:00 GMT"}
         del headers[missing]
         handler.answer(200, b"bytes", **headers)
@@ -43,7 +49,7 @@ def test_replies_without_a_validator_are_refused(fake: FakeS3, tmp_path: Path, m
 
 
 def test_a_write_whose_reply_has_no_etag_is_refused(fake: FakeS3) -> None:
-    def script(handler: _Handler) -> bool:
+    def script(handler: Handler) -> bool:
         handler.answer(200, b"")
         return True
 
@@ -69,7 +75,7 @@ def _listing(*keys: str, token: str | None, truncated: bool = True, entry: str =
 def test_a_listing_that_cannot_go_on_is_an_error(fake: FakeS3, token: str | None) -> None:
     """A token that comes again would list for ever, one that is absent would lose keys in silence."""
 
-    def script(handler: _Handler) -> bool:
+    def script(handler: Handler) -> bool:
         handler.answer(200, _listing("a/1", "a/2", token=token))
         return True
 
@@ -89,7 +95,7 @@ def test_a_listing_that_cannot_go_on_is_an_error(fake: FakeS3, token: str | None
     ],
 )
 def test_listed_objects_without_a_validator_are_refused(fake: FakeS3, entry: str, name: str) -> None:
-    def script(handler: _Handler) -> bool:
+    def script(handler: Handler) -> bool:
         handler.answer(200, _listing("a/1", token=None, truncated=False, entry=entry))
         return True
 
@@ -98,8 +104,8 @@ def test_listed_objects_without_a_validator_are_refused(fake: FakeS3, entry: str
         list(fake.storage().list("a/"))
 
 
-def _answering(**headers: str) -> Callable[[_Handler], bool]:
-    def script(handler: _Handler) -> bool:
+def _answering(**headers: str) -> Callable[[Handler], bool]:
+    def script(handler: Handler) -> bool:
         if handler.command == "GET":
             handler.answer(200, DATA, Last_Modified="Wed, 21 Oct 2025 07:28:00 GMT", **headers)
             return True
@@ -174,7 +180,7 @@ def test_multipart_etags_are_checked_by_the_size_of_a_part(
     tag = f'"{hashlib.md5(b"".join(sums), usedforsecurity=False).hexdigest()}-3"'
     tagged = _answering(ETag=tag)
 
-    def script(handler: _Handler) -> bool:
+    def script(handler: Handler) -> bool:
         if handler.command == "HEAD" and "partNumber=1" in handler.path:
             if part is None:
                 handler.refuse(400, "NotSupported")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,13 @@ from structureflow.errors import (
 from structureflow.storage.s3 import S3Storage
 from structureflow.storage.s3_settings import S3Settings
 from structureflow.testing.storage_servers import loopback_settings
-from tests.contract.fake_s3 import DATA, FakeS3, _Handler
+from tests.contract.fake_s3 import DATA, FakeS3, Handler, serving
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeS3]:
+    with serving() as fake:
+        yield fake
 
 
 @pytest.mark.parametrize(
@@ -39,7 +45,7 @@ from tests.contract.fake_s3 import DATA, FakeS3, _Handler
 def test_refusals_become_the_fitting_error(
     fake: FakeS3, status: int, code: str, kind: type[StructureFlowError], *, transient: bool
 ) -> None:
-    def script(handler: _Handler) -> bool:
+    def script(handler: Handler) -> bool:
         handler.refuse(status, code)
         return True
 
@@ -56,7 +62,7 @@ def test_refusals_become_the_fitting_error(
 
 
 def test_denied_is_not_absent(fake: FakeS3) -> None:
-    def script(handler: _Handler) -> bool:
+    def script(handler: Handler) -> bool:
         handler.refuse(403, "AccessDenied")
         return True
 
@@ -67,7 +73,7 @@ def test_denied_is_not_absent(fake: FakeS3) -> None:
 
 
 def test_objects_that_cannot_be_deleted_are_named(fake: FakeS3) -> None:
-    def script(handler: _Handler) -> bool:
+    def script(handler: Handler) -> bool:
         if handler.command != "POST":
             return False
         handler.answer(
