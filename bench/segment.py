@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.flow import _clip, _decode
+from bench.flow_ways import decode, write_clip
 from bench.harness import Context, Row
 from structureflow.jobs import segment_files
 from structureflow.jobs.render_segment import RenderSegmentInput
@@ -23,6 +23,12 @@ from structureflow.testing.jobs import JobRunner, png
 HEIGHT, WIDTH, FPS = 720, 1280, 16
 FRAMES, HELD, ENDING = 73, 20, 10
 GAP = FRAMES - HELD - ENDING
+#: Composed paths with what was there when the limits were named, anchored ones with what a request gets that says
+#: nothing.
+REQUESTS: dict[str, dict[str, str]] = {
+    "composed": {"tracking": "composed", "mask": "filled", "seams": "average"},
+    "anchored": {"tracking": "anchored"},
+}
 #: How x264 was set when the limits were named: our settings since take less than half of its time.
 THEN = EncoderSettings(17, "veryfast")
 LIMITS = {"start": 1.5, "both": 1.9}
@@ -30,12 +36,12 @@ LIMITS = {"start": 1.5, "both": 1.9}
 
 def rows(context: Context) -> list[Row]:
     """Measure the step whole: flows read, guides decoded, 43 frames filled, guide and mask encoded and stored."""
-    frames = _decode(context.clip, GAP + 2)
-    clip = _clip(context.folder / "clip.mp4", frames, GAP + 2)
+    frames = decode(context.clip, GAP + 2)
+    clip = write_clip(context.folder / "clip.mp4", frames, GAP + 2)
     found = []
-    for tracking in ("composed", "anchored"):
+    for tracking, said_so in REQUESTS.items():
         for anchors, limit in LIMITS.items():
-            job = _Job(context.folder / f"{tracking}-{anchors}", clip, frames, anchors, tracking)
+            job = _Job(context.folder / f"{tracking}-{anchors}", clip, frames, anchors, said_so)
             encoders = {"as set here": GUIDE, "as set when this was asked": THEN}
             contenders = {name: partial(job.encode_alone, settings) for name, settings in encoders.items()}
             times = context.compare({**contenders, "step": job.run}, rounds=9)
@@ -59,7 +65,9 @@ def rows(context: Context) -> list[Row]:
 class _Job:
     """A job of one segment whose flows are there."""
 
-    def __init__(self, folder: Path, clip: Path, frames: list[NDArray[np.uint8]], anchors: str, tracking: str) -> None:
+    def __init__(
+        self, folder: Path, clip: Path, frames: list[NDArray[np.uint8]], anchors: str, said_so: dict[str, str]
+    ) -> None:
         folder.mkdir()
         storage = LocalStorage(folder / "store")
         runner = JobRunner(storage, folder)
@@ -76,7 +84,7 @@ class _Job:
             "fps": FPS,
             "treatment": "clip",
             "anchors": anchors,
-            "tracking": tracking,
+            **said_so,
             "segments": [{"frames": FRAMES, "guides": guides}],
         }
         runner.put_request("job", request)
