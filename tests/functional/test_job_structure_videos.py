@@ -120,6 +120,13 @@ def test_the_archive_says_where_its_flows_came_from(runner: JobRunner) -> None:
         np.testing.assert_array_equal(shared.read("forward", 0, 8), flows[part])
 
 
+def test_the_report_tells_what_drives_which_frames(runner: JobRunner) -> None:
+    done(runner, request())
+    page = runner.storage.get(keys.job_report("t1")).data.decode()
+    assert "frames 0 to 8 of the timeline: <code>videos/a.mp4</code>, its frames 0 to 8" in page
+    assert "frames 14 to 22 of the timeline: <code>videos/b.mp4</code>, its frames 0 to 8" in page
+
+
 def test_a_source_is_extracted_once_whatever_jobs_use_it(runner: JobRunner) -> None:
     assert (
         runner.run("t0", {**request(), "task_id": "t0", "structure_videos": [], "structure_video": A}).state == "done"
