@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.flow import _clip, _decode, original_extract, original_read, original_write
+from bench.flow_ways import decode, original_extract, original_read, original_write, write_clip
 from bench.harness import Context, Row
 from structureflow import keys
 from structureflow.storage.local import LocalStorage
@@ -23,8 +23,8 @@ AS_ORIGINAL = {"flow_span": "per_segment", "anchors": "start", "seams": "average
 
 def rows(context: Context) -> list[Row]:
     """Measure the first job on a video, and the second one."""
-    frames = _decode(context.clip, 100)
-    clip = _clip(context.folder / "clip.mp4", frames, 100)
+    frames = decode(context.clip, 100)
+    clip = write_clip(context.folder / "clip.mp4", frames, 100)
     spread = [frames[round(i * 99 / SEGMENTS)] for i in range(SEGMENTS + 1)]
     original_s, segment_s = _original_job(clip, spread, context.folder)
     first_s, second_s, fan_out_s = _our_jobs(clip, spread, context.folder / "store", rounds=1 if context.quick else 3)

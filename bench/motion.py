@@ -1,7 +1,8 @@
 """Motion against earlier systems, by self-transfer: the clip's own frames as anchors, its real frames as truth.
 
-The original: warp frame after frame by pulling along the forward flow. Decibels are peak signal-to-noise against
-the real frames, at 640x360, averaged over a gap of 43 frames; flows are those of the default quality.
+The original: warp frame after frame by pulling along the forward flow. Ours: what a request gets that says nothing,
+anchored paths and chosen seams. Decibels are peak signal-to-noise against the real frames, at 640x360, averaged over
+a gap of 43 frames; flows are those of the default quality.
 """
 
 from __future__ import annotations
@@ -15,7 +16,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.clips import WORKERS, Frame, FrameGuides
+from bench.clips import (
+    ANCHORING,
+    WORKERS,
+    Frame,
+    FrameGuides,
+    KeptFrames,
+    StructureGrays,
+    carried,
+    mean_db,
+    sharpness,
+)
 from bench.harness import Context, Row
 from structureflow.flow.archive import open_flow_file
 from structureflow.flow.engines import build_engine
@@ -43,10 +54,11 @@ def rows(context: Context) -> list[Row]:
         context.clip, path, plan, source_video="clip", source_identity="bench", limits=DecodeLimits(), workers=WORKERS
     )
     small = [fit(frame, *SIZE) for frame in frames]
+    grays = StructureGrays([prepare_frame(frame, plan.height, plan.width, "gray") for frame in frames])
     starts = STARTS[:1] if context.quick else STARTS
     return [
         *itertools.chain.from_iterable(_one_step(open_flow_file(path), small, start) for start in starts),
-        *itertools.chain.from_iterable(_self_transfer(open_flow_file(path), small, start) for start in starts),
+        *itertools.chain.from_iterable(_self_transfer(open_flow_file(path), grays, small, start) for start in starts),
         *_cut(small),
         *_speed(context, path, frames),
     ]
@@ -77,23 +89,25 @@ def _one_step(flows: FlowSource, frames: Sequence[Frame], first: int) -> Iterato
         yield Row("motion", f"one step from frame {first}: {name}, against forward flow", "dB", along, value)
 
 
-def _self_transfer(flows: FlowSource, frames: Sequence[Frame], first: int) -> Iterator[Row]:
+def _self_transfer(flows: FlowSource, structure: StructureGrays, frames: Sequence[Frame], first: int) -> Iterator[Row]:
     truth = frames[first + 1 : first + 1 + GAP]
-    still = _mean_db([frames[first]] * GAP, truth)
-    along = _mean_db(_original(flows, frames[first], first), truth)
-    start = _carried(flows, frames, first, "start")
-    both = _carried(flows, frames, first, "both")
+    still = mean_db([frames[first]] * GAP, truth)
+    along = mean_db(_original(flows, frames[first], first), truth)
+    start, both = (
+        carried(flows, frames, first, GAP, anchors, structure, ANCHORING, "choose")
+        for anchors in cast("tuple[Anchors, ...]", ("start", "both"))
+    )
     name = f"gap of {GAP} from frame {first}"
-    yield Row("motion", f"{name}: start anchor, against forward flow", "dB", along, _mean_db(start, truth), 4)
-    yield Row("motion", f"{name}: start anchor, against no motion", "dB", still, _mean_db(start, truth), 3.5)
-    yield Row("motion", f"{name}: both anchors, against forward flow", "dB", along, _mean_db(both, truth), 7)
+    yield Row("motion", f"{name}: start anchor, against forward flow", "dB", along, mean_db(start, truth), 4)
+    yield Row("motion", f"{name}: start anchor, against no motion", "dB", still, mean_db(start, truth), 3.5)
+    yield Row("motion", f"{name}: both anchors, against forward flow", "dB", along, mean_db(both, truth), 7)
     middle = GAP // 2
     yield Row(
         "motion",
         f"{name}: sharpness in the middle, start anchor",
         "of the real frame",
         1.0,
-        _sharpness(start[middle]) / _sharpness(truth[middle]),
+        sharpness(start[middle]) / sharpness(truth[middle]),
         1 / 0.6,
         target_is_limit=True,
         note="variance of the Laplacian; at least 0.6",
@@ -103,8 +117,8 @@ def _self_transfer(flows: FlowSource, frames: Sequence[Frame], first: int) -> It
         "motion",
         f"{name}: sharpness in the middle, chained warps against one",
         "of the real frame",
-        _sharpness(chained[middle]) / _sharpness(truth[middle]),
-        _sharpness(start[middle]) / _sharpness(truth[middle]),
+        sharpness(chained[middle]) / sharpness(truth[middle]),
+        sharpness(start[middle]) / sharpness(truth[middle]),
     )
 
 
@@ -123,30 +137,30 @@ def _cut(frames: Sequence[Frame]) -> Iterator[Row]:
     count = len(joined) - 2
     truth = joined[1:-1]
 
-    def carried(flows: FlowSource, *guides: int) -> list[Frame]:
+    def filled(flows: FlowSource, *guides: int) -> list[Frame]:
         asked = [{"at": index, "image": str(index)} for index in guides]
         segment = Segment.model_validate({"frames": len(joined), "guides": asked})
         anchors: Anchors = "both" if guides[-1] else "start"
         settings = RenderSettings(*SIZE, "clip", anchors, 1.0, 0, count, workers=WORKERS)
         return _render(segment, flows, joined, settings)[1:-1]
 
-    single = max(_mean_db(carried(unknown, 0), truth), _mean_db(carried(unknown, len(joined) - 1), truth))
-    both = carried(known, 0, len(joined) - 1)
+    single = max(mean_db(filled(unknown, 0), truth), mean_db(filled(unknown, len(joined) - 1), truth))
+    both = filled(known, 0, len(joined) - 1)
     yield Row(
         "motion",
         f"gap of {count} with a cut: both anchors, against the better one",
         "dB",
         single,
-        _mean_db(both, truth),
+        mean_db(both, truth),
         0,
     )
-    blind = carried(unknown, 0, len(joined) - 1)
+    blind = filled(unknown, 0, len(joined) - 1)
     yield Row(
         "motion",
         f"gap of {count} with a cut: cut known, against not known",
         "dB",
-        _mean_db(blind, truth),
-        _mean_db(both, truth),
+        mean_db(blind, truth),
+        mean_db(both, truth),
     )
 
 
@@ -164,15 +178,6 @@ def _chained(flows: FlowSource, anchor: Frame, first: int) -> list[Frame]:
     for flow in flows.read("backward", first, first + GAP):
         warped.append(_pulled(warped[-1], resize_flow(flow, *SIZE)))
     return warped[1:]
-
-
-def _carried(flows: FlowSource, frames: Sequence[Frame], first: int, anchors: Anchors) -> list[Frame]:
-    last = first + GAP + 1
-    segment = Segment.model_validate(
-        {"frames": GAP + 2, "guides": [{"at": 0, "image": str(first)}, {"at": GAP + 1, "image": str(last)}]}
-    )
-    settings = RenderSettings(*SIZE, "clip", anchors, 1.0, first, first + GAP, workers=WORKERS)
-    return _render(segment, flows, frames, settings)[1:-1]
 
 
 # --- speed -------------------------------------------------------------------------------------------
@@ -247,18 +252,8 @@ class _Discard:
         """Take a frame and forget it."""
 
 
-class _Keep:
-    def __init__(self) -> None:
-        self.frames: list[Frame] = []
-
-    def write(self, index: int, guide: Frame, mask: MaskValue) -> None:
-        if index != len(self.frames) or mask not in (0, 255):
-            raise SystemExit(f"frame {index} with mask {mask} came out of order")
-        self.frames.append(guide.copy())
-
-
 def _render(segment: Segment, flows: FlowSource, frames: Sequence[Frame], settings: RenderSettings) -> list[Frame]:
-    sink = _Keep()
+    sink = KeptFrames()
     render_segment(segment, flows, FrameGuides(frames), settings, sink)
     return sink.frames
 
@@ -273,11 +268,3 @@ def _pulled(image: Frame, vectors: Field32) -> Frame:
         image, vectors, _NO_MAP, cv2.INTER_LINEAR | cv2.WARP_RELATIVE_MAP, borderMode=cv2.BORDER_REPLICATE
     )
     return cast("Frame", pulled)
-
-
-def _mean_db(images: Sequence[Frame], truth: Sequence[Frame]) -> float:
-    return float(np.mean([psnr_db(image, real) for image, real in zip(images, truth, strict=True)]))
-
-
-def _sharpness(image: Frame) -> float:
-    return float(cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_32F).var())

@@ -21,22 +21,28 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.clips import PRESET, QUALITY, WORKERS, Frame, FrameGuides, StructureGrays, flows_of
+from bench.clips import (
+    ANCHORING,
+    PRESET,
+    Frame,
+    StructureGrays,
+    carried,
+    flows_of,
+    mean_db,
+    sharpness,
+)
 from bench.harness import Context, Row
 from structureflow.flow.engines import DisEngine, EnginePreset
-from structureflow.flow.fields import Field32, FlowSource, resize_flow
+from structureflow.flow.fields import Field32, resize_flow
 from structureflow.guide.feed import FrameFeed
 from structureflow.guide.gap import GapMotion
 from structureflow.guide.images import fit
 from structureflow.guide.plan import PathPlan
 from structureflow.guide.planned import PlannedFlows
-from structureflow.guide.ports import Mask, Picture
-from structureflow.guide.refine import MATCHING, Matching
-from structureflow.guide.render import RenderSettings, render_segment
+from structureflow.guide.refine import Matching
 from structureflow.media.decode import DecodeLimits, VideoReader
-from structureflow.models.job import Anchors, Segment
+from structureflow.models.job import Anchors
 from structureflow.testing.photo_scenes import VARIANTS, PhotoScene
-from structureflow.testing.scenes import psnr_db
 
 GAP: Final = 43
 SIZE: Final = (360, 640)
@@ -91,7 +97,7 @@ _COVERAGES: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 def _scene(name: str, scene: PhotoScene, others: tuple[Frame, Frame]) -> Iterator[Row]:
     frames = [scene.frame(time) for time in range(GAP + 1)]
     before = _score(scene, others, _paths(frames, BEFORE, None))
-    after = _score(scene, others, _paths(frames, PRESET, MATCHING[QUALITY]))
+    after = _score(scene, others, _paths(frames, PRESET, ANCHORING))
     what = f"scene of photographs, {name}, over {GAP} frames"
     yield Row("tracking", f"{what}: mean path error", "px", before.error_px, after.error_px, target=2)
     yield Row("tracking", f"{what}: off by more than 3 px", "share", before.off, after.off, target=round(1 / 0.6, 3))
@@ -159,14 +165,14 @@ def _self_transfer(frames: Sequence[Frame], small: Sequence[Frame], starts: Sequ
     after, grays = flows_of(frames)
     for first in starts:
         truth = small[first + 1 : first + 1 + GAP]
-        for anchors in ("start", "both"):
-            old = _carried(before, small, first, cast("Anchors", anchors), None, None)
-            new = _carried(after, small, first, cast("Anchors", anchors), StructureGrays(grays), MATCHING[QUALITY])
+        for anchors in cast("tuple[Anchors, ...]", ("start", "both")):
+            old = carried(before, small, first, GAP, anchors)
+            new = carried(after, small, first, GAP, anchors, StructureGrays(grays), ANCHORING)
             least = 3.0 if anchors == "both" and first == 60 else 1.5
             name = f"gap of {GAP} from frame {first}, {anchors}"
-            yield Row("tracking", f"{name}: likeness", "dB", _mean_db(old, truth), _mean_db(new, truth), least)
+            yield Row("tracking", f"{name}: likeness", "dB", mean_db(old, truth), mean_db(new, truth), least)
             middle = GAP // 2
-            sharp = _sharpness(new[middle]) / _sharpness(truth[middle])
+            sharp = sharpness(new[middle]) / sharpness(truth[middle])
             yield Row(
                 "tracking",
                 f"{name}: sharpness in the middle",
@@ -177,44 +183,9 @@ def _self_transfer(frames: Sequence[Frame], small: Sequence[Frame], starts: Sequ
             )
 
 
-def _carried(
-    flows: FlowSource,
-    frames: Sequence[Frame],
-    first: int,
-    anchors: Anchors,
-    structure: StructureGrays | None,
-    matching: Matching | None,
-) -> list[Frame]:
-    last = first + GAP + 1
-    guides = [{"at": 0, "image": f"images/{first}"}, {"at": GAP + 1, "image": f"images/{last}"}]
-    segment = Segment.model_validate({"frames": GAP + 2, "guides": guides})
-    settings = RenderSettings(*SIZE, "clip", anchors, 1.0, first, first + GAP, workers=WORKERS, matching=matching)
-    sink = _Keep()
-    render_segment(segment, flows, FrameGuides(frames), settings, sink, structure)
-    return sink.frames[1:-1]
-
-
 # --- small things ------------------------------------------------------------------------------------
-
-
-class _Keep:
-    def __init__(self) -> None:
-        self.frames: list[Frame] = []
-
-    def write(self, index: int, guide: Picture, mask: Mask) -> None:
-        if index != len(self.frames) or not isinstance(mask, int):
-            raise SystemExit(f"frame {index} with mask {mask} came out of order")
-        self.frames.append(guide.copy())
 
 
 def _pulled(image: Frame, vectors: Field32) -> Frame:
     along = partial(cv2.remap, image, vectors, _NO_MAP)
     return np.asarray(along(cv2.INTER_CUBIC | cv2.WARP_RELATIVE_MAP, borderMode=cv2.BORDER_REPLICATE), np.uint8)
-
-
-def _mean_db(images: Sequence[Frame], truth: Sequence[Frame]) -> float:
-    return float(np.mean([psnr_db(image, real) for image, real in zip(images, truth, strict=True)]))
-
-
-def _sharpness(image: Frame) -> float:
-    return float(cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_32F).var())

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import NoReturn
 
 from structureflow.errors import StructureFlowError
-from structureflow.jobs.extract_job import note_failure
+from structureflow.jobs.extraction_order import note_failure
 from structureflow.jobs.raft_task import Progress, carry_out_order
 from structureflow.runtime.task_settings import order_key, task_services, task_settings
 from structureflow.runtime.wiring import logger, metrics

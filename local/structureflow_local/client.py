@@ -99,7 +99,16 @@ def _with_uploads(node: Any, task_id: str, folder: Path, uploads: dict[str, Path
     return node
 
 
-_REFERENCE_FIELDS = {"structure_video", "structure_video_path", "images", "image", "video", "fade"}
+_REFERENCE_FIELDS = {
+    "structure_video",
+    "structure_video_path",
+    "flow_cache",
+    "structure_flow_cache_url",
+    "images",
+    "image",
+    "video",
+    "fade",
+}
 
 
 def _local_file(folder: Path, reference: str) -> Path | None:

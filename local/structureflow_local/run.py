@@ -138,6 +138,8 @@ class _Progress:
         record = load_record(storage, status.task_id, status.run_id)
         self._recorded = True
         source, origin = record.source, "found in the cache" if record.flow_cache_hit else "extracted"
+        if record.flow_cache is not None:
+            origin = f"given as {record.flow_cache.reference}"
         self.say(
             "flows",
             f"{source.frames - 1} flows by {record.engine}, {origin}; video {source.width_px}x{source.height_px}, "

@@ -25,7 +25,7 @@ from structureflow import keys
 from structureflow.storage.local import LocalStorage
 from structureflow.storage.s3 import S3Storage
 from structureflow.storage.s3_settings import S3Settings
-from structureflow_local import sam
+from structureflow_local import sam_build, sam_containers
 from structureflow_local.cloud import LocalCloud
 from structureflow_local.cloud.signature import Key, Keyring, sign
 from structureflow_local.run import bucket_of
@@ -223,7 +223,7 @@ def test_motos_back_doors_are_closed(cloud: LocalCloud, method: str, path: str) 
 
 def test_sams_s3_has_the_same_doors() -> None:
     """It asks for no signature, for its callers have keys of their own; all else is closed."""
-    with sam.local_s3() as (port, storage):
+    with sam_containers.local_s3() as (port, storage):
         url = f"http://127.0.0.1:{port}"
         storage.put("a.txt", b"kept")
         assert storage.get("a.txt").data == b"kept"
@@ -232,10 +232,10 @@ def test_sams_s3_has_the_same_doors() -> None:
         for path in BACK_DOORS:
             assert raw(url, f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:PORT")[0] in {403, 404}, path
         # As a function in SAM's container asks: by Docker's name for the host, with keys of its own.
-        asked = f"http://host.docker.internal:{port}/{sam.BUCKET}/a.txt"
-        signed = sign(Key("local", "local"), method="GET", url=asked, service="s3", region=sam.REGION)
+        asked = f"http://host.docker.internal:{port}/{sam_containers.BUCKET}/a.txt"
+        signed = sign(Key("local", "local"), method="GET", url=asked, service="s3", region=sam_build.REGION)
         lines = "".join(f"\r\n{name}: {value}" for name, value in signed.items())
-        page = raw(url, f"GET /{sam.BUCKET}/a.txt HTTP/1.1\r\nHost: host.docker.internal:PORT{lines}")
+        page = raw(url, f"GET /{sam_containers.BUCKET}/a.txt HTTP/1.1\r\nHost: host.docker.internal:PORT{lines}")
         assert page[::2] == (200, b"kept")
         assert not [header for header in page[1] if header.startswith("access-control")]
 

@@ -6,8 +6,6 @@ keep to the protocol.
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
 import socket
 import ssl
 import threading
@@ -18,54 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from structureflow.errors import InputNotAllowedError, StorageError, TransientStorageError
-from structureflow.storage.http import HttpsSource, is_public
+from structureflow.errors import StorageError, TransientStorageError
+from structureflow.storage.http import HttpsSource
 from structureflow.testing.tls import HOST, certificate
-
-Script = Callable[[ssl.SSLSocket, bytes], None]
-OK = b'HTTP/1.1 200 OK\r\nETag: "e"\r\n'
-
-
-class Hostile:
-    """Plays a script to every connection, after its request was read."""
-
-    def __init__(self, pem: Path, script: Script, *, address: str = "127.0.0.1", port: int = 0) -> None:
-        self.asked: list[bytes] = []
-        self._script = script
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(pem)
-        self._listening = socket.create_server((address, port))
-        self.port = self._listening.getsockname()[1]
-        self._stopped = threading.Event()
-        self._threads = [threading.Thread(target=self._accept, daemon=True)]
-        self._threads[0].start()
-
-    def _accept(self) -> None:
-        while not self._stopped.is_set():
-            try:
-                connected, _ = self._listening.accept()
-            except OSError:
-                return
-            thread = threading.Thread(target=self._serve, args=(connected,), daemon=True)
-            self._threads.append(thread)
-            thread.start()
-
-    def _serve(self, connected: socket.socket) -> None:
-        # Clients that hang up in the middle are what these tests are about.
-        with contextlib.suppress(OSError), self._context.wrap_socket(connected, server_side=True) as secure:
-            request = b""
-            while b"\r\n\r\n" not in request:
-                request += secure.recv(4096)
-            self.asked.append(request)
-            self._script(secure, request)
-
-    def close(self) -> None:
-        self._stopped.set()
-        with contextlib.suppress(OSError):
-            self._listening.shutdown(socket.SHUT_RDWR)
-        self._listening.close()
-        for thread in self._threads:
-            thread.join(timeout=10)
+from tests.contract.hostile import OK, Hostile, Script, drip, source, url
 
 
 @pytest.fixture(scope="module")
@@ -84,29 +38,6 @@ def serve(pem: Path) -> Iterator[Callable[..., Hostile]]:
     yield start
     for server in servers:
         server.close()
-
-
-def source(server: Hostile, pem: Path, **options: object) -> HttpsSource:
-    arguments: dict[str, object] = {
-        "max_bytes": 1_000_000,
-        "resolver": lambda host, port: ["127.0.0.1"],  # noqa: ARG005 - the resolver's signature
-        "allows_address": lambda address: True,  # noqa: ARG005 - as above
-        "ssl_context": ssl.create_default_context(cafile=str(pem)),
-        "read_timeout_s": 5.0,
-        "deadline_s": 0.6,
-    }
-    return HttpsSource([f"{HOST}:{server.port}"], **(arguments | options))  # type: ignore[arg-type]
-
-
-def url(server: Hostile, path: str = "/clip.mp4") -> str:
-    return f"https://{HOST}:{server.port}{path}"
-
-
-def drip(secure: ssl.SSLSocket, data: bytes, pause_s: float = 0.02) -> None:
-    """Send so slowly that no silence is long, and the whole takes 20 seconds or more."""
-    for start in range(1000):
-        secure.sendall(data[start % len(data) : start % len(data) + 1])
-        time.sleep(pause_s)
 
 
 def _status_line(secure: ssl.SSLSocket, _: bytes) -> None:
@@ -226,9 +157,6 @@ def test_tries_share_the_deadline(serve: Callable[..., Hostile], pem: Path) -> N
     assert len(server.asked) == 1
 
 
-# --- too much ----------------------------------------------------------------------------------------
-
-
 def _flood_chunked(secure: ssl.SSLSocket, _: bytes) -> None:
     secure.sendall(OK + b"Transfer-Encoding: chunked\r\n\r\n")
     block = b"10000\r\n" + bytes(65_536) + b"\r\n"
@@ -323,95 +251,6 @@ def test_an_announced_length_is_believed_without_reading_the_body(serve: Callabl
     assert time.monotonic() - begin < 2
 
 
-# --- astray ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-@pytest.mark.parametrize("method", ["get", "get_to_file", "head"])
-def test_redirects_lead_nowhere(
-    serve: Callable[..., Hostile], pem: Path, tmp_path: Path, status: int, method: str
-) -> None:
-    inside = serve(lambda secure, _: secure.sendall(OK + b"Content-Length: 6\r\n\r\nsecret"))
-
-    def script(secure: ssl.SSLSocket, _: bytes) -> None:
-        secure.sendall(
-            b"HTTP/1.1 %d Elsewhere\r\nLocation: https://%s:%d/\r\nContent-Length: 0\r\n\r\n"
-            % (status, HOST.encode(), inside.port)
-        )
-
-    server = serve(script)
-    with pytest.raises(InputNotAllowedError, match="redirect"):
-        _read(source(server, pem), method, url(server), tmp_path)
-    assert inside.asked == []
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        "127.0.0.1",
-        "::1",
-        "::ffff:127.0.0.1",
-        "::ffff:a9fe:a9fe",
-        "169.254.169.254",
-        "10.0.0.1",
-        "fe80::1%lo",
-        "0.0.0.0",  # noqa: S104 - refused, not bound to
-    ],
-)
-def test_names_that_resolve_to_inner_addresses_are_refused_before_connecting(
-    serve: Callable[..., Hostile], pem: Path, address: str
-) -> None:
-    server = serve(lambda secure, _: secure.sendall(OK + b"Content-Length: 6\r\n\r\nsecret"))
-    reading = HttpsSource(
-        [f"{HOST}:{server.port}"],
-        max_bytes=1000,
-        resolver=lambda host, port: ["93.184.215.14", address],  # noqa: ARG005 - the resolver's signature
-        ssl_context=ssl.create_default_context(cafile=str(pem)),
-    )
-    with pytest.raises(InputNotAllowedError, match="not public"):
-        reading.get(url(server))
-    assert server.asked == []
-
-
-def _good(secure: ssl.SSLSocket, _: bytes) -> None:
-    secure.sendall(OK + b"Content-Length: 4\r\n\r\ngood")
-
-
-def test_every_address_of_a_host_is_tried(serve: Callable[..., Hostile], pem: Path) -> None:
-    """Nobody listens at the first two."""
-    server = serve(_good, address="127.0.0.4")
-    addresses = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
-    reading = source(server, pem, resolver=lambda host, port: addresses, deadline_s=10.0)  # noqa: ARG005 - signature
-    assert reading.get(url(server)).data == b"good"
-
-
-def test_an_address_that_answers_and_breaks_off_does_not_hide_the_next(
-    serve: Callable[..., Hostile], pem: Path
-) -> None:
-    good = serve(_good, address="127.0.0.3")
-    bad = serve(lambda secure, _: secure.close(), address="127.0.0.2", port=good.port)
-    addresses = ["127.0.0.2", "127.0.0.3"]
-    reading = source(good, pem, resolver=lambda host, port: addresses, deadline_s=10.0)  # noqa: ARG005 - signature
-    assert reading.get(url(good)).data == b"good"
-    assert (len(bad.asked), len(good.asked)) == (1, 1)
-
-
-def test_an_address_without_a_trusted_certificate_is_passed_over(
-    serve: Callable[..., Hostile], pem: Path, tmp_path: Path
-) -> None:
-    good = serve(_good, address="127.0.0.3")
-    stranger = Hostile(certificate(tmp_path), _good, address="127.0.0.2", port=good.port)
-    try:
-        reading = source(good, pem, resolver=lambda host, port: ["127.0.0.2", "127.0.0.3"], deadline_s=10.0)  # noqa: ARG005 - signature
-        assert reading.get(url(good)).data == b"good"
-        assert stranger.asked == []
-    finally:
-        stranger.close()
-
-
-# --- nonsense ----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "answer",
     [
@@ -457,8 +296,3 @@ def test_the_query_of_a_url_is_in_no_error(serve: Callable[..., Hostile], pem: P
         source(server, pem, deadline_s=5.0).get(url(server, "/clip.mp4?X-Amz-Signature=SECRET"))
     assert b"SECRET" in server.asked[0]
     assert "SECRET" not in f"{caught.value!r} {caught.value.as_dict()} {caught.value.__cause__!r}"
-
-
-def test_the_checks_know_every_form_of_an_inner_address() -> None:
-    for text in ("::ffff:7f00:1", "::7f00:1", "64:ff9b::7f00:1", "64:ff9b:1::7f00:1", "2002:7f00:1::", "192.88.99.1"):
-        assert not is_public(ipaddress.ip_address(text)), text

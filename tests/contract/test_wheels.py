@@ -37,7 +37,7 @@ def test_the_library_asks_for_little(wheels: dict[str, Path]) -> None:
     library = wheels["structureflow"]
     assert declared(library, "") == {"isal", "numpy", "opencv-python-headless", "pillow", "pydantic"}
     assert declared(library, "video") == {"av", "pillow-heif"}
-    assert declared(library, "aws") == {"aws-lambda-powertools", "boto3"}
+    assert declared(library, "aws") == {"aws-lambda-powertools", "boto3", "jinja2"}
     assert declared(library, "raft") == {"torch", "torchvision"}
     assert declared(library, "cli") == {"structureflow-local"}
 

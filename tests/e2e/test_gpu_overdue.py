@@ -13,7 +13,7 @@ import pytest
 
 from structureflow import keys
 from structureflow.jobs.documents import load_record, put_document
-from structureflow.jobs.extract_job import load_order
+from structureflow.jobs.extraction_order import load_order
 from structureflow.models.results import now
 from structureflow.testing.jobs import png
 from structureflow.testing.videos import pan_frames, texture, write_clip

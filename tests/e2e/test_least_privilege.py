@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import sys
 import urllib.error
 import urllib.request
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from samtranslator.yaml_helper import yaml_parse
 
 from structureflow import keys
 from structureflow.jobs.documents import load_record
@@ -29,103 +27,9 @@ from structureflow_local.cloud import LocalCloud
 from structureflow_local.cloud.gateway import Call
 from structureflow_local.cloud.signature import sign
 from structureflow_local.run import bucket_of
+from tests.e2e.privileges import BUCKET, FUNCTIONS, GPU, REPO, SPARE, TEMPLATE, TOPS, is_probe, place_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
-
-REPO = Path(__file__).resolve().parents[2]
-TEMPLATE: dict[str, Any] = yaml_parse((REPO / "template.yaml").read_text())
-FUNCTIONS = tuple(name for name, body in TEMPLATE["Resources"].items() if body["Type"] == "AWS::Serverless::Function")
-BUCKET = "DataBucket"
-GPU = {"EnableGpu": "true", "GpuImageUri": "raft:test", "GpuVpcId": "vpc-1", "GpuSubnetIds": "subnet-1"}
-
-#: The places of the bucket, said here a second time on purpose: a key that fits none is a layout nobody allowed.
-PLACES = {
-    "jobs/*/request.json": r"jobs/[^/]+/request\.json",
-    "jobs/*/inputs/*": r"jobs/[^/]+/inputs/[^/]+",
-    "jobs/*/job.json": r"jobs/[^/]+/job\.json",
-    "jobs/*/structure_flows_*.npz": r"jobs/([^/]+)/structure_flows_\1\.npz",
-    "jobs/*/runs/*/claim.json": r"jobs/[^/]+/runs/[0-9a-f]+/claim\.json",
-    "jobs/*/runs/*/job.json": r"jobs/[^/]+/runs/[0-9a-f]+/job\.json",
-    "jobs/*/runs/*/manifest.json": r"jobs/[^/]+/runs/[0-9a-f]+/manifest\.json",
-    "jobs/*/runs/*/report.html": r"jobs/[^/]+/runs/[0-9a-f]+/report\.html",
-    "jobs/*/runs/*/segments/*": r"jobs/[^/]+/runs/[0-9a-f]+/segments/\d{3}/(?:(?:ttm|tracks|warped_noise)/)?[^/]+",
-    "jobs/*/runs/*": r"jobs/[^/]+/runs/[0-9a-f]+/.+",
-    "jobs/*/status.json": r"jobs/[^/]+/status\.json",
-    "jobs/*/manifest.json": r"jobs/[^/]+/manifest\.json",
-    "jobs/*/report.html": r"jobs/[^/]+/report\.html",
-    "jobs/*/segments/*": r"jobs/[^/]+/segments/\d{3}/(?:(?:ttm|tracks|warped_noise)/)?[^/]+",
-    "work/.gpu/*": r"work/\.gpu/[0-9a-f]+\.json",
-    "cache/flows/*.npz": r"cache/flows/[0-9a-f]+\.npz",
-    "cache/timelines/*/frames/*": r"cache/timelines/[^/]+/frames/\d{6}\.jpg",
-    "cache/timelines/*/manifest.json": r"cache/timelines/[^/]+/manifest\.json",
-    "cache/timelines/*/overlays/*": r"cache/timelines/[^/]+/overlays/[^/]+/[^/]+/\d{6}_[^/]+\.png",
-    "timelines/*/chunks/*": r"timelines/[^/]+/chunks/[^/]+",
-    "library/*": r"library/[^/]+",
-}
-#: Where keys of one kind begin; what a listing is allowed for.
-TOPS = ("jobs/", "work/", "cache/flows/", "cache/timelines/", "timelines/")
-
-_SLASHES = "a star in a policy stands for slashes too, so what is published has the same pattern in a run's folder"
-_ENDED = "what a run leaves that was superseded, or whose job was deleted, at the very moment"
-_ANY_INPUT = "a request may name any key that is not reserved as its video or guide"
-_REPLACED = "the manifest of another video in the timeline goes before its frames are overwritten"
-_HEALS = "what a segment finds rotten is replaced"
-#: Allowed, but used by no run: (function, action, place) and why it is allowed all the same.
-SPARE = {
-    ("OrchestratorFunction", "s3:GetObject", "*"): _ANY_INPUT,
-    ("RenderSegmentFunction", "s3:GetObject", "*"): _ANY_INPUT,
-    ("SettleGpuFunction", "s3:GetObject", "*"): _ANY_INPUT,
-    ("OrchestratorFunction", "s3:DeleteObject", "jobs/*/runs/*/job.json"): _ENDED,
-    ("OrchestratorFunction", "s3:DeleteObject", "jobs/*/status.json"): _ENDED,
-    ("FailJobFunction", "s3:DeleteObject", "jobs/*/runs/*/claim.json"): _ENDED,
-    ("FailJobFunction", "s3:GetObject", "jobs/*/manifest.json"): _ENDED,
-    ("RenderSegmentFunction", "s3:DeleteObject", "jobs/*/runs/*/segments/*"): _ENDED,
-    **{
-        (function, action, place): _ENDED
-        for function in ("AssembleJobFunction", "FailJobFunction")
-        for action, place in (
-            ("s3:DeleteObject", "jobs/*/manifest.json"),
-            ("s3:DeleteObject", "jobs/*/report.html"),
-            ("s3:DeleteObject", "jobs/*/job.json"),
-            ("s3:PutObject", "jobs/*/structure_flows_*.npz"),
-        )
-    },
-    **{
-        (function, action, f"jobs/*/runs/*/{name}"): _SLASHES
-        for function, action, name in (
-            ("ApiFunction", "s3:GetObject", "manifest.json"),
-            ("ApiFunction", "s3:GetObject", "report.html"),
-            ("ApiFunction", "s3:GetObject", "segments/*"),
-            ("AssembleJobFunction", "s3:PutObject", "segments/*"),
-            ("AssembleJobFunction", "s3:PutObject", "job.json"),
-            ("FailJobFunction", "s3:PutObject", "segments/*"),
-            ("FailJobFunction", "s3:PutObject", "job.json"),
-            ("FailJobFunction", "s3:PutObject", "manifest.json"),
-            ("FailJobFunction", "s3:PutObject", "report.html"),
-        )
-    },
-    ("OrchestratorFunction", "s3:DeleteObject", "cache/timelines/*/manifest.json"): _REPLACED,
-    ("SettleGpuFunction", "s3:DeleteObject", "cache/timelines/*/manifest.json"): _REPLACED,
-    ("RenderSegmentFunction", "s3:PutObject", "cache/timelines/*/frames/*"): _HEALS,
-    ("RenderSegmentFunction", "s3:PutObject", "cache/timelines/*/manifest.json"): _HEALS,
-    ("RenderSegmentFunction", "s3:DeleteObject", "cache/flows/*.npz"): _HEALS,
-    ("RebuildTimelineFunction", "s3:GetObject", "cache/timelines/*/frames/*"): (
-        "frames that another writer left at the same moment are compared"
-    ),
-}
-
-
-def place_of(key: str) -> str | None:
-    """The first place that a key fits."""
-    return next((place for place, pattern in PLACES.items() if re.fullmatch(pattern, key)), None)
-
-
-def is_probe(call: Call) -> bool:
-    """Adapters test what a compatible store can do; they believe AWS, so no policy there speaks of it."""
-    return call.key is not None and call.key.startswith("work/.probe/")
-
-
-# --- the run -------------------------------------------------------------------------------------------
 
 
 class Run:
@@ -357,9 +261,6 @@ def denied(calls: list[Call]) -> list[str]:
             if not allows(policies[call.function], request)
         }
     )
-
-
-# --- what it proves ------------------------------------------------------------------------------------
 
 
 def test_every_function_was_there(calls: list[Call]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from samtranslator.yaml_helper import yaml_parse
 
-from structureflow_local import sam
+from structureflow_local import sam_build, sam_containers
 
 REPO = Path(__file__).resolve().parents[2]
 STEMS = sorted(path.parent.name for path in (REPO / "functions").glob("*/app.py"))
@@ -42,14 +42,14 @@ pytestmark = [
     pytest.mark.docker,
     pytest.mark.xdist_group("sam"),
     pytest.mark.timeout(1200),
-    pytest.mark.skipif(not sam.engine_answers(), reason="no Docker engine answers on this machine"),
+    pytest.mark.skipif(not sam_build.engine_answers(), reason="no Docker engine answers on this machine"),
 ]
 
 
 @pytest.fixture(scope="module")
 def template() -> Path:
     """The built template; the image is in the engine."""
-    return sam.build(REPO / sam.BUILD_DIR, "x86_64")
+    return sam_build.build(REPO / sam_build.BUILD_DIR, "x86_64")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_the_media_image_is_below_a_gigabyte_and_holds_what_it_should(image: str
 
 def test_every_function_runs_in_its_container(template: Path) -> None:
     lines: list[str] = []
-    invoked = sam.invoke_all(template, lines.append)
+    invoked = sam_containers.invoke_all(template, lines.append)
     assert {one.function for one in invoked} == {
         "".join(part.title() for part in stem.split("_")) + "Function" for stem in STEMS
     }
@@ -90,4 +90,4 @@ def test_every_function_runs_in_its_container(template: Path) -> None:
     assert payloads["RenderSegmentFunction"]["fallbacks"] == 0
     assert payloads["AssembleJobFunction"]["segments"] == 1
     assert payloads["FailJobFunction"]["error"]["code"] == "NotAnImageError"
-    assert any(f"decode to {sam.FRAMES} frames" in line for line in lines)
+    assert any(f"decode to {sam_containers.FRAMES} frames" in line for line in lines)

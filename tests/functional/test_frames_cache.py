@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import itertools
-import json
 import threading
 import tracemalloc
 from collections.abc import Iterable, Iterator
@@ -16,10 +13,7 @@ import pytest
 
 from structureflow import keys
 from structureflow.errors import (
-    FrameCacheConflictError,
     FrameCacheError,
-    FrameCorruptError,
-    FrameNotFoundError,
     InvalidIdError,
     NotAnImageError,
     StorageError,
@@ -29,7 +23,6 @@ from structureflow.errors import (
 from structureflow.frames.cache import Frame, FrameCache
 from structureflow.frames.jpeg import decode_jpeg, encode_jpeg, perceptual_hash
 from structureflow.frames.manifest import ChunkEntry, FrameManifest, FrameRecord
-from structureflow.frames.pages import FrameB64
 from structureflow.storage.base import ObjectInfo, StoredObject
 from structureflow.storage.memory import MemoryStorage
 from structureflow.testing.frames import make_frames, psnr
@@ -51,9 +44,6 @@ def cache(store: MemoryStorage) -> FrameCache:
 
 def _keys(store: MemoryStorage, prefix: str = "") -> list[str]:
     return [info.key for info in store.list(prefix)]
-
-
-# --- round trips -------------------------------------------------------------------------------------
 
 
 def test_frames_come_back_with_pixels_times_chunks_and_hashes(cache: FrameCache, store: MemoryStorage) -> None:
@@ -113,9 +103,6 @@ def test_several_timelines_do_not_meet(cache: FrameCache) -> None:
     for name in ("a-b", "ab", "a.b"):
         assert cache.cache_exists(name)
         assert cache.check_cache(name).whole
-
-
-# --- requests and memory -----------------------------------------------------------------------------
 
 
 def test_writing_is_concurrent_and_bounded(store: MemoryStorage) -> None:
@@ -242,9 +229,6 @@ def test_ten_thousand_frames_are_checked_and_cleared_a_page_at_a_time() -> None:
     assert check_peak < 10 * manifest_bytes
 
 
-# --- dying half-way ----------------------------------------------------------------------------------
-
-
 def test_a_block_left_without_commit_leaves_nothing(cache: FrameCache, store: MemoryStorage) -> None:
     frames = make_frames(8)
 
@@ -325,9 +309,6 @@ def test_lost_reply_of_the_manifest_is_mended_by_writing_again(store: MemoryStor
     assert cache.check_cache(TIMELINE).whole
 
 
-# --- misuse ------------------------------------------------------------------------------------------
-
-
 def test_writer_refuses_misuse(cache: FrameCache) -> None:
     frame = make_frames(1)[0]
     image = frame.image
@@ -391,300 +372,3 @@ def test_missing_timelines(cache: FrameCache) -> None:
         with pytest.raises(TimelineNotFoundError, match=TIMELINE):
             call(TIMELINE)
     assert cache.clear_cache(TIMELINE) == 0
-
-
-# --- damage ------------------------------------------------------------------------------------------
-
-
-def test_a_frame_that_is_gone_is_named(cache: FrameCache, store: MemoryStorage) -> None:
-    cache.cache_frames(TIMELINE, make_frames(10))
-    store.delete([keys.timeline_frame(TIMELINE, 6)])
-    with pytest.raises(FrameNotFoundError, match=r"frame 6 .*rebuild") as caught:
-        cache.load_cached_frames(TIMELINE)
-    assert caught.value.detail["sequence"] == 6
-    assert [frame.sequence for frame in cache.load_cached_frames(TIMELINE, range(6))] == list(range(6))
-    found = cache.check_cache(TIMELINE)
-    assert (found.missing, found.changed, found.whole) == ((6,), (), False)
-
-
-def test_a_frame_with_other_bytes_is_named(cache: FrameCache, store: MemoryStorage) -> None:
-    frames = make_frames(10)
-    cache.cache_frames(TIMELINE, frames)
-    store.put(keys.timeline_frame(TIMELINE, 4), encode_jpeg(frames[5].image))
-    store.put(keys.timeline_frame(TIMELINE, 8), b"not a JPEG")
-    store.put(f"{PREFIX}frames/notes.txt", b"")
-    assert cache.check_cache(TIMELINE).changed == (4, 8)
-    assert cache.check_cache(TIMELINE).extra == 1
-    for sequence in (4, 8):
-        with pytest.raises(FrameCorruptError, match=f"frame {sequence}") as caught:
-            cache.load_cached_frames(TIMELINE, [sequence])
-        assert caught.value.detail["sequence"] == sequence
-
-
-def test_every_flipped_bit_is_seen(store: MemoryStorage) -> None:
-    FrameCache(store).cache_frames(TIMELINE, make_frames(1))
-    size = store.head(keys.timeline_frame(TIMELINE, 0)).size_bytes
-    for position in range(0, size, 37):
-
-        def flip(data: bytes, position: int = position) -> bytes:
-            return data[:position] + bytes([data[position] ^ 4]) + data[position + 1 :]
-
-        broken = FaultStorage(store, Fault("get", "*.jpg", change=flip, times=2))
-        with pytest.raises(FrameCorruptError):
-            FrameCache(broken).load_cached_frames(TIMELINE)
-        # Once may be the way, not the store.
-        once = FaultStorage(store, Fault("get", "*.jpg", change=flip))
-        assert len(FrameCache(once).load_cached_frames(TIMELINE)) == 1
-
-
-def test_a_damaged_manifest_counts_as_absent(cache: FrameCache, store: MemoryStorage) -> None:
-    cache.cache_frames(TIMELINE, make_frames(3))
-    document = json.loads(store.get(keys.timeline_manifest(TIMELINE)).data)
-    for bad in (b"", b'{"format_version": 1', json.dumps({**document, "format_version": 99}).encode()):
-        store.put(keys.timeline_manifest(TIMELINE), bad)
-        assert not cache.cache_exists(TIMELINE)
-        with pytest.raises(FrameCacheError):
-            cache.load_cached_frames(TIMELINE)
-    cache.cache_frames(TIMELINE, make_frames(3))
-    assert cache.cache_exists(TIMELINE)
-
-
-def test_a_copy_in_another_store_is_read_though_its_etags_differ(cache: FrameCache, store: MemoryStorage) -> None:
-    cache.cache_frames(TIMELINE, make_frames(3))
-    document = json.loads(store.get(keys.timeline_manifest(TIMELINE)).data)
-    document["frames"]["etag"] = ["other-1", "other-2", "other-3"]
-    store.put(keys.timeline_manifest(TIMELINE), json.dumps(document).encode())
-    assert len(cache.load_cached_frames(TIMELINE)) == 3
-
-
-# --- races -------------------------------------------------------------------------------------------
-
-
-def test_racing_writers_of_the_same_video_end_with_one_whole_cache(store: MemoryStorage) -> None:
-    """Different qualities, so the bytes of every frame depend on who was last."""
-    frames = make_frames(30, height=96, width=128)
-    barrier = threading.Barrier(3)
-
-    def write(quality: int) -> int:
-        cache = FrameCache(LatencyStorage(store, 0.002), concurrency=4)
-        barrier.wait()
-        return cache.cache_frames(TIMELINE, iter(frames), quality=quality).total
-
-    with ThreadPoolExecutor(3) as pool:
-        assert list(pool.map(write, (80, 85, 90))) == [30, 30, 30]
-    cache = FrameCache(store)
-    assert cache.check_cache(TIMELINE).whole
-    loaded = cache.load_cached_frames(TIMELINE)
-    assert [frame.sequence for frame in loaded] == list(range(30))
-    for before, after in zip(frames, loaded, strict=True):
-        assert psnr(before.image, after.image) > 30
-
-
-def test_racing_writers_of_other_videos_never_leave_a_mixture(store: MemoryStorage) -> None:
-    videos = {name: make_frames(20, height=96, width=128, seed=seed) for name, seed in (("one", 1), ("two", 2))}
-    barrier = threading.Barrier(2)
-
-    def write(name: str) -> None:
-        cache = FrameCache(LatencyStorage(store, 0.002), concurrency=4)
-        barrier.wait()
-        cache.cache_frames(TIMELINE, videos[name], source_identity=name)
-
-    with ThreadPoolExecutor(2) as pool:
-        outcomes = [future.exception() for future in [pool.submit(write, name) for name in videos]]
-    assert all(outcome is None or isinstance(outcome, FrameCacheConflictError) for outcome in outcomes)
-    cache = FrameCache(store)
-    assert cache.check_cache(TIMELINE).whole
-    winner = cache.source_identity(TIMELINE)
-    for before, after in zip(videos[winner], cache.load_cached_frames(TIMELINE), strict=True):
-        assert psnr(before.image, after.image) > 30
-
-
-def test_a_stranger_between_frames_and_commit_is_a_conflict(cache: FrameCache, store: MemoryStorage) -> None:
-    ours, theirs = make_frames(6, seed=1), make_frames(6, seed=2)
-
-    def write(disturb: str) -> None:
-        with cache.writer(TIMELINE) as writer:
-            for frame in ours:
-                writer.add(frame.sequence, frame.image, timestamp=frame.timestamp, chunk_id="c")
-            original = store.list
-
-            def listing(prefix: str, *, start_after: str | None = None) -> Iterator[ObjectInfo]:
-                key = keys.timeline_frame(TIMELINE, 3)
-                if disturb == "other":
-                    store.put(key, encode_jpeg(theirs[3].image))
-                elif disturb == "junk":
-                    store.put(key, b"junk")
-                else:
-                    store.delete([key])
-                return original(prefix, start_after=start_after)
-
-            store.list = listing  # type: ignore[method-assign]
-            try:
-                writer.commit()
-            finally:
-                store.list = original  # type: ignore[method-assign]
-
-    for disturb in ("other", "junk", "gone"):
-        with pytest.raises(FrameCacheConflictError, match="frame 3") as caught:
-            write(disturb)
-        assert caught.value.transient
-        assert not cache.cache_exists(TIMELINE)
-
-
-def test_a_store_that_tags_replies_and_listings_differently_still_settles(store: MemoryStorage) -> None:
-    class Odd(CountingStorage):
-        def list(self, prefix: str, *, start_after: str | None = None) -> Iterator[ObjectInfo]:
-            for info in super().list(prefix, start_after=start_after):
-                yield ObjectInfo(info.key, info.size_bytes, f"listed-{info.etag}")
-
-    odd = Odd(store)
-    cache = FrameCache(odd)
-    frames = make_frames(10)
-    cache.cache_frames(TIMELINE, frames)
-    assert odd.requests["get"] == 10 + 1
-    assert cache.check_cache(TIMELINE).whole
-    assert [frame.timestamp for frame in cache.iter_cached_frames(TIMELINE)] == [frame.timestamp for frame in frames]
-
-
-# --- frames of an older program ----------------------------------------------------------------------
-
-
-def test_unpadded_frames_are_adopted_in_order_of_number(cache: FrameCache, store: MemoryStorage) -> None:
-    frames = make_frames(12)
-    for frame in frames:
-        store.put(f"{PREFIX}frames/{frame.sequence}.jpg", encode_jpeg(frame.image, 90))
-    assert not cache.cache_exists(TIMELINE)
-    manifest = cache.adopt_frames(TIMELINE, fps=12.5, chunk_id="old")
-    assert cache.cache_exists(TIMELINE)
-    loaded = cache.load_cached_frames(TIMELINE)
-    assert [frame.sequence for frame in loaded] == list(range(12))
-    assert [frame.timestamp for frame in loaded] == [number / 12.5 for number in range(12)]
-    assert {frame.chunk_id for frame in loaded} == {"old"}
-    assert all(psnr(a.image, b.image) > 30 for a, b in zip(frames, loaded, strict=True))
-    assert manifest.record(10).key == f"{PREFIX}frames/10.jpg"
-    assert cache.check_cache(TIMELINE).whole
-    cache.cache_frames(TIMELINE, frames)
-    assert len(_keys(store, f"{PREFIX}frames/")) == 12
-
-
-def test_what_cannot_be_adopted(cache: FrameCache, store: MemoryStorage) -> None:
-    with pytest.raises(TimelineNotFoundError):
-        cache.adopt_frames(TIMELINE, fps=25)
-    image = make_frames(1)[0].image
-    store.put(f"{PREFIX}frames/5.jpg", encode_jpeg(image))
-    store.put(f"{PREFIX}frames/000005.jpg", encode_jpeg(image))
-    with pytest.raises(FrameCacheError, match="both frame 5"):
-        cache.adopt_frames(TIMELINE, fps=25)
-    store.put(f"{PREFIX}frames/000005.jpg", b"junk")
-    store.delete([f"{PREFIX}frames/5.jpg"])
-    with pytest.raises(FrameCorruptError, match="frame 5"):
-        cache.adopt_frames(TIMELINE, fps=25)
-    with pytest.raises(ValueError, match="fps"):
-        cache.adopt_frames(TIMELINE, fps=0)
-    assert not cache.cache_exists(TIMELINE)
-
-
-# --- screens -----------------------------------------------------------------------------------------
-
-
-def test_base64_of_stored_frames(cache: FrameCache, store: MemoryStorage) -> None:
-    frames = make_frames(5)
-    cache.cache_frames(TIMELINE, frames)
-    page = cache.load_cached_frames_b64(TIMELINE)
-    assert (page.total, page.next_page, len(page.frames)) == (5, None, 5)
-    for before, shown in zip(frames, page.frames, strict=True):
-        assert base64.b64decode(shown.jpeg_base64) == store.get(keys.timeline_frame(TIMELINE, shown.sequence)).data
-        assert (shown.timestamp, shown.chunk_id) == (before.timestamp, before.chunk_id)
-        assert (shown.width_px, shown.height_px) == (64, 48)
-
-
-def test_base64_thumbnails(cache: FrameCache) -> None:
-    frames = make_frames(5, height=90, width=160)
-    cache.cache_frames(TIMELINE, frames)
-    page = cache.load_cached_frames_b64(TIMELINE, [4, 1], width_px=32, quality=70)
-    assert [frame.sequence for frame in page.frames] == [4, 1]
-    assert page.total == 2
-    for shown in page.frames:
-        image = decode_jpeg(base64.b64decode(shown.jpeg_base64))
-        assert image.shape == (18, 32, 3) == (shown.height_px, shown.width_px, 3)
-        assert shown.timestamp == frames[shown.sequence].timestamp
-
-
-def test_frames_in_memory_to_base64(cache: FrameCache) -> None:
-    frames = make_frames(3, height=90, width=160)
-    shown = cache.frames_to_b64(frames, width_px=80)
-    assert [frame.timestamp for frame in shown] == [frame.timestamp for frame in frames]
-    assert [frame.perceptual_hash for frame in shown] == [perceptual_hash(frame.image) for frame in frames]
-    assert decode_jpeg(base64.b64decode(shown[2].jpeg_base64)).shape == (45, 80, 3)
-    sizes = [len(cache.frames_to_b64(frames, quality=quality)[0].jpeg_base64) for quality in (40, 75, 95)]
-    assert sizes == sorted(sizes)
-
-
-@pytest.mark.parametrize("width_px", [None, 24])
-def test_pages_join_to_the_whole_and_keep_their_size(cache: FrameCache, width_px: int | None) -> None:
-    cache.cache_frames(TIMELINE, make_frames(23))
-    whole = cache.load_cached_frames_b64(TIMELINE, width_px=width_px).frames
-    joined: list[FrameB64] = []
-    page = None
-    for _ in itertools.count():
-        part = cache.load_cached_frames_b64(TIMELINE, page=page, limit=7, width_px=width_px, max_bytes=9_000)
-        assert part.total == 23
-        assert 1 <= len(part.frames) <= 7
-        assert len(part.model_dump_json()) <= 9_000
-        joined += part.frames
-        page = part.next_page
-        if page is None:
-            break
-    assert tuple(joined) == whole
-
-
-def test_page_refusals(cache: FrameCache) -> None:
-    cache.cache_frames(TIMELINE, make_frames(3))
-    with pytest.raises(FrameCacheError, match=r"frame 0 alone exceeds a page of 500 bytes.*width_px"):
-        cache.load_cached_frames_b64(TIMELINE, max_bytes=500)
-    for page in ("0", "3", "-1", "x", "", "1e3", "٣"):
-        with pytest.raises(FrameCacheError, match="page"):
-            cache.load_cached_frames_b64(TIMELINE, page=page)
-        with pytest.raises(FrameCacheError, match="page"):
-            cache.load_frame_urls(TIMELINE, page=page)
-
-
-def test_urls(store: MemoryStorage) -> None:
-    counting = CountingStorage(store)
-    cache = FrameCache(counting)
-    frames = make_frames(5)
-    cache.cache_frames(TIMELINE, frames)
-    counting.reset()
-    first = cache.load_frame_urls(TIMELINE, limit=3)
-    assert (len(first.frames), first.next_page, first.total) == (3, "3", 5)
-    second = cache.load_frame_urls(TIMELINE, limit=3, page=first.next_page)
-    assert second.next_page is None
-    assert counting.requests == {"get": 2}
-    for before, shown in zip(frames, first.frames + second.frames, strict=True):
-        data = base64.b64decode(shown.url.partition(",")[2])
-        assert data == store.get(keys.timeline_frame(TIMELINE, shown.sequence)).data
-        assert (shown.timestamp, shown.size_bytes) == (before.timestamp, len(data))
-
-
-# --- clearing ----------------------------------------------------------------------------------------
-
-
-def test_clear_leaves_overlays_unless_asked(cache: FrameCache, store: MemoryStorage) -> None:
-    cache.cache_frames(TIMELINE, make_frames(3))
-    overlay = keys.timeline_overlay(TIMELINE, "job", "flow", 1, "x")
-    store.put(overlay, b"png")
-    store.put("timelines/timeline-1/chunks/a.mp4", b"chunk")
-    assert cache.clear_cache(TIMELINE) == 4
-    assert _keys(store) == [overlay, "timelines/timeline-1/chunks/a.mp4"]
-    cache.cache_frames(TIMELINE, make_frames(3))
-    assert cache.clear_cache(TIMELINE, overlays=True) == 5
-    assert _keys(store) == ["timelines/timeline-1/chunks/a.mp4"]
-
-
-def test_clearing_that_dies_half_way_leaves_no_cache(store: MemoryStorage) -> None:
-    FrameCache(store).cache_frames(TIMELINE, make_frames(3))
-    dying = FaultStorage(store, Fault("delete", f"{PREFIX}frames/*", error=TransientStorageError("503")))
-    with pytest.raises(TransientStorageError):
-        FrameCache(dying).clear_cache(TIMELINE)
-    assert not FrameCache(store).cache_exists(TIMELINE)
-    assert FrameCache(store).clear_cache(TIMELINE) == 3

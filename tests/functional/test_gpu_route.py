@@ -14,7 +14,8 @@ from structureflow import keys
 from structureflow.errors import GpuUnavailableError, TransientStorageError
 from structureflow.flow.engines import DisEngine
 from structureflow.jobs.documents import load_record
-from structureflow.jobs.extract_job import ExtractionOrder, extract_and_commit, load_order, order_source
+from structureflow.jobs.extract_job import extract_and_commit
+from structureflow.jobs.extraction_order import ExtractionOrder, load_order, order_source
 from structureflow.jobs.settle_gpu import SettleGpuInput, settle_gpu
 from structureflow.models.results import JobRecord, Manifest, now
 from structureflow.runtime.events import parse_stopped_task
@@ -279,6 +280,7 @@ def test_the_order_carries_no_list_that_grows_with_the_video(
         "request",
         "source",
         "guides",
+        "flow_cache",
         "timeline_id",
         "engine",
         "created_at",

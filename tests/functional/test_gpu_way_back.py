@@ -13,7 +13,8 @@ from structureflow import keys
 from structureflow.errors import GpuUnavailableError, ModelWeightsError, SupersededRunError, TransientStorageError
 from structureflow.flow.archive import open_flow_archive
 from structureflow.jobs.documents import load_record, put_document
-from structureflow.jobs.extract_job import extract_and_commit, load_order, note_failure, order_source
+from structureflow.jobs.extract_job import extract_and_commit
+from structureflow.jobs.extraction_order import load_order, note_failure, order_source
 from structureflow.jobs.inputs import Inputs
 from structureflow.jobs.orchestrate import OrchestrateResult
 from structureflow.jobs.settle_gpu import SettledOrder, SettleGpuInput, settle_gpu

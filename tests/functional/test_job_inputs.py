@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from structureflow import keys
@@ -217,6 +218,9 @@ def signed(runner: JobRunner, tmp_path: Path) -> JobRunner:
         runner.storage.get_to_file(info.key, tmp_path / "moved")
         library.put_file(info.key, tmp_path / "moved")
         runner.storage.delete([info.key])
+    archive = io.BytesIO()
+    np.savez(archive, flows=np.ones((8, 48, 80, 2), np.float32))
+    library.put("flows.npz", archive.getvalue())
     return JobRunner(runner.storage, tmp_path, inputs=Inputs(runner.storage, BUCKET, web=Web(library), max_bytes=10**8))
 
 
@@ -257,6 +261,24 @@ def test_no_query_of_a_url_is_kept_or_said(
     assert record.source.reference == "https://media.example.com/videos/pan.mp4?redacted"
     assert len(record.guides) == 3
     assert b"videos/pan.mp4?redacted" in signed.storage.get(keys.job_report("t1")).data
+    assert_no_secret(signed, caplog.text)
+
+
+@pytest.mark.parametrize("fallback", [False, True])
+def test_no_query_of_an_archives_url_is_kept_or_said(
+    signed: JobRunner, caplog: pytest.LogCaptureFixture, *, fallback: bool
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    request = {**signed_request(), "flow_cache": url("flows.npz")}
+    del request["structure_video"]
+    signed.put_request("t1", request)
+    assert signed.orchestrate("t1").state == "running"
+    if fallback:
+        signed.storage.delete([keys.job_flows("t1"), str(record_of(signed).flow_cache_key)])
+    assert signed.segments("t1").state == "done"
+    pinned = record_of(signed).flow_cache
+    assert pinned is not None
+    assert pinned.reference == "https://media.example.com/flows.npz?redacted"
     assert_no_secret(signed, caplog.text)
 
 

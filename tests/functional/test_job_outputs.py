@@ -2,65 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from structureflow import keys
-from structureflow.limits import MIN_OUTPUT_SIDE_PX
-from structureflow.models.results import Manifest, OutputObject
-from structureflow.storage.memory import MemoryStorage
-from structureflow.testing.jobs import JobRunner, png, put_pan_clip
-from structureflow.testing.videos import pan_frames, texture
+from structureflow.testing.jobs import JobRunner
+from structureflow.testing.videos import texture
+from tests.functional.outputs import (
+    FRAMES,
+    GUIDED,
+    HEIGHT,
+    OUTPUTS,
+    STEP_PX,
+    VIDEO,
+    WIDTH,
+    Published,
+    distance,
+    job_runner,
+    run,
+    shown_at,
+    structure_frames,
+)
 from tests.readers import go_with_the_flow, tracks, ttm, vace
 from tests.readers.videos import read_video
-
-HEIGHT, WIDTH = 96, 160
-VIDEO = "videos/pan.mp4"
-FRAMES, GUIDED = 13, 3
-#: Nine frames of 2 px, in ten steps.
-STEP_PX = 1.6
-OUTPUTS = ["vace_flow", "canny", "raw", "tracks", "warped_noise", "ttm"]
-
-
-@dataclass(frozen=True)
-class Published:
-    """A segment's folder as a user fetches it, and what the manifest says of it."""
-
-    folder: Path
-    outputs: dict[str, OutputObject]
-
-
-def job_runner(folder: Path) -> JobRunner:
-    storage = MemoryStorage()
-    put_pan_clip(storage, VIDEO, folder, height=HEIGHT, width=WIDTH)
-    for name, seed in (("a", 1), ("b", 2)):
-        storage.put(f"images/{name}.png", png(texture(HEIGHT, WIDTH, seed=seed)))
-    return JobRunner(storage, folder)
-
-
-def run(runner: JobRunner, folder: Path, **fields: Any) -> Published:
-    document = {
-        "task_id": "t1",
-        "structure_video": VIDEO,
-        "treatment": "retime",
-        "segments": [{"frames": FRAMES, "guides": [{"at": [0, GUIDED - 1], "image": "images/a.png"}]}],
-        **fields,
-    }
-    status = runner.run("t1", document)
-    assert status.state == "done", status.error
-    manifest = Manifest.model_validate_json(runner.storage.get(keys.job_manifest("t1")).data)
-    outputs = manifest.segments[0].outputs
-    for output in outputs.values():
-        path = folder / output.key.removeprefix("jobs/t1/segments/000/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        runner.storage.get_to_file(output.key, path)
-    return Published(folder, outputs)
 
 
 @pytest.fixture(scope="module")
@@ -76,22 +43,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Published, JobRunner
         noise={"channels": 16, "seed": 7},
     )
     return published, runner
-
-
-def distance(one: NDArray[Any], other: NDArray[Any]) -> float:
-    return float(np.abs(one.astype(float) - other).mean())
-
-
-def structure_frames() -> list[NDArray[np.uint8]]:
-    return list(pan_frames(9, HEIGHT, WIDTH, dx=2, dy=0))
-
-
-def shown_at(index: int) -> int:
-    """The frame of the structure video that stands at a frame of the segment: 0.8 of them a step."""
-    return int(np.floor(0.8 * (index - GUIDED + 1) + 0.5))
-
-
-# --- the manifest --------------------------------------------------------------------------------------------
 
 
 def test_the_manifest_lists_every_file_with_its_etag(made: tuple[Published, JobRunner]) -> None:
@@ -147,9 +98,6 @@ def test_descriptions_are_of_what_is_in_the_files(made: tuple[Published, JobRunn
         assert len(said.axes.split()) == len(said.shape), name
 
 
-# --- VACE ----------------------------------------------------------------------------------------------------
-
-
 def test_vace_takes_the_flow_pictures_with_an_all_white_mask(made: tuple[Published, JobRunner]) -> None:
     published, _ = made
     pictures, generate = vace.read_control(published.folder / "vace_flow.mp4", published.folder / "vace_flow_mask.mp4")
@@ -176,9 +124,6 @@ def test_the_first_flow_picture_is_the_second_one(tmp_path: Path) -> None:
     assert len(pictures) == 9
     assert distance(pictures[0], pictures[1]) < 1.5
     assert pictures[0].mean(axis=(0, 1))[1] < 160, "not white"
-
-
-# --- the structure video as control ----------------------------------------------------------------------------
 
 
 def test_raw_shows_the_frames_that_drive_the_motion(made: tuple[Published, JobRunner]) -> None:
@@ -211,9 +156,6 @@ def test_canny_is_white_edges_of_the_same_frames_on_black(made: tuple[Published,
         assert max(shares) > 1.5 * sorted(shares)[-2]
         sharp = (shown[index] < 48) | (shown[index] > 208)
         assert sharp.mean() > 0.98
-
-
-# --- tracks ----------------------------------------------------------------------------------------------------
 
 
 def test_tracks_follow_the_motion_and_all_readers_see_the_same(made: tuple[Published, JobRunner]) -> None:
@@ -264,9 +206,6 @@ def test_points_and_boxes_of_ones_own(tmp_path: Path) -> None:
     np.testing.assert_allclose(places[1, 2] - places[0, 2], [2 * 128 / 96, 0], atol=0.4)
 
 
-# --- noise -----------------------------------------------------------------------------------------------------
-
-
 def test_warped_noise_is_still_where_the_guide_is_and_goes_with_it(made: tuple[Published, JobRunner]) -> None:
     published, _ = made
     noise, video = go_with_the_flow.read_sample(published.folder / "warped_noise")
@@ -301,9 +240,6 @@ def test_noise_of_cogvideox_has_its_shape(tmp_path: Path) -> None:
     assert max(lengths) < 0.02
 
 
-# --- Time-to-Move ------------------------------------------------------------------------------------------------
-
-
 def test_time_to_move_takes_the_folder(made: tuple[Published, JobRunner]) -> None:
     published, _ = made
     sample = ttm.read_folder(published.folder / "ttm", FRAMES)
@@ -326,140 +262,3 @@ def test_time_to_move_refuses_more_frames_than_there_are(made: tuple[Published, 
     published, _ = made
     with pytest.raises(ValueError, match="13 frames, fewer than 14"):
         ttm.read_folder(published.folder / "ttm", FRAMES + 1)
-
-
-# --- borderline ----------------------------------------------------------------------------------------------------
-
-
-def test_all_outputs_of_the_smallest_job(tmp_path: Path) -> None:
-    """The smallest legal sides, the fewest frames, under `adjust`, where no frame of the video stands at a frame."""
-    runner = job_runner(tmp_path)
-    side = MIN_OUTPUT_SIDE_PX
-    published = run(
-        runner,
-        tmp_path / "out",
-        outputs=OUTPUTS,
-        resolution=[side, side],
-        treatment="adjust",
-        tracks={"grid": [1, 1]},
-        segments=[{"frames": 2, "guides": [{"at": 0, "image": "images/a.png"}]}],
-    )
-    folder = published.folder
-    pictures, generate = vace.read_control(folder / "vace_flow.mp4", folder / "vace_flow_mask.mp4")
-    assert pictures.shape == (2, side, side, 3)
-    assert generate.all()
-    places, _ = tracks.read_wan_move(folder / "tracks" / "tracks.npy", folder / "tracks" / "visibility.npy")
-    assert places.shape == (2, 1, 2)
-    assert tracks.read_ati(folder / "tracks" / "ati.pth", side, side).shape == (81, 1, 4)
-    assert tracks.read_comfy(folder / "tracks" / "ati.json", side, side).shape == (81, 1, 4)
-    noise, _ = go_with_the_flow.read_sample(folder / "warped_noise")
-    assert noise.shape == (2, 16, -(-side // 8), -(-side // 8))
-    assert ttm.read_folder(folder / "ttm", 2).image.shape == (side, side, 3)
-    for name in ("raw", "canny"):
-        shown, _ = read_video(folder / f"{name}.mp4")
-        assert shown[0].max() <= 1
-        assert shown[1].max() > 100
-
-
-def test_outputs_past_the_end_of_the_motion_say_so(tmp_path: Path) -> None:
-    """Under `clip` eight flows last for eight frames; ten more follow, of which nothing is known."""
-    runner = job_runner(tmp_path)
-    published = run(
-        runner,
-        tmp_path / "out",
-        outputs=OUTPUTS,
-        treatment="clip",
-        tracks={"points": [[40, 48]]},
-        segments=[{"frames": 19, "guides": [{"at": 0, "image": "images/a.png"}]}],
-    )
-    folder = published.folder
-    pictures, _ = vace.read_control(folder / "vace_flow.mp4", folder / "vace_flow_mask.mp4")
-    raw, _ = read_video(folder / "raw.mp4")
-    places, seen = tracks.read_wan_move(folder / "tracks" / "tracks.npy", folder / "tracks" / "visibility.npy")
-    noise, _ = go_with_the_flow.read_sample(folder / "warped_noise")
-    sample = ttm.read_folder(folder / "ttm", 19)
-    np.testing.assert_allclose(places[8, 0], [56, 48], atol=0.6)
-    assert seen[:, 0].tolist() == [True] * 9 + [False] * 10
-    for index in range(9, 19):
-        np.testing.assert_allclose(pictures[index], 128, atol=3)
-        assert raw[index].max() <= 3
-        np.testing.assert_array_equal(noise[index], noise[8])
-        np.testing.assert_array_equal(places[index], places[8])
-        assert sample.mask[index].max() <= 2
-        assert distance(sample.signal[index], sample.signal[8]) < 4
-
-
-def test_outputs_from_the_video_where_no_frames_are_cached(tmp_path: Path) -> None:
-    """Frames and flows are gone: the segment reads the video, once for each, and says so."""
-    runner = job_runner(tmp_path)
-    document = {
-        "task_id": "t1",
-        "structure_video": VIDEO,
-        "treatment": "retime",
-        "outputs": ["raw", "tracks"],
-        "segments": [{"frames": FRAMES, "guides": [{"at": [0, GUIDED - 1], "image": "images/a.png"}]}],
-    }
-    runner.put_request("t1", document)
-    runner.orchestrate("t1")
-    runner.storage.delete(runner.keys("cache/timelines/"))
-    assert runner.segments("t1").state == "done"
-    key = keys.segment_file("t1", 0, "raw.mp4")
-    runner.storage.get_to_file(key, tmp_path / "raw.mp4")
-    shown, _ = read_video(tmp_path / "raw.mp4")
-    for index in range(GUIDED, FRAMES):
-        errors = [distance(shown[index], frame) for frame in structure_frames()]
-        assert int(np.argmin(errors)) == shown_at(index)
-    manifest = Manifest.model_validate_json(runner.storage.get(keys.job_manifest("t1")).data)
-    (fallback,) = manifest.segments[0].fallbacks
-    assert (fallback.stage, fallback.used) == ("tracking", "video")
-    assert manifest.segments[0].tracking == "anchored"
-
-
-# --- camera and subject --------------------------------------------------------------------------------------------
-
-
-def test_a_pan_is_the_cameras_and_nothing_is_the_subjects(tmp_path: Path) -> None:
-    shown = {}
-    for part in ("camera", "subject"):
-        (tmp_path / part).mkdir()
-        published = run(job_runner(tmp_path / part), tmp_path / part / "out", motion=part)
-        shown[part] = read_video(published.folder / "guide.mp4")[0]
-    last = STEP_PX * (FRAMES - GUIDED)
-    shift = round(last)
-    moved = shown["camera"][-1][8:-8, 40 + shift : -8]
-    still = shown["subject"][-1][8:-8, 40:-8]
-    assert distance(moved, shown["camera"][0][8:-8, 40 : -8 - shift]) < 6
-    assert distance(still, shown["subject"][0][8:-8, 40:-8]) < 3
-
-
-# --- refused -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [
-        ({"outputs": ["depth"]}, "outputs.0"),
-        ({"outputs": ["ttm"], "segments": [{"frames": 9, "guides": [{"at": 1, "image": "images/a.png"}]}]}, "frame 0"),
-        ({"outputs": ["tracks"], "tracks": {"points": [[160, 3]]}}, "frame of 160x96"),
-        ({"outputs": ["tracks"], "tracks": {"points": [[3, -1]]}, "resolution": [64, 64]}, "frame of 64x64"),
-        ({"outputs": ["tracks"], "tracks": {"box": [0, 0, 161, 50]}}, "161"),
-        ({"tracks": {"box": [9, 0, 9, 50]}}, "box"),
-        ({"tracks": {"grid": [64, 64]}}, "1024"),
-        ({"tracks": {"grid": [4, 4], "points": [[1, 1]]}}, "either points or a grid"),
-        ({"tracks": {"points": []}}, "tracks.points"),
-        ({"noise": {"channels": 0}}, "noise.channels"),
-        ({"noise": {"latent_size": [1, 60]}}, "latent_size"),
-        ({"canny": {"low": 201}}, "low <= high"),
-        ({"motion": "object"}, "motion"),
-        ({"prompt": "a" * 9000}, "prompt"),
-    ],
-)
-def test_what_cannot_be_made_is_refused_by_name(runner: JobRunner, fields: dict[str, Any], said: str) -> None:
-    segments = [{"frames": 9, "guides": [{"at": 0, "image": "images/a.png"}]}]
-    document = {"task_id": "t1", "structure_video": VIDEO, "segments": segments, **fields}
-    status = runner.run("t1", document)
-    assert status.state == "failed"
-    assert status.error is not None
-    assert status.error.code == "InvalidRequestError"
-    assert said in status.error.message
-    assert not runner.keys("jobs/t1/segments/")

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from structureflow import keys
-from structureflow.errors import InvalidKeyError, JobStateError, StructureFlowError
+from structureflow.errors import JobStateError, StructureFlowError
 from structureflow.jobs.assemble_job import AssembleJobInput, assemble_job
 from structureflow.jobs.fail_job import fail_request
 from structureflow.jobs.render_segment import RenderSegmentInput, render_segment
 from structureflow.models.results import JobRecord, Manifest, SegmentResult
-from structureflow.testing.jobs import JobRunner, put_pan_clip
+from structureflow.testing.jobs import JobRunner
 from structureflow.testing.videos import count_frames, decode_rgb
 
 HEIGHT, WIDTH = 96, 160
@@ -158,116 +158,6 @@ def test_the_report_shows_structure_flow_and_guide(runner: JobRunner, request_do
     assert "https://" not in page
 
 
-BAD_REQUESTS: list[tuple[str, Any, str, str]] = [
-    ("not JSON", b"{oops", "InvalidRequestError", "expected JSON"),
-    ("no object", b"[]", "InvalidRequestError", "JSON object"),
-    ("unknown field", {"colour": 1}, "InvalidRequestError", "colour: unknown field"),
-    ("unknown treatment", {"treatment": "stretch"}, "InvalidRequestError", "treatment"),
-    ("unknown engine", {"engine": "magic"}, "InvalidRequestError", "engine"),
-    ("a climbing task id", {"task_id": "../t1"}, "InvalidRequestError", "task_id"),
-    ("another task id", {"task_id": "t9"}, "InvalidRequestError", "task_id"),
-    ("missing video", {"structure_video": "videos/none.mp4"}, "InputNotFoundError", "videos/none.mp4"),
-    ("no video", {"structure_video": "videos/text.mp4"}, "NotAVideoError", ""),
-    ("one frame", {"structure_video": "videos/one.mp4"}, "VideoTooShortError", ""),
-    ("tiny video", {"structure_video": "videos/tiny.mp4"}, "MediaLimitError", ""),
-    ("empty video", {"structure_video": "videos/empty.mp4"}, "MediaLimitError", "empty"),
-    ("missing image", {"images": ["images/a.png", "images/z.png"]}, "InputNotFoundError", "images/z.png"),
-    ("no image", {"images": ["images/a.png", "videos/text.mp4"]}, "NotAnImageError", "videos/text.mp4"),
-    ("a key of the system", {"structure_video": "work/t1/000/x"}, "InputNotAllowedError", "system's own"),
-    ("a climbing key", {"structure_video": "videos/../x"}, "InputNotAllowedError", "plain key"),
-    ("another bucket", {"structure_video": "s3://other/x.mp4"}, "InputNotAllowedError", "other"),
-    ("a host", {"structure_video": "https://example.com/x.mp4"}, "InputNotAllowedError", "https"),
-    ("a scheme", {"structure_video": "file:///etc/passwd"}, "InputNotAllowedError", "s3:// or https://"),
-    (
-        "no guide video",
-        {
-            "images": None,
-            "frames": None,
-            "overlap": None,
-            "fade": None,
-            "segments": [{"frames": 9, "guides": [{"at": [0, 4], "video": "videos/text.mp4"}]}],
-        },
-        "NotAVideoError",
-        "guide video videos/text.mp4",
-    ),
-    (
-        "overlapping guides",
-        {
-            "images": None,
-            "frames": None,
-            "overlap": None,
-            "fade": None,
-            "segments": [{"frames": 9, "guides": [{"at": [0, 4], "image": "a"}, {"at": 4, "image": "b"}]}],
-        },
-        "InvalidRequestError",
-        "overlap",
-    ),
-    (
-        "guides outside",
-        {
-            "images": None,
-            "frames": None,
-            "overlap": None,
-            "fade": None,
-            "segments": [{"frames": 9, "guides": [{"at": 9, "image": "a"}]}],
-        },
-        "InvalidRequestError",
-        "outside",
-    ),
-]
-
-
-@pytest.mark.parametrize(("name", "change", "code", "said"), BAD_REQUESTS, ids=[case[0] for case in BAD_REQUESTS])
-def test_bad_input_ends_as_failed_with_a_typed_error_and_nothing_half_made(
-    runner: JobRunner,
-    request_document: dict[str, Any],
-    tmp_path: Path,
-    name: str,
-    change: Any,
-    code: str,
-    said: str,
-) -> None:
-    runner.storage.put("videos/text.mp4", b"this is no video, and no image either")
-    runner.storage.put("videos/empty.mp4", b"")
-    put_pan_clip(runner.storage, "videos/one.mp4", tmp_path, frames=1)
-    put_pan_clip(runner.storage, "videos/tiny.mp4", tmp_path, height=16, width=16)
-    before = set(runner.keys())
-    if isinstance(change, bytes):
-        document: Any = change
-    else:
-        merged = {**request_document, **change}
-        document = {field: value for field, value in merged.items() if value is not None}
-
-    status = runner.run("t1", document)
-
-    assert status.state == "failed"
-    assert status.error is not None
-    assert (status.error.code, said in status.error.message) == (code, True), status.error
-    assert set(runner.keys()) - before == {"jobs/t1/request.json", "jobs/t1/status.json"}
-    assert runner.counts["JobsFailed"] == 1
-
-
-def test_a_corrupted_clip_fails_typed(
-    runner: JobRunner, request_document: dict[str, Any], corrupted_clip: Path
-) -> None:
-    runner.storage.put("videos/bad.mp4", corrupted_clip.read_bytes())
-    status = runner.run("t1", {**request_document, "structure_video": "videos/bad.mp4"})
-    if status.state == "failed":
-        assert status.error is not None
-        assert status.error.code == "CorruptMediaError"
-        assert not runner.keys("cache/")
-
-
-def test_a_key_that_is_no_request_is_refused(runner: JobRunner) -> None:
-    from structureflow.jobs.orchestrate import OrchestrateInput, orchestrate
-
-    with pytest.raises(InvalidKeyError):
-        orchestrate(OrchestrateInput(bucket="data", key="jobs/a/b/request.json"), runner.services)
-
-
-# --- at least once ------------------------------------------------------------------------------------
-
-
 def test_a_second_delivery_of_the_archive_is_a_duplicate(runner: JobRunner, request_document: dict[str, Any]) -> None:
     runner.put_request("t1", request_document)
     runner.orchestrate("t1")
@@ -315,9 +205,6 @@ def test_steps_may_run_twice(runner: JobRunner, request_document: dict[str, Any]
     first = assemble_job(closing, runner.services)
     assert assemble_job(closing, runner.services) == first
     assert runner.status("t1").state == "done"
-
-
-# --- failures of later steps --------------------------------------------------------------------------
 
 
 def test_assembling_names_a_missing_object(runner: JobRunner, request_document: dict[str, Any]) -> None:
@@ -369,9 +256,6 @@ def test_an_orchestrator_that_died_fails_the_job(runner: JobRunner, request_docu
     assert status.state == "failed"
     assert status.error is not None
     assert (status.error.code, status.error.stage) == ("Sandbox.Timedout", "orchestrate")
-
-
-# --- graceful degradation, never silence --------------------------------------------------------------
 
 
 def corrupt(data: bytes) -> bytes:

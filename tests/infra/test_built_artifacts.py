@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from samtranslator.yaml_helper import yaml_parse
 
-from structureflow_local import sam
+from structureflow_local import sam_build, sam_containers
 from structureflow_local.cloud.template import FunctionSpec, load_template
 
 REPO = Path(__file__).resolve().parents[2]
@@ -46,7 +46,7 @@ SDK = ("boto3", "botocore", "dateutil", "jmespath", "s3transfer", "six.py", "url
 HEAVY = ("av", "cv2", "numpy")
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("sam")]
-both = pytest.mark.parametrize("architecture", sam.ARCHITECTURES)
+both = pytest.mark.parametrize("architecture", sam_build.ARCHITECTURES)
 runs_here = pytest.mark.skipif(not RUNS_HERE, reason="needs the deployed interpreter, CPython 3.13 on x86_64 Linux")
 
 
@@ -54,14 +54,14 @@ runs_here = pytest.mark.skipif(not RUNS_HERE, reason="needs the deployed interpr
 def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Gives the folder of the zip functions' build for an architecture; made once."""
     return functools.cache(
-        lambda architecture: sam.build(tmp_path_factory.mktemp(architecture), architecture, images=False).parent
+        lambda architecture: sam_build.build(tmp_path_factory.mktemp(architecture), architecture, images=False).parent
     )
 
 
 @pytest.fixture(scope="module")
 def packages() -> Callable[[str], Path]:
     """Gives the folder of the media image's packages for an architecture; made once."""
-    return functools.cache(sam.install_packages)
+    return functools.cache(sam_build.install_packages)
 
 
 @pytest.fixture(scope="module")
@@ -208,9 +208,9 @@ def test_every_handler_does_its_part_of_a_job_from_the_built_artifacts_alone(
             **spec.environment,
             "AWS_ACCESS_KEY_ID": "local",
             "AWS_SECRET_ACCESS_KEY": "local",
-            "AWS_DEFAULT_REGION": sam.REGION,
+            "AWS_DEFAULT_REGION": sam_build.REGION,
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(spec.memory_mb),
-            "DATA_BUCKET": sam.BUCKET,
+            "DATA_BUCKET": sam_containers.BUCKET,
             "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}",
             "GPU_CLUSTER": "",
             "TMPDIR": str(tmp_path),
@@ -229,12 +229,12 @@ def test_every_handler_does_its_part_of_a_job_from_the_built_artifacts_alone(
         return json.loads(in_isolation(program, [*paths(function), sdk], environment).splitlines()[-1])
 
     lines: list[str] = []
-    invoked = sam.run_golden_job(invoke, lines.append)
+    invoked = sam_containers.run_golden_job(invoke, lines.append)
     payloads = {one.function: one.payload for one in invoked}
     assert set(payloads) == set(FUNCTIONS)
     assert payloads["AssembleJobFunction"]["segments"] == 1
     assert payloads["RenderSegmentFunction"]["fallbacks"] == 0
-    assert any(f"decode to {sam.FRAMES} frames" in line for line in lines)
+    assert any(f"decode to {sam_containers.FRAMES} frames" in line for line in lines)
     page = json.loads(payloads["ApiFunction"]["body"])
     assert [frame["width_px"] for frame in page["frames"]] == [64] * 4, "thumbnails, so that Pillow was needed"
 
@@ -284,7 +284,7 @@ def test_tests_layers_and_containers_have_the_packages_of_the_image(lock: str) -
 
 
 def test_images_need_an_engine_and_the_error_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sam, "engine_answers", lambda: False)
-    with pytest.raises(sam.SamError, match="the media image needs a Docker engine"):
-        sam.build(tmp_path / "build", "x86_64")
+    monkeypatch.setattr(sam_build, "engine_answers", lambda: False)
+    with pytest.raises(sam_build.SamError, match="the media image needs a Docker engine"):
+        sam_build.build(tmp_path / "build", "x86_64")
     assert not (tmp_path / "build").exists()

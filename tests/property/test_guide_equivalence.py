@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from structureflow.flow.fields import Direction, visible_where
+from structureflow.flow.fields import Direction
+from structureflow.flow.visibility import visible_where
 from structureflow.guide.gap import GapMotion
 from structureflow.guide.masks import MaskValue
 from structureflow.guide.path import Carry, Trace

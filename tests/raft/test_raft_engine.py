@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from structureflow.errors import EngineUnavailableError, FlowError, ModelWeightsError
 from structureflow.flow.extract import ExtractionPlan, extract_from_frames
 from structureflow.flow.fields import resize_flow
-from structureflow.flow.raft import RaftEngine, padding, pair_bytes
+from structureflow.flow.raft import RaftEngine
+from structureflow.flow.raft_solver import padding, pair_bytes
 from structureflow.testing.raft import RandomWeights
 from structureflow.testing.videos import pan_frames
 

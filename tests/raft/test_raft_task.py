@@ -20,7 +20,7 @@ from structureflow.errors import InputChangedError, JobStateError, ModelWeightsE
 from structureflow.flow.archive import open_flow_archive
 from structureflow.frames.cache import FrameCache
 from structureflow.jobs.documents import load_record, put_document
-from structureflow.jobs.extract_job import ExtractionOrder, load_order
+from structureflow.jobs.extraction_order import ExtractionOrder, load_order
 from structureflow.jobs.inputs import Inputs
 from structureflow.jobs.raft_task import Progress, RaftOptions, carry_out_order
 from structureflow.jobs.timeline import default_timeline_id

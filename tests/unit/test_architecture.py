@@ -14,6 +14,7 @@ LIBRARY = REPO / "layers" / "core" / "python" / "structureflow"
 #: Lower number = closer to the root. A package may import those with a lower number, and itself.
 LEVELS = {
     "limits": 0,
+    "ordered": 0,
     "processors": 0,
     "references": 0,
     "errors": 1,
@@ -119,6 +120,30 @@ def test_no_module_is_called_utils() -> None:
         if p.stem in {"utils", "helpers", "common"}
         and not any(part.startswith(".") for part in p.relative_to(REPO).parts)
     ]
+
+
+#: What a reader can take in at once.
+MOST_LINES = 400
+
+
+def all_modules() -> list[Path]:
+    folders = (path for path in REPO.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path for folder in folders for path in folder.rglob("*.py"))
+
+
+def test_no_module_is_too_long() -> None:
+    lines = {str(path.relative_to(REPO)): len(path.read_text().splitlines()) for path in all_modules()}
+    assert lines
+    assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
+
+
+#: Windows that `ordered_map` cannot be: frames are pushed into one, and slots go round in the other.
+OWN_WINDOWS = {"flow/extract.py", "guide/render.py"}
+
+
+def test_windows_of_futures_are_of_one_make() -> None:
+    found = {str(path.relative_to(LIBRARY)) for path in library_files() if "deque[Future[" in path.read_text()}
+    assert found == {"ordered.py"} | (OWN_WINDOWS & found)
 
 
 #: What opens video files: the one reader, and the writer, which reads back what it wrote.

@@ -19,8 +19,8 @@ from structureflow.flow.fields import (
     partial_flow,
     pull,
     resize_flow,
-    visible_where,
 )
+from structureflow.flow.visibility import visible_where
 from structureflow.testing.scenes import (
     Scene,
     end_point_error,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from structureflow.flow.extract import CUT_THRESHOLD, discontinuity, find_cuts
+from structureflow.flow.cuts import CUT_THRESHOLD, discontinuity, find_cuts
 from structureflow.testing.flows import texture
 
 HEIGHT, WIDTH = 60, 96

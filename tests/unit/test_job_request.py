@@ -27,6 +27,7 @@ ORIGINAL = {
     "structure_video_motion_strength": 2.5,
     "parsed_resolution_wh": "1280x720",
     "fps_helpers": 24,
+    "structure_flow_cache_url": "flows/a.npz",
 }
 
 
@@ -68,11 +69,17 @@ def test_what_a_request_says_is_never_overridden() -> None:
     assert request.holes == "grey"
 
 
+def test_an_archive_alone_is_composed_for_there_are_no_frames_to_look_at() -> None:
+    assert JobRequest.parse(document(structure_video=None, flow_cache="a.npz")).tracking == "composed"
+    assert JobRequest.parse(document(flow_cache="a.npz")).tracking == "anchored"
+
+
 def test_older_names_mean_the_same() -> None:
     older = {**ORIGINAL, "segments": document()["segments"]}
     newer = document(
         treatment="clip",
         motion_strength=2.5,
+        flow_cache="flows/a.npz",
         resolution=[1280, 720],
         fps=24,
         flow_span="per_segment",
@@ -197,6 +204,11 @@ def test_guides_are_sorted() -> None:
         ({"task_id": "../x"}, "task_id: .*'../x'"),
         ({"timeline_id": "a/b"}, "timeline_id"),
         ({"structure_video": ""}, "structure_video"),
+        ({"structure_video": None}, "structure_video: expected the video .* or flow_cache; got neither"),
+        ({"flow_cache": ""}, "flow_cache"),
+        ({"flow_cache": "a.npz", "engine": "raft"}, "engine: the flows of flow_cache are taken as they are, raft has"),
+        ({"structure_video": None, "flow_cache": "a", "outputs": ["raw"]}, "outputs: raw show the structure video"),
+        ({"structure_video": None, "flow_cache": "a", "tracking": "anchored"}, "tracking: anchored looks at frames"),
         ({"motion_strength": 11}, "motion_strength: .*10.*got 11"),
         ({"motion_strength": "nan"}, "motion_strength"),
         ({"motion_strength": True}, "motion_strength: .*got True"),

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from structureflow.errors import EngineUnavailableError
 from structureflow.flow.engines import Finish, FlowEngine, Frame
 from structureflow.flow.progress import ReportingEngine
-from structureflow.flow.raft import RaftEngine, padding, pair_bytes
+from structureflow.flow.raft import RaftEngine
+from structureflow.flow.raft_solver import padding, pair_bytes
 from structureflow.flow.raft_weights import MODELS, RaftModel, original_aliases, original_modules, weights_name
 
 

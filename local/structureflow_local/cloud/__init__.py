@@ -1,6 +1,6 @@
 """The local cloud: runs the template that is deployed, on this machine, without Docker or an account."""
 
-from structureflow_local.cloud.cloud import Execution, LocalCloud
+from structureflow_local.cloud.cloud import LocalCloud
 from structureflow_local.cloud.errors import (
     FunctionProcessError,
     IdleTimeoutError,
@@ -10,6 +10,7 @@ from structureflow_local.cloud.errors import (
 )
 from structureflow_local.cloud.functions import DeadLetter, Invocation, InvocationResult
 from structureflow_local.cloud.gateway import Call
+from structureflow_local.cloud.moto_services import Execution
 
 __all__ = [
     "Call",

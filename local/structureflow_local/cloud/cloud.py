@@ -5,14 +5,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
-import logging
 import shutil
 import tempfile
 import threading
-import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -21,46 +17,22 @@ from structureflow.errors import InvalidRequestError
 from structureflow_local.cloud import patches as moto_patches
 from structureflow_local.cloud.activity import Activity
 from structureflow_local.cloud.errors import LocalCloudError, UnknownResourceError
-from structureflow_local.cloud.events import EventBus, s3_detail
+from structureflow_local.cloud.events import EventBus
 from structureflow_local.cloud.functions import DeadLetter, Functions, Invocation, InvocationResult
-from structureflow_local.cloud.gateway import Call, Gateway, Servers
+from structureflow_local.cloud.gateway import Call, Gateway
 from structureflow_local.cloud.http_api import HttpApi
-from structureflow_local.cloud.persist import ObjectArchive
+from structureflow_local.cloud.moto_services import Execution, MotoServices, execution_detail, object_event
 from structureflow_local.cloud.processes import Spawner
+from structureflow_local.cloud.servers import Servers
 from structureflow_local.cloud.signature import Keyring
 from structureflow_local.cloud.tasks import TARGET as TASKS_TARGET
 from structureflow_local.cloud.tasks import Tasks
 from structureflow_local.cloud.template import BucketSpec, Template, load_template
 from structureflow_local.doors import DOCKER_HOST, OBJECT_POLICY, Doors
 
-#: Objects below these prefixes outlive a cloud that has a `persist` folder.
-PERSISTED_PREFIXES: Final = ("cache/", "timelines/")
-
-_CREATED_REASONS: Final = {
-    "s3:ObjectCreated:Put": "PutObject",
-    "s3:ObjectCreated:Post": "POST Object",
-    "s3:ObjectCreated:Copy": "CopyObject",
-    "s3:ObjectCreated:CompleteMultipartUpload": "CompleteMultipartUpload",
-}
-
 _API_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
 
 _one_at_a_time = threading.Lock()
-
-
-@dataclass(frozen=True, slots=True)
-class Execution:
-    """A run of a state machine. `output` is parsed; `error` and `cause` are those of a failed one."""
-
-    arn: str
-    name: str
-    status: str
-    input: Any
-    output: Any
-    error: str | None
-    cause: str | None
-    started_at: datetime
-    stopped_at: datetime | None
 
 
 class LocalCloud:
@@ -115,6 +87,7 @@ class LocalCloud:
         self._functions: Functions
         self._gateway: Gateway
         self._bus: EventBus
+        self._moto: MotoServices
         self._servers: Servers
         self._api_server: Servers | None = None
         self._client_lock = threading.Lock()
@@ -195,18 +168,8 @@ class LocalCloud:
             self._api_server.start(Doors(api, policy=_API_POLICY))
 
     def _start_moto(self, stack: contextlib.ExitStack, spawner: Spawner) -> None:
-        from moto.core.config import default_user_config
-
-        settings = default_user_config["stepfunctions"]
-        default_user_config["stepfunctions"] = {"execute_state_machine": True}
-        stack.callback(default_user_config.__setitem__, "stepfunctions", settings)
-        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-        from moto.s3.models import s3_backends
-
-        stack.enter_context(_quiet("moto", self.state_dir / "moto.log"))
-        _reset_moto()
-        stack.callback(_reset_moto)
-        self._gateway = Gateway(DomainDispatcherApplication(create_backend_app), self._functions, self._keyring)
+        self._moto = MotoServices(self.template, stack, self.state_dir / "moto.log")
+        self._gateway = Gateway(self._moto.app, self._functions, self._keyring)
         self._bus = EventBus(
             self.template.rules,
             activity=self._activity,
@@ -241,48 +204,10 @@ class LocalCloud:
         moto_patches.allow_passing_on_errors(patches)
         moto_patches.watch_executions(patches, self._on_execution_start, self._on_execution_end)
 
-        backend = s3_backends[self.template.account_id]["aws"]
-        for bucket in self.template.buckets.values():
-            created = backend.create_bucket(bucket.name, self.region)
-            if bucket.versioned:
-                created.versioning_status = "Enabled"
-            if self._persist is not None:
-                archive = ObjectArchive(self._persist / bucket.logical_id, PERSISTED_PREFIXES)
-                archive.load(backend, bucket.name)
-                stack.callback(archive.save, created)
-        self._create_queues()
-        self._create_state_machines()
-        stack.callback(self._stop_executions)
+        self._moto.create(stack, self._persist)
         # Containers reach the further addresses by Docker's name for their host.
         names = (*self._extra_hosts, DOCKER_HOST) if self._extra_hosts else ()
         self._servers.start(Doors(self._gateway, hosts=names, policy=OBJECT_POLICY, subdomains=True))
-
-    def _create_queues(self) -> None:
-        if self.template.queues:
-            from moto.sqs.models import sqs_backends
-
-            backend = sqs_backends[self.template.account_id][self.region]
-            for queue in self.template.queues.values():
-                backend.create_queue(queue.name, None, **queue.attributes)
-
-    def _create_state_machines(self) -> None:
-        for machine in self.template.state_machines.values():
-            try:
-                self._state_machine_backend().create_state_machine(
-                    name=machine.name,
-                    definition=machine.definition,
-                    roleArn=f"arn:aws:iam::{self.template.account_id}:role/{machine.name}",
-                    sm_type=machine.kind,
-                )
-            except Exception as error:
-                # moto raises one of many kinds, down to those of its parser generator
-                raise LocalCloudError(f"{machine.definition_path}: not a state machine: {error}") from error
-
-    def _stop_executions(self) -> None:
-        for machine in self._state_machine_backend().state_machines:
-            for execution in machine.executions:
-                if execution.status == "RUNNING" and execution.exec_worker.env is not None:
-                    execution.stop(stop_date=datetime.now().astimezone(), error=None, cause="the cloud was closed")
 
     # --- what there is -------------------------------------------------------------------------------
 
@@ -376,21 +301,7 @@ class LocalCloud:
             raise UnknownResourceError(
                 f"no state machine {logical_id!r}; there are {', '.join(self.template.state_machines)}"
             )
-        machine = self._state_machine_backend().describe_state_machine(spec.arn)
-        return [
-            Execution(
-                arn=execution.exec_arn,
-                name=execution.name,
-                status=str(execution.status),
-                input=execution.input_data,
-                output=execution.output,
-                error=execution.error,
-                cause=execution.cause,
-                started_at=execution.start_date,
-                stopped_at=execution.stop_date,
-            )
-            for execution in list(machine.executions)
-        ]
+        return self._moto.executions(spec.arn)
 
     # --- what can be done ----------------------------------------------------------------------------
 
@@ -417,33 +328,11 @@ class LocalCloud:
         spec = self._event_bucket(bucket.name)
         if spec is None:
             return
-        if event_name == "s3:ObjectCreated:Put" and key.multipart is not None:
-            # moto announces the end of a multipart upload twice, also as a Put
-            return
-        if event_name in _CREATED_REASONS:
-            detail_type = "Object Created"
-            detail = s3_detail(
-                bucket.name,
-                key.name,
-                size_bytes=key.size,
-                etag=key.etag,
-                version_id=key.version_id,
-                reason=_CREATED_REASONS[event_name],
-            )
-        elif event_name == "s3:ObjectRemoved:Delete":
-            detail_type = "Object Deleted"
-            detail = s3_detail(
-                bucket.name,
-                key.name,
-                size_bytes=None,
-                etag=getattr(key, "etag", None),
-                version_id=key.version_id,
-                reason="DeleteObject",
-            )
-            detail["deletion-type"] = "Delete Marker Created" if spec.versioned else "Permanently Deleted"
-        else:
-            return
-        self._gateway.after_answer(self._bus.announce("aws.s3", detail_type, [f"arn:aws:s3:::{bucket.name}"], detail))
+        event = object_event(event_name, bucket, key, versioned=spec.versioned)
+        if event is not None:
+            detail_type, detail = event
+            announce = self._bus.announce("aws.s3", detail_type, [f"arn:aws:s3:::{bucket.name}"], detail)
+            self._gateway.after_answer(announce)
 
     def _event_bucket(self, name: str) -> BucketSpec | None:
         return next((spec for spec in self.template.buckets.values() if spec.name == name and spec.event_bridge), None)
@@ -453,24 +342,8 @@ class LocalCloud:
 
     def _on_execution_end(self, execution: Any) -> None:
         token = self._execution_tokens.pop(execution.exec_arn, None)
-        machine_arn = execution.state_machine.arn
-        self._bus.publish(
-            "aws.states",
-            "Step Functions Execution Status Change",
-            [execution.exec_arn],
-            {
-                "executionArn": execution.exec_arn,
-                "stateMachineArn": machine_arn,
-                "name": execution.name,
-                "status": str(execution.status),
-                "startDate": int(execution.start_date.timestamp() * 1000),
-                "stopDate": int(execution.stop_date.timestamp() * 1000) if execution.stop_date else None,
-                "input": json.dumps(execution.input_data),
-                "output": json.dumps(execution.output) if execution.output is not None else None,
-                "error": execution.error,
-                "cause": execution.cause,
-            },
-        )
+        detail = execution_detail(execution)
+        self._bus.publish("aws.states", "Step Functions Execution Status Change", [execution.exec_arn], detail)
         if token is not None:
             self._activity.end(token)
 
@@ -485,47 +358,8 @@ class LocalCloud:
         if service == "lambda":
             self._functions.invoke_async(target_arn, body.encode())
         elif service == "states":
-            self._state_machine_backend().start_execution(
-                target_arn, name=f"{uuid.uuid4()}_{uuid.uuid4()}"[:80], execution_input=body
-            )
+            self._moto.start_execution(target_arn, body)
         elif service == "sqs":
-            from moto.sqs.models import sqs_backends
-
-            backend = sqs_backends[self.template.account_id][self.region]
-            backend.send_message(target_arn.rsplit(":", 1)[1], body)
+            self._moto.send_message(target_arn, body)
         else:
             raise LocalCloudError(f"nothing here takes events for {target_arn}")
-
-    def _state_machine_backend(self) -> Any:
-        from moto.stepfunctions.parser.models import stepfunctions_parser_backends
-
-        return stepfunctions_parser_backends[self.template.account_id][self.region]
-
-
-@contextlib.contextmanager
-def _quiet(name: str, log_path: Path) -> Any:
-    """Send what the logger `name` says to a file instead of the console."""
-    logger = logging.getLogger(name)
-    handler = logging.FileHandler(log_path, delay=True)
-    propagate = logger.propagate
-    if not any(isinstance(known, logging.NullHandler) for known in logger.handlers):
-        # Threads of interrupted executions may speak when the file is closed already.
-        logger.addHandler(logging.NullHandler())
-    logger.addHandler(handler)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.propagate = propagate
-        logger.removeHandler(handler)
-        handler.close()
-
-
-def _reset_moto() -> None:
-    from moto.core.base_backend import BackendDict
-
-    # moto's own reset also forgets which backends there are, for good.
-    instances: list[Any] = list(BackendDict._instances)  # type: ignore[misc]  # noqa: SLF001
-    for backend in instances:
-        for of_account in backend.values():
-            of_account.reset()

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from structureflow_local.cloud.activity import Activity
 from structureflow_local.cloud.errors import FunctionProcessError, UnknownResourceError
-from structureflow_local.cloud.processes import FunctionProcess, Spawner
+from structureflow_local.cloud.function_process import FunctionProcess
+from structureflow_local.cloud.processes import Spawner
 from structureflow_local.cloud.signature import Key, Keyring
 from structureflow_local.cloud.template import FunctionSpec
 

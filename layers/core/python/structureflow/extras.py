@@ -14,6 +14,7 @@ _EXTRAS: Final = {
     "aws_lambda_powertools": "aws",
     "boto3": "aws",
     "botocore": "aws",
+    "jinja2": "aws",
     "pillow_heif": "video",
     "torch": "raft",
     "torchvision": "raft",

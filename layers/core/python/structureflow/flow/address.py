@@ -37,3 +37,9 @@ def flow_address(
         "format": FORMAT_VERSION,
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def given_address(archive_identity: str) -> str:
+    """Return the content address of the flows of an archive that somebody gives, as `flow_address`."""
+    document = {"archive": archive_identity, "quantization_px": QUANTIZATION_PX, "format": FORMAT_VERSION}
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -11,9 +11,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import queue
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias, TypeVar, cast
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from structureflow.errors import EngineUnavailableError, FlowError
+from structureflow.ordered import ordered_map
 
 EngineName = Literal["dis", "farneback", "raft"]
 Quality = Literal["fast", "balanced", "best"]
@@ -110,7 +110,8 @@ class _PairEngine:
         cv2.setNumThreads(1)
         solvers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
-        def compute(first: Frame, second: Frame) -> Result:
+        def compute(pair: tuple[Frame, Frame]) -> Result:
+            first, second = pair
             try:
                 solver = solvers.get_nowait()
             except queue.Empty:
@@ -120,22 +121,17 @@ class _PairEngine:
             solvers.put(solver)
             return finish(first, second, forward, backward)
 
-        pending: deque[Future[Result]] = deque()
-        previous: Frame | None = None
         with ThreadPoolExecutor(max(1, workers), thread_name_prefix="flow") as pool:
-            try:
-                for frame in frames:
-                    if previous is not None:
-                        _check_pair(previous, frame)
-                        pending.append(pool.submit(compute, previous, frame))
-                    previous = frame
-                    while len(pending) > 2 * workers or (pending and pending[0].done()):
-                        yield pending.popleft().result()
-                while pending:
-                    yield pending.popleft().result()
-            finally:
-                for future in pending:
-                    future.cancel()
+            yield from ordered_map(_pairs(frames), compute, 2 * workers, pool=pool)
+
+
+def _pairs(frames: Iterable[Frame]) -> Iterator[tuple[Frame, Frame]]:
+    previous: Frame | None = None
+    for frame in frames:
+        if previous is not None:
+            _check_pair(previous, frame)
+            yield previous, frame
+        previous = frame
 
 
 @dataclass(frozen=True, slots=True)

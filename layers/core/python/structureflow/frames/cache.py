@@ -7,25 +7,20 @@ are in flight, and how many pixels they hold, is bounded.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import logging
-import random
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from structureflow import keys
 from structureflow.errors import (
-    FrameCacheConflictError,
     FrameCacheError,
-    InvalidKeyError,
     TimelineNotFoundError,
 )
+from structureflow.frames.adopt import adopt_frames
 from structureflow.frames.chunks import (
     Chunk,
     OpenVideo,
@@ -38,15 +33,14 @@ from structureflow.frames.chunks import (
 from structureflow.frames.fetch import (
     DEFAULT_CONCURRENCY,
     DEFAULT_PIXEL_BYTES,
-    fetch_frame,
     pixel_window,
     read_frame,
     transfer,
 )
-from structureflow.frames.jpeg import decode_jpeg_gray, encode_jpeg, perceptual_hash, thumbnail
+from structureflow.frames.frame import Frame, frame_b64
+from structureflow.frames.jpeg import decode_jpeg_gray
 from structureflow.frames.manifest import (
     CacheCheck,
-    ChunkEntry,
     FrameManifest,
     FrameRecord,
     compare_listing,
@@ -54,38 +48,16 @@ from structureflow.frames.manifest import (
 )
 from structureflow.frames.pages import FrameB64, FramePage, FrameUrlPage
 from structureflow.frames.screens import DEFAULT_PAGE_BYTES, THUMBNAIL_QUALITY, frame_page, frame_url_page
-from structureflow.frames.slot import ManifestSlot, Waiting, clear_timeline
-from structureflow.frames.writer import DEFAULT_QUALITY, FrameCacheWriter, decode_record, describe_frame
+from structureflow.frames.slot import Waiting, clear_timeline, until_alone
+from structureflow.frames.writer import DEFAULT_QUALITY, FrameCacheWriter, decode_record
 from structureflow.processors import usable_cpus
-from structureflow.storage.base import Storage, StoredObject
+from structureflow.storage.base import Storage
 
 __all__ = ["CacheCheck", "Chunk", "Frame", "FrameCache", "FrameCacheWriter", "FrameManifest", "FrameRecord"]
 
 _log = logging.getLogger(__name__)
 _F = TypeVar("_F")
 _T = TypeVar("_T")
-
-#: Tries of a writing that can be repeated, when another writer comes in between.
-_CONFLICT_ATTEMPTS: Final = 5
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Frame:
-    """A frame of a timeline.
-
-    Attributes:
-        sequence: its number, zero-based.
-        chunk_id: the source chunk it comes from.
-        timestamp: presentation time in seconds, on the clock of the whole timeline.
-        image: ``(H, W, 3) uint8 RGB``.
-        perceptual_hash: 16 hex digits; empty in a frame that is yet to be written.
-    """
-
-    sequence: int
-    chunk_id: str
-    timestamp: float
-    image: NDArray[np.uint8]
-    perceptual_hash: str = ""
 
 
 class FrameCache:
@@ -212,7 +184,7 @@ class FrameCache:
                     writer.add(frame.sequence, frame.image, timestamp=frame.timestamp, chunk_id=frame.chunk_id)
                 return writer.commit()
 
-        return _until_alone(write, self._wait) if isinstance(frames, Sequence) else write()
+        return until_alone(write, self._wait) if isinstance(frames, Sequence) else write()
 
     def cache_videos(
         self,
@@ -264,7 +236,7 @@ class FrameCache:
             with contextlib.closing(fetched):
                 return self.cache_videos(timeline_id, fetched, quality=quality, source_identity=identity, opener=opener)
 
-        return _until_alone(write, self._wait)
+        return until_alone(write, self._wait)
 
     def clear_cache(self, timeline_id: str, *, overlays: bool = False) -> int:
         """Remove a timeline's manifest and frames, and its overlays if asked; return how many objects."""
@@ -281,46 +253,15 @@ class FrameCache:
             FrameCacheError: two keys stand for one sequence number.
             ValueError: `fps` is not above 0.
         """
-        if not fps > 0:
-            raise ValueError(f"fps: expected more than 0, got {fps}")
-        found: dict[int, FrameRecord] = {}
-        for info in self._storage.list(keys.timeline_frames_prefix(timeline_id)):
-            try:
-                sequence = keys.parse_timeline_frame(info.key)
-            except InvalidKeyError as error:
-                _log.warning("not adopted: %s", error)
-                continue
-            if sequence in found:
-                raise FrameCacheError(
-                    f"timeline {timeline_id}: {found[sequence].key} and {info.key} are both frame {sequence}",
-                    sequence=sequence,
-                )
-            found[sequence] = FrameRecord(
-                sequence, info.key, info.etag, info.size_bytes, 0, sequence / fps, chunk_id, ""
-            )
-        if not found:
-            raise TimelineNotFoundError(f"timeline {timeline_id} has no frames", timeline_id=timeline_id)
-        ordered = sorted(found.values(), key=lambda record: record.sequence)
-        records: list[FrameRecord] = []
-        sizes: set[tuple[int, int]] = set()
-        for record, size in self._transfer(ordered, self._fetch, _adopted, window=self._concurrency):
-            records.append(record)
-            sizes.add(size)
-        if len(sizes) != 1:
-            raise FrameCacheError(f"timeline {timeline_id}: expected frames of one size, got {sorted(sizes)}")
-        height, width = sizes.pop()
-        manifest = FrameManifest.build(
+        return adopt_frames(
+            self._storage,
             timeline_id,
-            records,
-            [ChunkEntry(chunk_id=chunk_id, width_px=width, height_px=height)],
-            quality=0,
-            source_identity="",
+            fps=fps,
+            chunk_id=chunk_id,
+            concurrency=self._concurrency,
+            workers=self._workers,
+            wait=self._wait,
         )
-        ManifestSlot(self._storage, timeline_id, self._wait).commit(manifest, None)
-        return manifest
-
-    def _fetch(self, record: FrameRecord) -> StoredObject:
-        return fetch_frame(self._storage, record)
 
     # --- reading -------------------------------------------------------------------------------------
 
@@ -443,7 +384,7 @@ class FrameCache:
         Raises:
             NotAnImageError: an image is no ``(H, W, 3) uint8``.
         """
-        return [_frame_b64(frame, quality, width_px) for frame in frames]
+        return [frame_b64(frame, quality, width_px) for frame in frames]
 
 
 def _loaded(record: FrameRecord, data: bytes) -> Frame:
@@ -453,33 +394,3 @@ def _loaded(record: FrameRecord, data: bytes) -> Frame:
 
 def _as_stored(record: FrameRecord, data: bytes) -> tuple[FrameRecord, bytes]:
     return record, data
-
-
-def _adopted(record: FrameRecord, found: StoredObject) -> tuple[FrameRecord, tuple[int, int]]:
-    seen, (height, width, _) = describe_frame(record, found)
-    return seen, (height, width)
-
-
-def _frame_b64(frame: Frame, quality: int, width_px: int | None) -> FrameB64:
-    image = frame.image if width_px is None else thumbnail(frame.image, width_px)
-    return FrameB64(
-        sequence=frame.sequence,
-        chunk_id=frame.chunk_id,
-        timestamp=frame.timestamp,
-        perceptual_hash=frame.perceptual_hash or perceptual_hash(frame.image),
-        width_px=image.shape[1],
-        height_px=image.shape[0],
-        jpeg_base64=base64.b64encode(encode_jpeg(image, quality)).decode(),
-    )
-
-
-def _until_alone(write: Callable[[], _T], wait: Waiting) -> _T:
-    """Do a writing again, after a random pause as long as it took, while another writer interferes."""
-    for attempt in range(1, _CONFLICT_ATTEMPTS):
-        started = time.monotonic()
-        try:
-            return write()
-        except FrameCacheConflictError as error:
-            _log.warning("%s (try %d)", error, attempt)
-            wait.sleep(random.uniform(0, 2 * (time.monotonic() - started)))  # noqa: S311 - no secret
-    return write()

@@ -7,9 +7,8 @@ import os
 import re
 import statistics
 import tempfile
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,6 +22,7 @@ from structureflow import keys
 from structureflow.errors import InputChangedError, TimelineNotFoundError
 from structureflow.extras import importing
 from structureflow.media.limits import DecodeLimits
+from structureflow.ordered import ordered_map
 from structureflow.storage.base import ObjectInfo, Storage
 from structureflow.storage.verified import fetch_verified
 
@@ -136,28 +136,19 @@ def fetch_chunks(
     prefix = keys.timeline_chunks_prefix(timeline_id)
     with tempfile.TemporaryDirectory(prefix=f"structureflow-{os.getpid()}-") as folder, ThreadPoolExecutor(1) as pool:
 
-        def fetch(number: int, info: ObjectInfo) -> Chunk:
+        def fetch(numbered: tuple[int, ObjectInfo]) -> Chunk:
+            number, info = numbered
             # Under its own name, which decoding errors tell.
             path = Path(folder) / str(number) / Path(info.key).name
             path.parent.mkdir()
             fetch_verified(storage, info.key, path, max_bytes=max_bytes)
             return Chunk(info.key.removeprefix(prefix), path)
 
-        pending: deque[Future[Chunk]] = deque()
-        for number, info in enumerate(listed):
-            pending.append(pool.submit(fetch, number, info))
-            if len(pending) > 1:
-                yield from _one(pending)
-        while pending:
-            yield from _one(pending)
+        for chunk in ordered_map(enumerate(listed), fetch, 1, pool=pool):
+            yield chunk
+            chunk.path.unlink()
     if chunks_identity(storage.list(prefix)) != chunks_identity(sorted(listed, key=lambda info: info.key.encode())):
         raise InputChangedError(f"timeline {timeline_id}: its source chunks changed while they were read")
-
-
-def _one(pending: deque[Future[Chunk]]) -> Iterator[Chunk]:
-    chunk = pending.popleft().result()
-    yield chunk
-    chunk.path.unlink()
 
 
 def _natural(key: str) -> list[tuple[int, int, str]]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from typing import Final, TypeVar
 
 from structureflow.errors import FrameCorruptError, FrameNotFoundError, ObjectNotFoundError
 from structureflow.frames.manifest import FrameManifest, FrameRecord
+from structureflow.ordered import ordered_map
 from structureflow.storage.base import Storage, StoredObject
 
 _F = TypeVar("_F")
@@ -79,8 +78,6 @@ def transfer(
 
     Many threads fetch, for that is waiting; few work, for that takes a core each.
     """
-    remaining = iter(records)
-    pending: deque[Future[Future[_T]]] = deque()
     working = ThreadPoolExecutor(workers, thread_name_prefix="frame-decode")
     fetching = ThreadPoolExecutor(min(window, concurrency), thread_name_prefix="frame-fetch")
 
@@ -88,14 +85,8 @@ def transfer(
         return working.submit(work, record, fetch(record))
 
     try:
-        for record in islice(remaining, window):
-            pending.append(fetching.submit(fetch_then_work, record))
-        while pending:
-            result = pending.popleft().result().result()
-            for record in islice(remaining, 1):
-                pending.append(fetching.submit(fetch_then_work, record))
-            yield result
-            del result
+        # `map`, for it keeps no result while the caller works on it
+        yield from map(Future.result, ordered_map(records, fetch_then_work, window, pool=fetching))
     finally:
         fetching.shutdown(wait=True, cancel_futures=True)
         working.shutdown(wait=True, cancel_futures=True)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast, get_args
 
 from structureflow import keys
 from structureflow.errors import InvalidIdError, InvalidKeyError, NotAnImageError, ObjectNotFoundError
 from structureflow.models.job import OverlayStage
+from structureflow.ordered import ordered_map
 from structureflow.storage.base import ObjectInfo, Storage
 
 if TYPE_CHECKING:
@@ -80,21 +80,8 @@ def save_overlays(
         key = keys.timeline_overlay(timeline_id, job_id, stage, overlay.sequence, overlay.name)
         storage.put(key, _encode_png(overlay.image), content_type="image/png")
 
-    count = 0
     with ThreadPoolExecutor(_CONCURRENCY, thread_name_prefix="overlays") as pool:
-        pending: deque[Future[None]] = deque()
-        try:
-            for overlay in overlays:
-                pending.append(pool.submit(save, overlay))
-                count += 1
-                if len(pending) >= _CONCURRENCY:
-                    pending.popleft().result()
-            while pending:
-                pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
-    return count
+        return sum(1 for _ in ordered_map(overlays, save, _CONCURRENCY - 1, pool=pool))
 
 
 def list_overlay_frames(
@@ -150,13 +137,8 @@ def _load(storage: Storage, entries: Iterable[OverlayEntry]) -> Iterator[Overlay
 
     pool = ThreadPoolExecutor(_CONCURRENCY, thread_name_prefix="overlays")
     try:
-        pending: deque[Future[Overlay | None]] = deque()
-        for entry in entries:
-            pending.append(pool.submit(load, entry))
-            if len(pending) >= _CONCURRENCY and (overlay := pending.popleft().result()) is not None:
-                yield overlay
-        while pending:
-            if (overlay := pending.popleft().result()) is not None:
+        for overlay in ordered_map(entries, load, _CONCURRENCY - 1, pool=pool):
+            if overlay is not None:
                 yield overlay
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -9,12 +9,13 @@ that was left by a process that died is void after `_MARK_LIFE`.
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 from structureflow import keys
 from structureflow.errors import (
@@ -33,6 +34,7 @@ from structureflow.storage.base import ObjectInfo, Storage
 from structureflow.storage.bounded import read_bounded
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 #: A removal takes seconds: 10,000 frames are ten requests.
 _MARK_LIFE: Final = timedelta(minutes=3)
@@ -40,6 +42,8 @@ _MARK_LIFE: Final = timedelta(minutes=3)
 _PAUSES_S: Final = (0.01, 0.03, 0.1, 0.3, 1.0)
 _ROUNDS: Final = 8
 _JSON: Final = "application/json"
+#: Tries of a writing that can be repeated, when another writer comes in between.
+_CONFLICT_ATTEMPTS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,3 +203,15 @@ def clear_timeline(storage: Storage, timeline_id: str, *, overlays: bool = False
         prefixes.append(keys.timeline_overlays_prefix(timeline_id))
     with ManifestSlot(storage, timeline_id, wait).emptied() as had_manifest:
         return had_manifest + sum(storage.delete(info.key for info in storage.list(prefix)) for prefix in prefixes)
+
+
+def until_alone(write: Callable[[], _T], wait: Waiting) -> _T:
+    """Do a writing again, after a random pause as long as it took, while another writer interferes."""
+    for attempt in range(1, _CONFLICT_ATTEMPTS):
+        started = time.monotonic()
+        try:
+            return write()
+        except FrameCacheConflictError as error:
+            _log.warning("%s (try %d)", error, attempt)
+            wait.sleep(random.uniform(0, 2 * (time.monotonic() - started)))  # noqa: S311 - no secret
+    return write()

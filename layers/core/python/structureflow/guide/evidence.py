@@ -20,7 +20,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from structureflow.flow.fields import Field32, inside, sample
+from structureflow.flow.fields import Field32, sample
+from structureflow.flow.visibility import inside
 from structureflow.guide.refine import Plane
 
 STRIDE: Final = 2

@@ -17,13 +17,12 @@ from structureflow.flow.fields import (
     Direction,
     Field32,
     FlowSource,
-    agree,
     compose_flows,
-    inside,
     invert_flow,
     partial_flow,
     sample,
 )
+from structureflow.flow.visibility import agree, inside
 from structureflow.guide.plan import Leg, PathPlan
 from structureflow.guide.strength import ONCE, Strength
 

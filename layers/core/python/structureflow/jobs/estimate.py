@@ -10,11 +10,12 @@ from structureflow.models.job import JobRequest, Segment
 from structureflow.models.outputs import ExtraOutput
 
 #: Milliseconds of one core for the flows of a pair, both directions, compressed, by engine and quality. Measured on
-#: 2026-11-25 with 24 frames of 1280x720, one worker, in processor time of an x86-64 core.
+#: 2026-11-26 with 24 frames of 1280x720, one worker, in processor time of an x86-64 core, which took 6.3, 10.0, 27 and
+#: 18, 41, 85: the numbers are those of a core that is slower by 1.65, as others were found to be.
 FLOW_MS_PER_PAIR: Final = {
-    ("dis", "fast"): 27.0,
-    ("dis", "balanced"): 66.0,
-    ("dis", "best"): 223.0,
+    ("dis", "fast"): 10.5,
+    ("dis", "balanced"): 16.5,
+    ("dis", "best"): 45.0,
     ("farneback", "fast"): 29.0,
     ("farneback", "balanced"): 71.0,
     ("farneback", "best"): 139.0,

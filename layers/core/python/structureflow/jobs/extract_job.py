@@ -10,162 +10,30 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import Field
-
 from structureflow import keys
-from structureflow.errors import (
-    FlowCacheError,
-    InvalidRequestError,
-    JobStateError,
-    ObjectExistsError,
-    ObjectNotFoundError,
-    StorageError,
-    StructureFlowError,
-)
-from structureflow.flow.address import flow_address
-from structureflow.flow.archive import open_flow_archive
+from structureflow.errors import InvalidRequestError, ObjectExistsError, StorageError
 from structureflow.flow.engines import FlowEngine
 from structureflow.flow.extract import ExtractionResult, extract_to_archive, plan_extraction
 from structureflow.flow.fields import FlowMeta
 from structureflow.flow.times import uneven_times
-from structureflow.jobs.documents import (
-    check_current,
-    get_document,
-    load_record,
-    put_document,
-    whole_request,
-)
+from structureflow.jobs.documents import check_current, put_document
 from structureflow.jobs.estimate import extraction_mb
+from structureflow.jobs.extraction_order import ExtractionOrder, committed_record
 from structureflow.jobs.inputs import Source
 from structureflow.jobs.pointer import advance, check_open
 from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import FrameKeeper
 from structureflow.limits import MAX_OUTPUT_SIDE_PX
 from structureflow.media.decode import DecodedFrame, DecodeLimits, VideoReader
-from structureflow.models.job import JobRequest
-from structureflow.models.results import Fallback, InputPin, JobRecord, Model, SourceInfo
+from structureflow.models.results import JobRecord, SourceInfo
 from structureflow.models.targets import output_size
-from structureflow.storage.base import Storage
 
 _NPZ: Final = "application/zip"
 
 _log = logging.getLogger(__name__)
-
-
-class ExtractionOrder(Model):
-    """What to extract, for which run of which job.
-
-    Attributes:
-        bucket: the data bucket's name.
-        request: the whole request.
-        source: the structure video, as the orchestrator found it.
-        guides: as in `JobRecord`.
-        engine: what computes the flows: ``dis``, ``farneback`` or ``raft``.
-        fallbacks, timings_s: what happened before.
-        deadline: when the order counts as lost; only an order for the GPU has one.
-        weights: of RAFT, where the GPU task has others than the preset names.
-        failure: what a GPU task said of itself when it failed.
-    """
-
-    bucket: str
-    task_id: str
-    run_id: str
-    request: JobRequest
-    source: InputPin | None = None
-    guides: tuple[InputPin, ...] = ()
-    timeline_id: str
-    engine: str
-    created_at: datetime
-    fallbacks: tuple[Fallback, ...] = ()
-    timings_s: dict[str, float] = Field(default_factory=dict)
-    deadline: datetime | None = None
-    weights: str | None = None
-    failure: str | None = None
-
-    @property
-    def found(self) -> InputPin:
-        """The structure video.
-
-        Raises:
-            JobStateError: it was not looked up yet.
-        """
-        if self.source is None:
-            raise JobStateError(f"run {self.run_id}: the structure video was not looked up")
-        return self.source
-
-    @property
-    def identity(self) -> str:
-        """That of the structure video."""
-        return self.found.identity
-
-    @property
-    def shared_key(self) -> str:
-        """Where all jobs find these flows."""
-        return keys.flow_cache(flow_address(self.identity, self.engine, self.request.quality, weights=self.weights))
-
-    def falling_back(self, stage: str, wanted: str, used: str, reason: str) -> ExtractionOrder:
-        """Return the order with one more fallback on record."""
-        step = Fallback(stage=stage, wanted=wanted, used=used, reason=reason)
-        return self.model_copy(update={"fallbacks": (*self.fallbacks, step)})
-
-
-def load_order(storage: Storage, key: str) -> ExtractionOrder:
-    """Read an order that the orchestrator left at `key`.
-
-    Raises:
-        JobStateError: there is none.
-    """
-    return get_document(storage, key, ExtractionOrder, made_by="the orchestrator")
-
-
-def note_failure(storage: Storage, key: str, error: StructureFlowError) -> None:
-    """Write into the order at `key` why its task failed, for the record of the job; an order that is gone stays gone.
-
-    Raises:
-        StorageError: the store refuses or broke off.
-    """
-    try:
-        order = load_order(storage, key)
-    except JobStateError:
-        return
-    put_document(storage, key, order.model_copy(update={"failure": f"{error.code}: {error.message}"[:1000]}))
-
-
-def order_source(order: ExtractionOrder, services: Services) -> Source:
-    """Return the structure video of an order that another process left.
-
-    Raises:
-        SupersededRunError: its URL stands in the request only, and that was put again, or deleted.
-        InputChangedError, InputNotAllowedError: as `Inputs.known`.
-    """
-    request = whole_request(services.storage, order.task_id, order.run_id, order.request)
-    return services.inputs.known(request.structure_video, order.found)
-
-
-def committed_record(storage: Storage, order: ExtractionOrder) -> JobRecord | None:
-    """Return the record of this very run if somebody wrote it already, else None."""
-    key = keys.run_record(order.task_id, order.run_id)
-    return load_record(storage, order.task_id, order.run_id) if storage.exists(key) else None
-
-
-def look_up(order: ExtractionOrder, services: Services) -> tuple[ExtractionOrder, FlowMeta | None]:
-    """Look for an order's flows in the shared cache.
-
-    An unusable archive is removed; the order that is returned says so.
-    """
-    try:
-        return order, open_flow_archive(services.storage, order.shared_key).meta
-    except ObjectNotFoundError:
-        return order, None
-    except FlowCacheError as error:
-        services.count("Fallbacks", 1)
-        services.storage.delete([order.shared_key])
-        reason = f"{order.shared_key} is unusable: {error}"
-        return order.falling_back("lookup", "cache", "video", reason), None
 
 
 def extract_and_commit(
@@ -213,6 +81,11 @@ def commit_cached(order: ExtractionOrder, meta: FlowMeta, services: Services) ->
     return _Extraction(order, services, None).commit(meta, hit=True)
 
 
+def commit_archive(order: ExtractionOrder, archive: Path, meta: FlowMeta, services: Services) -> JobRecord:
+    """Start the segments of a job on the flows of the local file `archive`, which all jobs then find."""
+    return _Extraction(order, services, None).keep(archive, meta)
+
+
 class _Extraction:
     def __init__(self, order: ExtractionOrder, services: Services, engine: FlowEngine | None) -> None:
         self._order = order
@@ -235,11 +108,13 @@ class _Extraction:
             with self._timed("extract"):
                 result = self._extract(video, archive)
             self._timings_s |= {f"extract.{name}": round(s, 3) for name, s in result.timings_s.items()}
-            with self._timed("store"):
-                stored = self._store(archive)
-        if not stored:
-            return self._start_without_cache(result.meta)
-        return self.commit(result.meta, hit=False)
+            return self.keep(archive, result.meta)
+
+    def keep(self, archive: Path, meta: FlowMeta) -> JobRecord:
+        """Put the archive where all jobs find it, and start the segments, without it if need be."""
+        with self._timed("store"):
+            stored = self._store(archive)
+        return self.commit(meta, hit=False) if stored else self._start_without_cache(meta)
 
     def _extract(self, video: Path, archive: Path) -> ExtractionResult:
         """Decode once: every frame goes to the frame cache and to the flow engine."""
@@ -260,7 +135,7 @@ class _Extraction:
                 video,
                 archive,
                 plan,
-                source_video=str(order.request.structure_video),
+                source_video=str(order.request.motion_source),
                 source_identity=order.identity,
                 limits=limits,
                 workers=services.workers,
@@ -356,6 +231,7 @@ class _Extraction:
                 timestamps_s=() if times_s is None else tuple(times_s.tolist()),
             ),
             guides=order.guides,
+            flow_cache=order.flow_cache,
             timeline_id=order.timeline_id,
             resolution=self._resolution(meta.original_width, meta.original_height),
             engine_requested=request.engine,

@@ -20,6 +20,8 @@ from structureflow.errors import (
     FlowCacheCorruptError,
     FlowCacheError,
     FrameCacheError,
+    InputChangedError,
+    InputNotFoundError,
     ObjectNotFoundError,
     StorageError,
     TransientError,
@@ -30,6 +32,7 @@ from structureflow.flow.fields import Direction, Field32, FlowMeta, FlowSource
 from structureflow.flow.sources import ArrayFlows
 from structureflow.frames.cache import FrameCache, FrameManifest
 from structureflow.jobs.documents import whole_request
+from structureflow.jobs.given_flows import open_given
 from structureflow.jobs.healing import FlowRange, FrameRepair, remove_rotten_flows
 from structureflow.jobs.services import Services
 from structureflow.limits import MAX_WORKING_GRID_PX
@@ -92,6 +95,7 @@ class SegmentFlows:
         self._grid: tuple[int, int] | None = None
         self._reading: FlowRange | None = None
         self._reopened = False
+        self._given_tried = False
         self._opened: str | None = None
         self._repair: FrameRepair | None = None
         self._manifest: FrameManifest | None = None
@@ -156,16 +160,19 @@ class SegmentFlows:
     def _is_ours(self, meta: FlowMeta) -> bool:
         """Tell whether an archive may be this run's; one that does not say of what it is was put there on purpose."""
         record = self._record
-        return not meta.source_identity or (meta.source_identity, meta.engine) == (
-            record.source.identity,
-            record.engine,
-        )
+        of = record.flow_cache or record.source
+        return not meta.source_identity or (meta.source_identity, meta.engine) == (of.identity, record.engine)
 
     def _next_source(self, error: Exception) -> FlowSource:
         """Go one step down; from the last one, raise."""
         if self.source == "cache":
             if isinstance(error, FlowCacheError):
                 remove_rotten_flows(self._record.flow_cache_key, self._reading, self._services)
+            given = self._given(error)
+            if given is not None:
+                return given
+            if self._record.request.structure_video is None:
+                raise error
             self._fall_back("frames", error)
             try:
                 return self._from_cached_frames()
@@ -179,6 +186,24 @@ class SegmentFlows:
             self._fall_back("video", error)
             return self._from_video()
         raise error
+
+    def _given(self, error: Exception) -> FlowSource | None:
+        """Open the very archive that the request gives, once; None where it gives none, or it is gone."""
+        record = self._record
+        if record.flow_cache is None or self._given_tried:
+            return None
+        self._given_tried = True
+        request = whole_request(self._services.storage, record.task_id, record.run_id, record.request)
+        if request.flow_cache is None:
+            return None
+        source = self._services.inputs.known(request.flow_cache, record.flow_cache)
+        try:
+            flows = open_given(source, self._services, self._folder)
+        except (InputChangedError, InputNotFoundError, FlowCacheError) as gone:
+            self.fallbacks += (Fallback(stage=_STAGE, wanted="flow_cache", used="none", reason=str(gone)),)
+            return None
+        self.fallbacks += (Fallback(stage=_STAGE, wanted="cache", used="flow_cache", reason=str(error)),)
+        return flows
 
     def _fall_back(self, used: FlowSourceName, error: Exception) -> None:
         step = Fallback(stage=_STAGE, wanted=self.source, used=used, reason=str(error))
@@ -249,7 +274,7 @@ def fetch_structure_video(record: JobRecord, services: Services, folder: Path) -
     path = folder / "structure_video"
     if not path.exists():
         request = whole_request(services.storage, record.task_id, record.run_id, record.request)
-        services.inputs.known(request.structure_video, record.source).fetch(path)
+        services.inputs.known(request.motion_source, record.source).fetch(path)
     return path
 
 

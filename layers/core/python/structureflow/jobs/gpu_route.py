@@ -10,7 +10,7 @@ from datetime import timedelta
 from structureflow import keys
 from structureflow.errors import GpuUnavailableError
 from structureflow.jobs.documents import put_document
-from structureflow.jobs.extract_job import ExtractionOrder
+from structureflow.jobs.extraction_order import ExtractionOrder
 from structureflow.jobs.services import GpuLauncher, Services
 
 

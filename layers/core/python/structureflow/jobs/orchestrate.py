@@ -23,8 +23,10 @@ from structureflow.flow.fields import FlowMeta
 from structureflow.guide.images import check_guide_image
 from structureflow.jobs.documents import load_record
 from structureflow.jobs.estimate import frame_s
-from structureflow.jobs.extract_job import ExtractionOrder, commit_cached, extract_and_commit, look_up
+from structureflow.jobs.extract_job import commit_cached, extract_and_commit
+from structureflow.jobs.extraction_order import ExtractionOrder, look_up
 from structureflow.jobs.fail_job import reject_request
+from structureflow.jobs.given_flows import start_given
 from structureflow.jobs.gpu_route import order_gpu
 from structureflow.jobs.inputs import Source
 from structureflow.jobs.pointer import advance, begin_run
@@ -147,10 +149,12 @@ class _Orchestration:
 
     def run(self) -> OrchestrateResult:
         with self._timed("validate"):
-            source = self._services.inputs.find(self._request.structure_video)
+            source = self._services.inputs.find(self._request.motion_source)
             guides = self._check_guides()
         timeline_id = self._request.timeline_id or default_timeline_id(source.identity)
         self._update(source=source.pin(), guides=tuple(guide.pin() for guide in guides), timeline_id=timeline_id)
+        if self._request.flow_cache is not None:
+            return self._start_given(self._request.flow_cache, source)
         with self._timed("lookup"):
             meta = self._find_flows()
         self._services.count("FlowCacheMisses" if meta is None else "FlowCacheHits", 1)
@@ -220,7 +224,7 @@ class _Orchestration:
             info = reader.info
         return info.width_px * info.height_px * info.frames >= gpu.auto_pixel_frames
 
-    # --- the three ways on ----------------------------------------------------------------------------
+    # --- the four ways on -----------------------------------------------------------------------------
 
     def _start_cached(self, meta: FlowMeta, source: Source) -> OrchestrateResult:
         order = self._order
@@ -228,6 +232,12 @@ class _Orchestration:
         # The segments are on their way; now see to it that the timeline has the frames too.
         keep_frames(order.timeline_id, source, self._services)
         return _started(record)
+
+    def _start_given(self, reference: Reference, source: Source) -> OrchestrateResult:
+        video = source if self._request.structure_video is not None else None
+        given = source if video is None else self._services.inputs.find(reference)
+        self._update(flow_cache=given.pin(), engine="given")
+        return _started(start_given(self._order, given, video, self._services))
 
     def _extract(self, folder: Path, source: Source) -> OrchestrateResult:
         if self._request.engine == "raft":

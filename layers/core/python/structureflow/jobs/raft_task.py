@@ -13,15 +13,8 @@ from structureflow.flow.engines import DEFAULT_ENGINES, EnginePreset
 from structureflow.flow.progress import ReportingEngine
 from structureflow.flow.raft import Device, Precision, RaftEngine
 from structureflow.flow.raft_weights import RaftModel, weights_name
-from structureflow.jobs.extract_job import (
-    commit_cached,
-    committed_record,
-    extract_and_commit,
-    finish_commit,
-    load_order,
-    look_up,
-    order_source,
-)
+from structureflow.jobs.extract_job import commit_cached, extract_and_commit, finish_commit
+from structureflow.jobs.extraction_order import committed_record, load_order, look_up, order_source
 from structureflow.jobs.services import Services
 from structureflow.media.decode import DecodeLimits, VideoReader
 from structureflow.models.results import JobRecord

@@ -23,16 +23,8 @@ from structureflow.errors import (
     TransientError,
 )
 from structureflow.jobs.documents import check_current
-from structureflow.jobs.extract_job import (
-    ExtractionOrder,
-    commit_cached,
-    committed_record,
-    extract_and_commit,
-    finish_commit,
-    load_order,
-    look_up,
-    order_source,
-)
+from structureflow.jobs.extract_job import commit_cached, extract_and_commit, finish_commit
+from structureflow.jobs.extraction_order import ExtractionOrder, committed_record, load_order, look_up, order_source
 from structureflow.jobs.fail_job import reject_request
 from structureflow.jobs.pointer import check_open
 from structureflow.jobs.services import Services

@@ -6,9 +6,11 @@ import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from structureflow.errors import FrameCacheError, StorageError, StructureFlowError, TimelineNotFoundError
 from structureflow.frames.cache import FrameCache, FrameCacheWriter
+from structureflow.jobs.estimate import extraction_mb
 from structureflow.jobs.inputs import Source
 from structureflow.jobs.services import Services
 from structureflow.media.decode import DecodedFrame, DecodeLimits, VideoReader
@@ -22,6 +24,22 @@ _log = logging.getLogger(__name__)
 def default_timeline_id(source_identity: str) -> str:
     """Return the timeline of a video that the request gives none: the same for the same content."""
     return f"video-{hashlib.sha256(source_identity.encode()).hexdigest()[:24]}"
+
+
+@dataclass(frozen=True, slots=True)
+class FrameStock:
+    """The frames of a video as they were counted.
+
+    Attributes:
+        total: how many there are.
+        height, width: of each, in pixels.
+        problem: why they are not in the frame cache; None where they are.
+    """
+
+    total: int
+    height: int
+    width: int
+    problem: str | None = None
 
 
 class FrameKeeper:
@@ -74,6 +92,34 @@ def keep_frames(timeline_id: str, source: Source, services: Services) -> None:
     except StructureFlowError as error:
         _log.warning("timeline %s: frames cannot be kept: %s: %s", timeline_id, error.code, error.message)
         services.count("Fallbacks", 1)
+
+
+def see_frames(timeline_id: str, source: Source, services: Services) -> FrameStock:
+    """Count the frames of a video, and keep them in its timeline, where they may be already.
+
+    Raises:
+        MediaError, InputNotFoundError, InputChangedError: it cannot be decoded to its end, or is gone.
+        MemoryLimitError, DeadlineError: there is too much of it.
+    """
+    if _is_filled(FrameCache(services.storage), timeline_id, source.identity):
+        manifest = FrameCache(services.storage).manifest(timeline_id, source_identity=source.identity)
+        size = manifest.chunks[0]
+        return FrameStock(manifest.total, size.height_px, size.width_px)
+    with services.scratch() as folder:
+        video = folder / "structure_video"
+        source.fetch(video)
+        limits = DecodeLimits(max_frames=services.max_video_frames)
+        with (
+            VideoReader(video, limits) as reader,
+            FrameKeeper.open(services.storage, timeline_id, source.identity) as keeper,
+        ):
+            info = reader.info
+            services.check_memory(extraction_mb(info), f"decoding {info.width_px}x{info.height_px} pixels")
+            count = 0
+            for frame in services.deadline.each(iter(reader), "decoding"):
+                keeper.add(frame)
+                count += 1
+            return FrameStock(count, info.height_px, info.width_px, keeper.commit())
 
 
 def _is_filled(cache: FrameCache, timeline_id: str, source_identity: str) -> bool:

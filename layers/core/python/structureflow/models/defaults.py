@@ -18,6 +18,7 @@ LINEAGE_NAMES: Final = {
     "structure_video_motion_strength": "motion_strength",
     "parsed_resolution_wh": "resolution",
     "fps_helpers": "fps",
+    "structure_flow_cache_url": "flow_cache",
 }
 LINEAGE_DEFAULTS: Final[dict[str, Any]] = {
     "treatment": "adjust",
@@ -58,6 +59,9 @@ def with_defaults(request: dict[str, Any]) -> dict[str, Any]:
     if filled.get("motion", "all") != "all":
         # with a part of the motion two anchors do not meet: both would show as ghosts
         filled.setdefault("anchors", "start")
+    if not given & {"structure_video"}:
+        # without the video there are no frames to look at
+        filled.setdefault("tracking", "composed")
     mask = filled.get("mask", "visibility")
     if isinstance(mask, str) and mask in _HOLES:
         follows = (target is not None and target.white == "follow") or "ttm" in filled.get("outputs", ())

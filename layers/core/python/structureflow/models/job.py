@@ -129,8 +129,11 @@ class JobRequest(RequestModel):
     ]
     project_id: Annotated[str, Field(max_length=256)] | None = None
     structure_video: Annotated[
-        Reference, Field(validation_alias=AliasChoices("structure_video", "structure_video_path"))
-    ]
+        Reference | None, Field(validation_alias=AliasChoices("structure_video", "structure_video_path"))
+    ] = None
+    flow_cache: Annotated[
+        Reference | None, Field(validation_alias=AliasChoices("flow_cache", "structure_flow_cache_url"))
+    ] = None
     timeline_id: Annotated[str, id_checker("timeline_id")] | None = None
     treatment: Annotated[Treatment, Field(validation_alias=AliasChoices("treatment", "structure_video_treatment"))] = (
         "retime"
@@ -192,6 +195,22 @@ class JobRequest(RequestModel):
         return filled
 
     @model_validator(mode="after")
+    def _check_motion(self) -> JobRequest:
+        """Check that there is one source of motion, and that nothing else is asked of it."""
+        if self.flow_cache is not None and self.engine != "auto":
+            raise ValueError(f"engine: the flows of flow_cache are taken as they are, {self.engine} has nothing to do")
+        if self.structure_video is not None:
+            return self
+        if self.flow_cache is None:
+            raise ValueError("structure_video: expected the video whose motion is carried, or flow_cache; got neither")
+        shown = [name for name in self.outputs if name in ("canny", "raw")]
+        if shown:
+            raise ValueError(f"outputs: {' and '.join(shown)} show the structure video, and none is given")
+        if self.tracking == "anchored":
+            raise ValueError("tracking: anchored looks at frames of the structure video, and none is given")
+        return self
+
+    @model_validator(mode="after")
     def _check_outputs(self) -> JobRequest:
         if "ttm" in self.outputs:
             for number, segment in enumerate(self.segments):
@@ -219,7 +238,16 @@ class JobRequest(RequestModel):
     @property
     def is_redacted(self) -> bool:
         """Whether it was read from a record, which shows references without the queries of URLs."""
-        return any(reference.is_redacted for reference in (self.structure_video, *self.references()))
+        given = (self.structure_video, self.flow_cache, *self.references())
+        return any(reference is not None and reference.is_redacted for reference in given)
+
+    @property
+    def motion_source(self) -> Reference:
+        """What the motion is taken from: the structure video, or the archive that is given without one."""
+        reference = self.structure_video or self.flow_cache
+        if reference is None:
+            raise InvalidRequestError("structure_video: expected one")
+        return reference
 
     @classmethod
     def parse_json(cls, data: bytes, *, expected_task_id: str) -> JobRequest:

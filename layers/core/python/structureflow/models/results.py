@@ -84,7 +84,8 @@ class Fallback(Model):
 class JobRecord(Model):
     """``job.json``: the request and everything the orchestrator resolved; input of all later steps.
 
-    `guides` are those of ``request.references()``, in that order.
+    `source` is what motion is taken from: the structure video, or the archive of flows that is given without one.
+    `guides` are those of ``request.references()``, in that order. `flow_cache` is the archive that the request gives.
     """
 
     task_id: str
@@ -92,6 +93,7 @@ class JobRecord(Model):
     request: JobRequest
     source: SourceInfo
     guides: tuple[InputPin, ...] = ()
+    flow_cache: InputPin | None = None
     timeline_id: str
     resolution: tuple[int, int]
     engine_requested: str

@@ -1,1 +1,1 @@
-"""."""
+"""The report page of a job, its pictures and plots."""

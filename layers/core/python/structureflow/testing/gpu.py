@@ -9,14 +9,8 @@ import numpy as np
 
 from structureflow.errors import GpuUnavailableError, JobStateError, StructureFlowError
 from structureflow.flow.engines import EngineName, Finish, Frame, Result
-from structureflow.jobs.extract_job import (
-    committed_record,
-    extract_and_commit,
-    finish_commit,
-    load_order,
-    note_failure,
-    order_source,
-)
+from structureflow.jobs.extract_job import extract_and_commit, finish_commit
+from structureflow.jobs.extraction_order import committed_record, load_order, note_failure, order_source
 from structureflow.jobs.services import Services
 from structureflow.testing.faults import Faults
 from structureflow.testing.processes import Hostility

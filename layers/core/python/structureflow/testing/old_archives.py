@@ -20,7 +20,9 @@ _FLUSH = b"\x00\x00\x00\xff\xff"
 _END = b"\x03\x00"
 
 
-def format_1_archive(forward: NDArray[Any], backward: NDArray[Any] | None = None) -> bytes:
+def format_1_archive(
+    forward: NDArray[Any], backward: NDArray[Any] | None = None, *, scene_cuts: tuple[int, ...] = (0,)
+) -> bytes:
     """Write flows ``(N, h, w, 2)`` floating, pixels of the grid, into an archive of format 1: float16 vectors.
 
     float16 holds multiples of 1/16 exactly up to 128 px; longer vectors have its coarser steps.
@@ -43,7 +45,7 @@ def format_1_archive(forward: NDArray[Any], backward: NDArray[Any] | None = None
         engine="dis",
         engine_params={"finest_scale": 0},
         timestamps_s=np.arange(total + 1) / 25,
-        scene_cuts=(0,),
+        scene_cuts=scene_cuts,
         display_max_px=3.5,
         source_video="s3://bucket/video.mp4",
         source_identity="5a" * 32,
