@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from structureflow import keys
-from structureflow.flow.archive import open_flow_archive
+from structureflow.errors import StorageError
+from structureflow.flow.address import flow_address
+from structureflow.flow.archive import FlowArchiveWriter, open_flow_archive
 from structureflow.jobs.documents import load_record
 from structureflow.models.results import JobRecord, Manifest, SegmentResult
 from structureflow.storage.memory import MemoryStorage
 from structureflow.testing.jobs import JobRunner, png, put_pan_clip
+from structureflow.testing.storage import Fault, FaultStorage
 from structureflow.testing.videos import decode_rgb, texture
 
 HEIGHT, WIDTH = 96, 160
@@ -318,6 +323,36 @@ def test_raft_takes_what_is_there_and_says_what_is_not(runner: JobRunner) -> Non
     assert runner.keys("cache/") == []
 
 
+@pytest.mark.parametrize("engine", ["raft", "auto"])
+def test_raft_flows_that_are_there_are_joined(runner: JobRunner, tmp_path: Path, engine: str) -> None:
+    """Left by jobs on one video each; `auto` takes them where there is a GPU part."""
+
+    # it has nothing to start a task with
+    runner.services = replace(runner.services, gpu=cast("Any", SimpleNamespace(timeout_s=60.0, auto_pixel_frames=1)))
+    done(runner, request(engine="dis"))
+    for source in record_of(runner).sources:
+        flows = open_flow_archive(runner.storage, source.flow_cache_key).read("forward", 0, 8)
+        path = tmp_path / "raft.npz"
+        with FlowArchiveWriter(path, height=flows.shape[1], width=flows.shape[2]) as writer:
+            for flow in flows:
+                writer.feed(flow, -flow)
+            writer.finish(
+                original_height=HEIGHT,
+                original_width=WIDTH,
+                original_fps=25.0,
+                engine="raft",
+                engine_params={},
+                timestamps_s=np.arange(9) / 25,
+                source_identity=source.identity,
+            )
+        runner.storage.put_file(keys.flow_cache(flow_address(source.identity, "raft", "balanced")), path)
+    runner.storage.delete([str(record_of(runner).flow_cache_key)])
+    done(runner, request(engine=engine))
+    record = record_of(runner)
+    assert (record.engine, [source.engine for source in record.sources]) == ("raft", ["raft", "raft"])
+    assert result_of(runner).fallbacks == ()
+
+
 # --- what breaks later ---------------------------------------------------------------------------------------
 
 
@@ -340,6 +375,22 @@ def test_a_rotten_archive_is_made_good_by_the_sources(runner: JobRunner, tmp_pat
     assert result.left_unguided == ((9, 11),)
     guide = video(runner, tmp_path, 1)
     assert [moved_px(guide[2], guide[frame]) for frame in (3, 6, 10)] == [-3, -12, -24]
+
+
+def test_a_cache_that_cannot_be_written_stops_nothing(runner: JobRunner, tmp_path: Path) -> None:
+    """Each segment then extracts what it needs of each source, and says so."""
+    refusing = FaultStorage(
+        runner.storage, Fault("put_file", "cache/flows/*", error=StorageError("denied"), times=None)
+    )
+    runner.services = replace(runner.services, storage=refusing)
+    runner.put_request("t1", request())
+    assert runner.orchestrate("t1").state == "running"
+    assert runner.started
+    assert record_of(runner).flows_key is None
+    assert runner.segments("t1").state == "done"
+    assert result_of(runner, 0).flow_source == "frames"
+    guide = video(runner, tmp_path, 0)
+    assert [moved_px(guide[0], guide[frame]) for frame in (1, 4, 8)] == [2, 8, 16]
 
 
 def test_what_is_computed_anew_is_cut_to_shape_as_well(runner: JobRunner, tmp_path: Path) -> None:
