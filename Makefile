@@ -17,14 +17,14 @@ help: ## list the commands
 .PHONY: setup
 setup: $(READY) ## make .venv with everything pinned
 
-$(READY): requirements/dev.txt pyproject.toml
+$(READY): requirements/dev.txt pyproject.toml local/pyproject.toml
 	@test -n "$(PYTHON)" || { echo "structureflow needs CPython 3.11 or later with venv (3.13 is the deployed one)" >&2; exit 1; }
 	@echo "Setting up $(VENV) with $(PYTHON) (about a minute, once)"
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
 	@# the lock is complete: there is nothing to resolve, which takes an older pip minutes
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps -r requirements/dev.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable . --editable ./local
 	@touch $(READY)
 
 .PHONY: demo
@@ -92,12 +92,12 @@ RUNS ?= 100000
 fuzz: .venv-fuzz/.ready ## fuzz what reads bytes from outside, in bounded processes: make fuzz [RUNS=1000000]
 	@.venv-fuzz/bin/python -m fuzz --runs $(RUNS)
 
-.venv-fuzz/.ready: requirements/dev.txt requirements/fuzz.txt pyproject.toml
+.venv-fuzz/.ready: requirements/dev.txt requirements/fuzz.txt pyproject.toml local/pyproject.toml
 	@rm -rf .venv-fuzz
 	@$(PYTHON) -m venv .venv-fuzz
 	@.venv-fuzz/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps \
 		-r requirements/dev.txt -r requirements/fuzz.txt
-	@.venv-fuzz/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@.venv-fuzz/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable . --editable ./local
 	@touch $@
 
 .PHONY: clean
@@ -115,7 +115,7 @@ RAFT_READY := $(RAFT_VENV)/.ready
 .PHONY: setup-raft
 setup-raft: $(RAFT_READY) ## make .venv-raft: everything pinned, and PyTorch
 
-$(RAFT_READY): requirements/dev.txt requirements/raft.txt pyproject.toml
+$(RAFT_READY): requirements/dev.txt requirements/raft.txt pyproject.toml local/pyproject.toml
 	@test -n "$(RAFT_PYTHON)" || { echo "RAFT needs CPython 3.11 or later with venv" >&2; exit 1; }
 	@echo "Setting up $(RAFT_VENV) with $(RAFT_PYTHON) (some minutes, once)"
 	@rm -rf $(RAFT_VENV)
@@ -124,7 +124,7 @@ $(RAFT_READY): requirements/dev.txt requirements/raft.txt pyproject.toml
 	@# as constraints: a CPU build of the pinned PyTorch is welcome, and needs none of the CUDA packages
 	@$(RAFT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
 		-c requirements/raft.txt torch torchvision
-	@$(RAFT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@$(RAFT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable . --editable ./local
 	@touch $(RAFT_READY)
 
 .PHONY: test-raft

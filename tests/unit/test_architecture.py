@@ -15,8 +15,10 @@ LIBRARY = REPO / "layers" / "core" / "python" / "structureflow"
 LEVELS = {
     "limits": 0,
     "ordered": 0,
+    "processors": 0,
     "references": 0,
     "errors": 1,
+    "extras": 2,
     "keys": 2,
     "models": 3,
     "media": 3,
@@ -30,6 +32,7 @@ LEVELS = {
     "runtime": 8,
     "testing": 9,
 }
+NO_PACKAGES = {"__init__.py", "__pycache__", "py.typed"}
 #: Packages of one level that must not know each other.
 STRANGERS = [
     {"frames", "guide"},
@@ -78,7 +81,7 @@ def test_imports_flow_one_way(path: Path) -> None:
 
 
 def test_every_package_has_a_level() -> None:
-    packages = {p.name.removesuffix(".py") for p in LIBRARY.iterdir() if p.name not in {"__init__.py", "__pycache__"}}
+    packages = {p.name.removesuffix(".py") for p in LIBRARY.iterdir() if p.name not in NO_PACKAGES}
     assert packages == set(LEVELS)
 
 

@@ -71,6 +71,13 @@ class SettingsError(StructureFlowError, ValueError):
     """An environment setting is missing, empty or malformed; the message names it."""
 
 
+class MissingExtraError(StructureFlowError, ModuleNotFoundError):
+    """A package is not installed that an extra of this distribution brings; the message says which one."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
 # --- requests and keys -------------------------------------------------------------------------------
 
 

@@ -34,6 +34,10 @@ def flow_to_rgb(flow: NDArray[Any], max_px: float) -> NDArray[np.uint8]:
 
     Raises:
         FlowError: the field has another shape or is not finite, or `max_px` is not positive.
+
+    >>> import numpy as np
+    >>> flow_to_rgb(np.zeros((32, 32, 2), np.float32), 8.0)[0, 0].tolist()
+    [255, 255, 255]
     """
     if flow.ndim != 3 or flow.shape[2] != 2:
         raise FlowError(f"flow: expected (H, W, 2), got {flow.shape}")
@@ -69,6 +73,10 @@ def flow_normaliser(flows: FlowSource | Iterable[NDArray[Any]], *, percentile: f
 
     Raises:
         FlowError: there are no flows, or one has another shape.
+
+    >>> import numpy as np
+    >>> flow_normaliser([np.full((32, 32, 2), (3, 4), np.float32)])
+    5.0
     """
     fields = flows if isinstance(flows, Iterable) else _spread(flows)
     lengths = [_sampled_lengths(field) for field in fields]

@@ -14,10 +14,10 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import cv2
 import numpy as np
@@ -43,7 +43,10 @@ from structureflow.flow.engines import (
 )
 from structureflow.flow.fields import FlowMeta
 from structureflow.flow.sources import ArrayFlows
-from structureflow.media.decode import DecodedFrame, DecodeLimits, VideoInfo, VideoReader
+from structureflow.media.limits import DecodeLimits
+
+if TYPE_CHECKING:
+    from structureflow.media.decode import DecodedFrame, VideoInfo
 
 _QUEUED_FRAMES: Final = 4
 #: Of queued frames together; of the largest ones, of 8192x8192 pixels, one waits.
@@ -93,9 +96,15 @@ def plan_extraction(
     Raises:
         EngineUnavailableError: no such engine or quality.
     """
+    return plan_for_size(info.height_px, info.width_px, engine, quality, engines=engines)
+
+
+def plan_for_size(
+    height: int, width: int, engine: str, quality: str, *, engines: EngineRegistry = DEFAULT_ENGINES
+) -> ExtractionPlan:
+    """Decide as `plan_extraction` for frames of `height` x `width` pixels."""
     preset = engines.preset(engine, quality)
-    height, width = working_size(info.height_px, info.width_px, preset.area_px)
-    return ExtractionPlan(preset.name, dict(preset.params), height, width)
+    return ExtractionPlan(preset.name, dict(preset.params), *working_size(height, width, preset.area_px))
 
 
 def extract_to_archive(
@@ -128,6 +137,9 @@ def extract_to_archive(
         EngineUnavailableError: the plan's engine cannot run here.
         FlowError: the engine's flows are unusable.
     """
+    # only where it is needed: flows of frames in memory need no decoder of videos
+    from structureflow.media.decode import VideoReader
+
     started = time.perf_counter()
     chosen = engine or build_engine(plan.engine, plan.params)
     clock = _Clock()
@@ -337,4 +349,4 @@ def _actual(promised: VideoInfo, times: array[float]) -> VideoInfo:
     span = times[-1] - times[0]
     fps = promised.fps or ((len(times) - 1) / span if span > 0 else 0.0)
     duration_s = len(times) / fps if fps else 0.0
-    return VideoInfo(len(times), fps, promised.width_px, promised.height_px, duration_s)
+    return replace(promised, frames=len(times), fps=fps, duration_s=duration_s)

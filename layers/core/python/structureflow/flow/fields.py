@@ -246,6 +246,11 @@ def resize_flow(flow: NDArray[Any], height: int, width: int) -> Field32:
 
     Raises:
         FlowError: see `check_flow`; or an empty new grid.
+
+    >>> import numpy as np
+    >>> half = resize_flow(np.full((96, 160, 2), (4, 2), np.float32), 48, 80)
+    >>> half.shape, half[0, 0].tolist()
+    ((48, 80, 2), [2.0, 1.0])
     """
     if height < 1 or width < 1:
         raise FlowError(f"resize: expected a grid of at least 1x1, got height {height}, width {width}")
@@ -291,6 +296,12 @@ def adjust_flow_field_count(
     Raises:
         FlowError: T is negative; S is 0 where steps are to be made of it; a field is unusable (`check_flow`) or
             of another size; the treatment is unknown.
+
+    >>> import numpy as np
+    >>> four = np.full((4, 32, 32, 2), (3, 0), np.float32)  # 12 pixels in all
+    >>> [round(sum(float(step[16, 16, 0]) for step in adjust_flow_field_count(four, 8, treatment)), 3)
+    ...  for treatment in ("retime", "adjust", "clip")]
+    [12.0, 24.0, 12.0]
     """
     count = len(flows)
     if target_count < 0:

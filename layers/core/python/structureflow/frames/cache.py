@@ -33,7 +33,6 @@ from structureflow.frames.chunks import (
 from structureflow.frames.fetch import (
     DEFAULT_CONCURRENCY,
     DEFAULT_PIXEL_BYTES,
-    cpus,
     pixel_window,
     read_frame,
     transfer,
@@ -51,6 +50,7 @@ from structureflow.frames.pages import FrameB64, FramePage, FrameUrlPage
 from structureflow.frames.screens import DEFAULT_PAGE_BYTES, THUMBNAIL_QUALITY, frame_page, frame_url_page
 from structureflow.frames.slot import Waiting, clear_timeline, until_alone
 from structureflow.frames.writer import DEFAULT_QUALITY, FrameCacheWriter, decode_record
+from structureflow.processors import usable_cpus
 from structureflow.storage.base import Storage
 
 __all__ = ["CacheCheck", "Chunk", "Frame", "FrameCache", "FrameCacheWriter", "FrameManifest", "FrameRecord"]
@@ -68,6 +68,14 @@ class FrameCache:
         concurrency: requests in flight.
         workers: threads that encode and decode; None takes one per CPU of this process.
         pixel_bytes: bytes of pixels that one reading or writing holds at once (at least two frames).
+
+    >>> import numpy as np
+    >>> from structureflow import MemoryStorage
+    >>> cache = FrameCache(MemoryStorage())
+    >>> picture = np.full((48, 64, 3), 90, np.uint8)
+    >>> manifest = cache.cache_frames("walk", [Frame(0, "a.mp4", 0.0, picture), Frame(1, "a.mp4", 0.04, picture)])
+    >>> cache.cache_exists("walk"), [frame.timestamp for frame in cache.load_cached_frames("walk")]
+    (True, [0.0, 0.04])
     """
 
     def __init__(
@@ -83,7 +91,7 @@ class FrameCache:
             raise ValueError(f"expected 1 or more of each, got concurrency {concurrency} and workers {workers}")
         self._storage = storage
         self._concurrency = concurrency
-        self._workers = workers or cpus()
+        self._workers = workers or usable_cpus()
         self._pixel_bytes = pixel_bytes
         self._wait = wait or Waiting()
 

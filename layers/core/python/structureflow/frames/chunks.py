@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from structureflow import keys
 from structureflow.errors import InputChangedError, TimelineNotFoundError
-from structureflow.media.decode import DecodeLimits, VideoReader
+from structureflow.extras import importing
+from structureflow.media.limits import DecodeLimits
 from structureflow.ordered import ordered_map
 from structureflow.storage.base import ObjectInfo, Storage
 from structureflow.storage.verified import fetch_verified
@@ -69,6 +70,10 @@ class ChunkFrame:
 
 def open_video(path: Path) -> AbstractContextManager[Iterable[DecodedChunkFrame]]:
     """Open a chunk with the decoder of this package."""
+    # only where it is needed: frames can be cached and read without a decoder of videos
+    with importing("decoding chunks"):
+        from structureflow.media.decode import VideoReader
+
     return VideoReader(path, CHUNK_LIMITS)
 
 

@@ -63,6 +63,16 @@ def save_overlays(
         InvalidIdError: a bad id, name or stage.
         NotAnImageError: an image is neither ``(H, W, 3)`` nor ``(H, W)`` uint8.
         StorageError: an overlay cannot be stored; those written before stay.
+
+    >>> import numpy as np
+    >>> from structureflow import MemoryStorage
+    >>> store = MemoryStorage()
+    >>> save_overlays(store, "walk", "job-1", "flow", [Overlay(7, "forward", np.zeros((48, 64, 3), np.uint8))])
+    1
+    >>> [(entry.sequence, entry.name) for entry in list_overlay_frames(store, "walk", "job-1", "flow")]
+    [(7, 'forward')]
+    >>> [overlay.image.shape for overlay in load_overlays(store, "walk", "job-1", "flow")]
+    [(48, 64, 3)]
     """
     _check_stage(stage)
 

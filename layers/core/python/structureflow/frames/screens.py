@@ -15,7 +15,6 @@ from structureflow.errors import FrameCacheError, FrameCorruptError, MediaError
 from structureflow.frames.fetch import (
     DEFAULT_CONCURRENCY,
     DEFAULT_PIXEL_BYTES,
-    cpus,
     pixel_window,
     read_frame,
     transfer,
@@ -25,6 +24,7 @@ from structureflow.frames.manifest import FrameRecord, read_manifest
 from structureflow.frames.pages import FrameB64, FramePage, FrameUrl, FrameUrlPage
 from structureflow.frames.thumbnail import thumbnail_jpeg
 from structureflow.limits import MAX_DIGITS
+from structureflow.processors import usable_cpus
 from structureflow.storage.base import Storage
 
 THUMBNAIL_QUALITY: Final = 75
@@ -83,7 +83,7 @@ def frame_page(
         work,
         window=window,
         concurrency=concurrency,
-        workers=workers or cpus(),
+        workers=workers or usable_cpus(),
     )
     taken: list[FrameB64] = []
     used = 0

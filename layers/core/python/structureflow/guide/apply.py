@@ -59,6 +59,15 @@ def apply_structure_motion(
             frame has another size, or a setting is out of its range.
         FlowError: a flow is unusable.
         FlowCacheError: the source is unreadable or corrupt where it was read.
+
+    >>> import numpy as np
+    >>> picture = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    >>> to_the_right = np.full((2, 48, 64, 2), (3, 0), np.float32)
+    >>> tracker = GuidanceTracker(3)
+    >>> tracker.mark_single_frame(0)
+    >>> frames = apply_structure_motion([picture, None, None], tracker, to_the_right)
+    >>> bool((frames[2][:, 6:] == picture[:, :-6]).all()), tracker.get_unguidanced_ranges()
+    (True, [])
     """
     if len(frames) != tracker.total_frames:
         raise GuidanceError(f"frames: expected {tracker.total_frames}, as the tracker has, got {len(frames)}")

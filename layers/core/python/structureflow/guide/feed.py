@@ -10,8 +10,8 @@ from typing import Final
 from structureflow.errors import StructureFramesError
 from structureflow.guide.ports import Gray, StructureFrames
 
-#: Frames that are fetched with one another.
-BLOCK_FRAMES: Final = 32
+#: Frames that are fetched with one another. The first of them is waited for, so it is few.
+BLOCK_FRAMES: Final = 12
 #: Bytes of frames that are kept: 590 frames of 448x252.
 HELD_BYTES: Final = 64 * 2**20
 
@@ -39,7 +39,7 @@ class FrameFeed:
             source: where they come from.
             indices: all that will be asked for, rising.
             shape: (height, width) of the grid.
-            io: fetches blocks ahead.
+            io: fetches blocks ahead, one after the other however many threads it has.
             held_bytes: blocks beyond are forgotten, those first that were used longest ago; two are always kept.
         """
         self.problem = ""
@@ -52,6 +52,7 @@ class FrameFeed:
         self._most = max(2, held_bytes // (BLOCK_FRAMES * shape[0] * shape[1]))
         self._held: dict[int, Future[dict[int, Gray]]] = {}
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
 
     def begin(self, index: int) -> None:
         """Have the block of frame `index` fetched in the background."""
@@ -82,13 +83,14 @@ class FrameFeed:
         return block
 
     def _load(self, indices: Sequence[int]) -> dict[int, Gray]:
-        if self.problem:
-            return {}
-        try:
-            frames = self._source.gray(indices)
-        except StructureFramesError as error:
-            self.problem = error.message
-            return {}
+        with self._reading:
+            if self.problem:
+                return {}
+            try:
+                frames = self._source.gray(indices)
+            except StructureFramesError as error:
+                self.problem = error.message
+                return {}
         for index, frame in zip(indices, frames, strict=True):
             if frame.shape != self._shape or frame.dtype != "uint8":
                 raise StructureFramesError(

@@ -24,7 +24,10 @@ Gray = NDArray[np.uint8]
 
 
 class StructureFrames(Protocol):
-    """The frames of the structure video at the size of the flow grid, as often as they are asked for."""
+    """The frames of the structure video at the size of the flow grid, as often as they are asked for.
+
+    They are asked for from several threads, but never by two at once.
+    """
 
     def gray(self, indices: Sequence[int]) -> list[Gray]:
         """Return the frames of these numbers, in the order asked for.

@@ -132,6 +132,7 @@ class _SegmentRenderer:
         with (
             ThreadPoolExecutor(self._settings.workers, thread_name_prefix="warp") as pool,
             ThreadPoolExecutor(2, thread_name_prefix="flows") as io,
+            ThreadPoolExecutor(1, thread_name_prefix="frames") as frames_io,
             ThreadPoolExecutor(1, thread_name_prefix="travel") as travel,
             ExitStack() as stack,
         ):
@@ -139,7 +140,7 @@ class _SegmentRenderer:
                 frames = [index for first, final in unguided for index in range(first, final + 1)]
                 strength = Strength.of(self._settings.motion_strength, self._plan, frames)
                 self._planned = PlannedFlows(self._flows, self._plan, io, strength=strength, part=self._settings.motion)
-                self._feed = self._anchoring(self._plan, self._planned.shape, io)
+                self._feed = self._anchoring(self._plan, self._planned.shape, frames_io)
             if self._travel_sink is not None and self._planned is not None and self._plan is not None:
                 self._moves = stack.enter_context(
                     closing(
@@ -186,7 +187,10 @@ class _SegmentRenderer:
             return None
         if not plan.anchorable or not plan.steps or not fits_matcher(shape):
             return None
-        return FrameFeed(self._structure, plan.frames_looked_at(), shape, io)
+        looked_at = plan.frames_looked_at()
+        feed = FrameFeed(self._structure, looked_at, shape, io)
+        feed.begin(looked_at[0])
+        return feed
 
     # --- guides --------------------------------------------------------------------------------------
 

@@ -9,6 +9,14 @@ class GuidanceTracker:
     """Keeps, for each frame of a segment, whether it holds guidance. All ranges are inclusive.
 
     A frame is marked at the moment it is written, and never unmarked.
+
+    >>> tracker = GuidanceTracker(73)
+    >>> tracker.mark_guided(0, 19)
+    >>> tracker.mark_guided(63, 72)
+    >>> tracker.get_unguidanced_ranges()
+    [(20, 62)]
+    >>> tracker.get_anchor_frame_index(20)
+    19
     """
 
     def __init__(self, total_frames: int) -> None:

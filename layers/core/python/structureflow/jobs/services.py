@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -150,6 +151,9 @@ def clear_leftovers(work_dir: Path) -> int:
 
 
 def _is_alive(process: int) -> bool:
+    if sys.platform == "win32":
+        # Signal 0 is Ctrl-C there. No sandbox is, and folders of users are not cleared for them.
+        return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:

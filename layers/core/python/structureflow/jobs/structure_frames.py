@@ -24,6 +24,7 @@ from structureflow.flow.extract import prepare_frame
 from structureflow.frames.cache import FrameCache
 from structureflow.frames.manifest import FrameManifest
 from structureflow.guide.ports import Gray
+from structureflow.guide.structure import gray_frames
 from structureflow.jobs.flow_sources import fetch_structure_video
 from structureflow.jobs.services import Services
 from structureflow.media.decode import DecodeLimits, VideoReader
@@ -128,7 +129,8 @@ class SegmentFrames:
         return self._count * self._size[0] * self._size[1] <= _DISK_BYTES
 
     def _gray_file(self) -> NDArray[np.uint8]:
-        return np.memmap(self._folder / "structure_frames", np.uint8, "w+", shape=(self._count, *self._size))
+        # not in the job's own folder, which some systems do not remove while a file in it is in use
+        return gray_frames(self._count, *self._size, folder=self._services.work_dir)
 
     def _from_video(self) -> NDArray[np.uint8]:
         """Decode the segment's part of the video once, into a file of its size."""

@@ -11,10 +11,8 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
+from structureflow.media.grey import on_grey
 from structureflow.media.hdr import ColourMap, needs_mapping
-
-#: What transparent pixels show: "nothing known", as everywhere in a guide.
-MID_GREY: Final = 128
 
 # Numbers of ITU-T H.273, table 4.
 _RGB: Final = 0
@@ -106,13 +104,3 @@ def _has_alpha(name: str) -> bool:
 @lru_cache(64)
 def _is_rgb(name: str) -> bool:
     return VideoFormat(name).is_rgb
-
-
-def on_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Lay ``(H, W, 4) uint8 RGBA``, straight alpha, on mid-grey (128): ``(H, W, 3) uint8 RGB``, fresh memory."""
-    alpha = image[..., 3:]
-    if alpha.min() == 255:
-        return np.ascontiguousarray(image[..., :3])
-    share = alpha.astype(np.uint16)
-    blended = image[..., :3] * share + MID_GREY * (255 - share) + 127
-    return (blended // 255).astype(np.uint8)

@@ -64,6 +64,11 @@ class VideoReader:
         UnsupportedCodecError: there is no decoder for the stream's codec.
         MediaLimitError: a side is too large or too small, or there are more frames or seconds than `limits` allow.
         CorruptMediaError, VideoTooShortError: the first frame cannot be decoded, or there is none.
+
+    >>> with VideoReader("clip.mp4") as video:
+    ...     sizes = {frame.image.shape for frame in video}
+    >>> sizes, video.info.fps
+    ({(96, 160, 3)}, 25.0)
     """
 
     def __init__(self, path: Path, limits: DecodeLimits | None = None, *, threads: int = 0) -> None:

@@ -179,6 +179,10 @@ def encode_h264(
     Raises:
         EncodeError: as `H264Writer`; no file stays then.
         Whatever `frames` raises passes unchanged.
+
+    >>> grey = np.full((96, 160, 3), 128, np.uint8)
+    >>> encode_h264([grey] * 5, Path("grey.mp4"), height=96, width=160, fps=16).frames
+    5
     """
     with H264Writer(path, height=height, width=width, fps=fps, settings=settings, threads=threads) as writer:
         for frame in frames:

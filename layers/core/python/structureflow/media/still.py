@@ -13,7 +13,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
-from pillow_heif import register_heif_opener
 
 from structureflow.errors import MediaLimitError, NotAnImageError
 from structureflow.limits import (
@@ -22,7 +21,7 @@ from structureflow.limits import (
     MAX_IMAGE_PIXELS,
     MAX_PIXEL_BYTES_IN_FLIGHT,
 )
-from structureflow.media.colour import on_grey
+from structureflow.media.grey import on_grey
 from structureflow.media.memory import MemoryBudget
 from structureflow.media.orientation import Orientation
 
@@ -122,8 +121,7 @@ def open_image(
     if len(data) > max_bytes:
         raise MediaLimitError(f"{what}: expected an image file of at most {max_bytes} bytes, got {len(data)}")
     with _typed(what, data, max_pixels):
-        _know_heif()
-        opened = Image.open(io.BytesIO(data), formats=_FORMATS)
+        opened = Image.open(io.BytesIO(data), formats=_formats())
     with opened as image:
         if image.width * image.height > max_pixels:
             raise MediaLimitError(f"{what}: expected at most {max_pixels} pixels, got {image.width}x{image.height}")
@@ -135,9 +133,15 @@ def open_image(
 
 
 @cache
-def _know_heif() -> None:
-    """Teach Pillow what phones record, once, when the first image is opened."""
+def _formats() -> tuple[str, ...]:
+    """Return what can be read; Pillow is taught what phones record, once, when the first image is opened."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ModuleNotFoundError:
+        # the extra `video` of the distribution
+        return tuple(name for name in _FORMATS if name != "HEIF")
     register_heif_opener(thumbnails=False)
+    return _FORMATS
 
 
 @contextmanager
@@ -149,7 +153,7 @@ def _typed(what: str, data: bytes, max_pixels: int) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise MediaLimitError(f"{what}: expected at most {max_pixels} pixels: {error}") from error
     except UnidentifiedImageError as error:
-        raise NotAnImageError(f"{what}: expected {', '.join(_FORMATS)}, got bytes {data[:12]!r}") from error
+        raise NotAnImageError(f"{what}: expected {', '.join(_formats())}, got bytes {data[:12]!r}") from error
     except _DECODER_ERRORS as error:
         raise NotAnImageError(f"{what}: the image is damaged: {error}") from error
 

@@ -102,3 +102,13 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def same_bytes(one: BinaryIO, other: BinaryIO) -> bool:
+    """Tell whether two files have the same bytes from where they are on."""
+    while True:
+        left, right = one.read(CHUNK_BYTES), other.read(CHUNK_BYTES)
+        if left != right:
+            return False
+        if not left:
+            return True

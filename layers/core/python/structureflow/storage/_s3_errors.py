@@ -12,6 +12,7 @@ from structureflow.errors import (
     StorageError,
     TransientStorageError,
 )
+from structureflow.extras import importing
 
 _T = TypeVar("_T")
 
@@ -44,7 +45,8 @@ def call(uri: str, key: str, request: Callable[[], _T], *, reading_body: bool = 
         StorageError: or a descendant, for whatever the SDK raises; `BrokenBodyError` for a broken
             connection with `reading_body`.
     """
-    from botocore import exceptions as sdk
+    with importing("S3Storage"):
+        from botocore import exceptions as sdk
     from urllib3.exceptions import HTTPError
 
     try:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import secrets
 import shutil
 import stat
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -24,7 +23,16 @@ from structureflow.errors import (
     ObjectNotFoundError,
     StorageError,
 )
-from structureflow.storage._files import CHUNK_BYTES, check_conditions, check_if_match, check_size, slice_range, writing
+from structureflow.storage._files import (
+    CHUNK_BYTES,
+    check_conditions,
+    check_if_match,
+    check_size,
+    same_bytes,
+    slice_range,
+    writing,
+)
+from structureflow.storage._folders import Clock, NoLocksError, create, is_name_here, locked_folder, when_free
 from structureflow.storage.base import (
     ByteRange,
     ObjectInfo,
@@ -41,26 +49,8 @@ SCRATCH: Final = ".structureflow-tmp"
 
 _log = logging.getLogger(__name__)
 _PLACE_ATTEMPTS: Final = 20
-#: File systems that know no locks (some network ones).
-_NO_LOCKS: Final = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+_CLOCK: Final = Clock()
 _ABSENT: Final = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
-
-
-class _Clock:
-    """Hands out modification times that never repeat, so that every write has its own ETag."""
-
-    def __init__(self) -> None:
-        self._last = 0
-        self._lock = threading.Lock()
-
-    def next_ns(self) -> int:
-        with self._lock:
-            # Some file systems keep 100 ns; steps of a microsecond survive there.
-            self._last = max(self._last + 1000, time.time_ns() // 1000 * 1000)
-            return self._last
-
-
-_CLOCK = _Clock()
 
 
 class LocalStorage(Storage):
@@ -71,6 +61,15 @@ class LocalStorage(Storage):
     step. A file that is written past this class knows no lock. The ETag is made of modification time and size: a
     copy of the folder that keeps times keeps ETags. Keys cannot leave the root, neither by ``..`` nor through a
     symbolic link. Where S3 holds both ``a`` and ``a/b``, a folder cannot: the second write is a `StorageError`.
+    Where the file system takes ``A`` and ``a`` for one name (Windows, macOS), so does the store; on Windows a key
+    must also be a name there.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     store = LocalStorage(folder)
+    ...     info = store.put("videos/notes.txt", b"a pan to the right")
+    ...     store.get("videos/notes.txt").data
+    b'a pan to the right'
     """
 
     def __init__(self, root: Path | str) -> None:
@@ -131,7 +130,7 @@ class LocalStorage(Storage):
         def equals(present: BinaryIO) -> bool:
             return present.read() == bytes(data)
 
-        return self._write(key, fill, equals, create=if_absent, if_match=if_match)
+        return self._write(key, fill, equals, new=if_absent, if_match=if_match)
 
     def put_file(
         self,
@@ -152,9 +151,9 @@ class LocalStorage(Storage):
 
         def equals(present: BinaryIO) -> bool:
             with path.open("rb") as source:
-                return _same_bytes(source, present)
+                return same_bytes(source, present)
 
-        return self._write(key, fill, equals, create=if_absent, if_match=if_match)
+        return self._write(key, fill, equals, new=if_absent, if_match=if_match)
 
     def head(self, key: str) -> ObjectInfo:
         """Return what is known of an object; see `Storage.head`."""
@@ -218,8 +217,7 @@ class LocalStorage(Storage):
         for key in keys:
             path = self._path(key)
             try:
-                with self._locked():
-                    path.unlink()
+                when_free(path, partial(self._unlink, path))
             except OSError as error:
                 if error.errno not in _ABSENT and not path.is_dir():
                     raise self._error(key, error) from error
@@ -227,6 +225,10 @@ class LocalStorage(Storage):
                 self._prune(path.parent)
             count += 1
         return count
+
+    def _unlink(self, path: Path) -> None:
+        with self._locked():
+            path.unlink()
 
     def copy(self, source_key: str, target_key: str, *, if_match: str | None = None) -> ObjectInfo:
         """Copy an object; see `Storage.copy`."""
@@ -247,6 +249,8 @@ class LocalStorage(Storage):
         check_key(key)
         if key == SCRATCH or key.startswith(f"{SCRATCH}/"):
             raise InvalidKeyError(f"expected a key outside of {SCRATCH}, got {key!r:.200}")
+        if not is_name_here(key):
+            raise InvalidKeyError(f"expected a key that Windows takes for a file's name, got {key!r:.200}")
         path = self._root / key
         if os.path.realpath(path) != str(path):
             raise InvalidKeyError(f"{key!r:.200} leads through a symbolic link below {self._root}")
@@ -271,7 +275,7 @@ class LocalStorage(Storage):
         fill: Callable[[BinaryIO], None],
         equals: Callable[[BinaryIO], bool] | None = None,
         *,
-        create: bool = False,
+        new: bool = False,
         if_match: str | None = None,
     ) -> ObjectInfo:
         """Write a scratch file and move it into place; `equals` compares with an object already there."""
@@ -284,9 +288,9 @@ class LocalStorage(Storage):
             moment = _CLOCK.next_ns()
             os.utime(scratch, ns=(moment, moment))
             status = scratch.stat()
-            self._place(scratch, path, key, create=create, if_match=if_match)
+            self._place(scratch, path, key, new=new, if_match=if_match)
         except FileExistsError as error:
-            if not create or equals is None or path.is_dir():
+            if not new or equals is None or path.is_dir():
                 raise self._error(key, error) from error
             return self._same_or(key, equals, ObjectExistsError(f"{self.uri}/{key}: exists with other bytes", key=key))
         except ObjectChangedError as error:
@@ -309,17 +313,20 @@ class LocalStorage(Storage):
             raise otherwise from None
         raise otherwise
 
-    def _place(self, scratch: Path, path: Path, key: str, *, create: bool, if_match: str | None) -> None:
+    def _place(self, scratch: Path, path: Path, key: str, *, new: bool, if_match: str | None) -> None:
+        def move() -> None:
+            with self._locked():
+                if if_match is not None:
+                    self._check_present(key, if_match)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if new:
+                    create(scratch, path)
+                else:
+                    scratch.replace(path)
+
         for attempt in range(_PLACE_ATTEMPTS):
             try:
-                with self._locked():
-                    if if_match is not None:
-                        self._check_present(key, if_match)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    if create:
-                        os.link(scratch, path)
-                    else:
-                        scratch.replace(path)
+                when_free(path, move)
             except FileNotFoundError:
                 # A process that could not lock pruned the folder between the two calls.
                 if attempt == _PLACE_ATTEMPTS - 1:
@@ -339,26 +346,21 @@ class LocalStorage(Storage):
         with self._folders, ExitStack() as stack:
             # Without the folder nothing was ever written here.
             if (self._root / SCRATCH).is_dir():
-                folder = os.open(self._root / SCRATCH, os.O_RDONLY | os.O_DIRECTORY)
-                # Closing unlocks; the kernel does so for a process that is killed.
-                stack.callback(os.close, folder)
-                self._lock_folder(folder)
+                try:
+                    stack.enter_context(locked_folder(self._root / SCRATCH))
+                except NoLocksError as error:
+                    self._say_unlocked(error)
             yield
 
-    def _lock_folder(self, folder: int) -> None:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            if not self._said:
-                self._said = True
-                _log.warning(
-                    "%s: the file system knows no locks (%s): two processes that write with if_match at the same "
-                    "moment may both succeed",
-                    self.uri,
-                    error.strerror,
-                )
+    def _say_unlocked(self, error: NoLocksError) -> None:
+        if not self._said:
+            self._said = True
+            _log.warning(
+                "%s: the file system knows no locks (%s): two processes that write with if_match at the same "
+                "moment may both succeed",
+                self.uri,
+                error.strerror,
+            )
 
     def _prune(self, folder: Path) -> None:
         with self._locked():
@@ -373,7 +375,9 @@ class LocalStorage(Storage):
     def _error(self, key: str, error: OSError, *, writing: bool = False) -> StorageError:
         if isinstance(error, StorageError):
             return error
-        if error.errno in _ABSENT and not writing:
+        # Windows opens no folder, and says that it must not.
+        absent = error.errno in _ABSENT or (isinstance(error, PermissionError) and (self._root / key).is_dir())
+        if absent and not writing:
             return ObjectNotFoundError(f"{self.uri}/{key}: no such object", key=key)
         return StorageError(f"{self.uri}/{key}: {error.strerror or error}", key=key, errno=error.errno)
 
@@ -385,12 +389,3 @@ def _info(key: str, status: os.stat_result) -> ObjectInfo:
         f"{status.st_mtime_ns:x}-{status.st_size:x}",
         datetime.fromtimestamp(status.st_mtime, UTC),
     )
-
-
-def _same_bytes(one: BinaryIO, other: BinaryIO) -> bool:
-    while True:
-        left, right = one.read(CHUNK_BYTES), other.read(CHUNK_BYTES)
-        if left != right:
-            return False
-        if not left:
-            return True

@@ -43,6 +43,11 @@ class MemoryStorage(Storage):
     Args:
         name: of the store, for people.
         now: tells when an object is written.
+
+    >>> store = MemoryStorage()
+    >>> info = store.put("videos/notes.txt", b"a pan to the right")
+    >>> [found.key for found in store.list("videos/")]
+    ['videos/notes.txt']
     """
 
     def __init__(self, name: str = "memory", *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from structureflow.extras import importing
+
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
@@ -46,8 +48,9 @@ class S3Settings:
 
     def build_client(self) -> S3Client:
         """Build a new client with these settings."""
-        import boto3
-        from botocore.config import Config
+        with importing("S3Storage"):
+            import boto3
+            from botocore.config import Config
 
         custom = self.endpoint_url is not None
         default_checksums: ChecksumMode = "when_required" if custom else "when_supported"

@@ -1,0 +1,143 @@
+"""What a folder that several processes share needs, on any system: a lock, names, and moving files into it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+# Which of the two is there depends on the system, whatever a type checker runs on.
+fcntl: Any
+msvcrt: Any
+# A plain value, which a type checker does not decide by the system that it runs on.
+_WINDOWS: bool = sys.platform == "win32"
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
+try:
+    import msvcrt
+except ImportError:
+    msvcrt = None
+
+#: What file systems say that know no locks (some network ones).
+_NO_LOCKS: Final = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+#: What ``msvcrt.locking`` says when it has waited for ten seconds.
+_STILL_LOCKED: Final = (errno.EDEADLK, errno.EACCES)
+#: Where a folder itself cannot be locked; nothing is ever written to it.
+_LOCK_FILE: Final = "lock"
+#: What no name on Windows has in it.
+_NOT_ON_WINDOWS: Final = frozenset('<>:"|?*')
+#: Windows moves and deletes no file that somebody has open, which ends soon; seconds, times the attempt's number.
+_IN_USE_WAIT_S: Final = 0.01
+_IN_USE_ATTEMPTS: Final = 20
+
+
+class Clock:
+    """Hands out modification times that never repeat, so that every write has its own ETag."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._lock = threading.Lock()
+
+    def next_ns(self) -> int:
+        """Return a time in nanoseconds since the epoch."""
+        with self._lock:
+            # Some file systems keep 100 ns; steps of a microsecond survive there.
+            self._last = max(self._last + 1000, time.time_ns() // 1000 * 1000)
+            return self._last
+
+
+class NoLocksError(OSError):
+    """The file system, or the system itself, knows no locks."""
+
+
+def locked_folder(folder: Path) -> AbstractContextManager[None]:
+    """Keep other processes out of a folder, as far as they ask in the same way, until the block ends.
+
+    The system unlocks for a process that is killed.
+
+    Raises:
+        NoLocksError: nothing can be locked there; the block is not entered.
+    """
+    if fcntl is not None:
+        return _flocked(folder)
+    if msvcrt is not None:
+        return _byte_locked(folder / _LOCK_FILE)
+    raise NoLocksError(errno.ENOSYS, f"no file locks on {sys.platform}")
+
+
+@contextmanager
+def _flocked(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise NoLocksError(error.errno, error.strerror) from error
+            raise
+        yield
+    finally:
+        # unlocks
+        os.close(handle)
+
+
+@contextmanager
+def _byte_locked(file: Path) -> Iterator[None]:
+    """As Windows does it: the first byte of a file, which need not be there."""
+    handle = os.open(file, os.O_RDWR | os.O_CREAT)
+    try:
+        while True:
+            try:
+                msvcrt.locking(handle, msvcrt.LK_LOCK, 1)
+                break
+            except OSError as error:
+                if error.errno not in _STILL_LOCKED:
+                    raise
+        try:
+            yield
+        finally:
+            # closing alone unlocks too, but some time later
+            msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)
+    finally:
+        os.close(handle)
+
+
+def is_name_here(key: str) -> bool:
+    """Tell whether this system takes a key for a file's name."""
+    return not _WINDOWS or not _NOT_ON_WINDOWS.intersection(key)
+
+
+def create(scratch: Path, path: Path) -> None:
+    """Put a file at a path where nothing is; `scratch` may go, or stay.
+
+    Raises:
+        FileExistsError: something is there.
+    """
+    if not _WINDOWS:
+        os.link(scratch, path)
+        return
+    # Not every file system of Windows has links, and none renames over a file; others are locked out.
+    if path.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    scratch.rename(path)
+
+
+def when_free(path: Path, action: Callable[[], None]) -> None:
+    """Do something to a file, again where somebody has it open and the system minds."""
+    for attempt in range(1, _IN_USE_ATTEMPTS + 1):
+        try:
+            action()
+        except PermissionError:
+            if not _WINDOWS or not path.is_file() or attempt == _IN_USE_ATTEMPTS:
+                raise
+            time.sleep(_IN_USE_WAIT_S * attempt)
+        else:
+            return

@@ -1,0 +1,110 @@
+"""What `pip install` brings, outside of this checkout: true metadata, and a library and a command that work."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import structureflow
+from tests.contract.installed import Environment, build_wheels, metadata_of
+from tests.contract.library_media import make_media
+
+REPO = Path(__file__).resolve().parents[2]
+PAGE = "\n".join(re.findall(r"```python\n(.*?)```", (REPO / "docs" / "python.md").read_text(), flags=re.DOTALL))
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return build_wheels(tmp_path_factory.mktemp("wheels"))
+
+
+def declared(wheel: Path, extra: str) -> set[str]:
+    """Return what a wheel requires with an extra, or (``""``) always."""
+    requirements = [Requirement(text) for text in metadata_of(wheel).requires or ()]
+    return {
+        requirement.name
+        for requirement in requirements
+        if (requirement.marker is None) == (not extra)
+        and (requirement.marker is None or requirement.marker.evaluate({"extra": extra}))
+    }
+
+
+def test_the_library_asks_for_little(wheels: dict[str, Path]) -> None:
+    library = wheels["structureflow"]
+    assert declared(library, "") == {"isal", "numpy", "opencv-python-headless", "pillow", "pydantic"}
+    assert declared(library, "video") == {"av", "pillow-heif"}
+    assert declared(library, "aws") == {"aws-lambda-powertools", "boto3", "jinja2"}
+    assert declared(library, "raft") == {"torch", "torchvision"}
+    assert declared(library, "cli") == {"structureflow-local"}
+
+
+def test_there_is_one_version(wheels: dict[str, Path]) -> None:
+    versions = {name: metadata_of(wheel).version for name, wheel in wheels.items()}
+    assert versions == dict.fromkeys(("structureflow", "structureflow-local"), structureflow.__version__)
+    for name, other in (("structureflow", "structureflow-local"), ("structureflow-local", "structureflow")):
+        wanted = [Requirement(text) for text in metadata_of(wheels[name]).requires or ()]
+        ours = [requirement for requirement in wanted if requirement.name == other]
+        assert ours
+        assert all(requirement.specifier.contains(structureflow.__version__) for requirement in ours)
+
+
+def test_a_wheel_has_the_package_and_nothing_else(wheels: dict[str, Path]) -> None:
+    names = zipfile.ZipFile(wheels["structureflow"]).namelist()
+    assert "structureflow/py.typed" in names
+    assert not [name for name in names if name.startswith("structureflow/testing")]
+    assert {name.partition("/")[0] for name in names} == {
+        "structureflow",
+        f"structureflow-{structureflow.__version__}.dist-info",
+    }
+    local = zipfile.ZipFile(wheels["structureflow-local"]).namelist()
+    assert {"structureflow_local/segments.asl.json", "structureflow_local/structure.mp4"} <= set(local)
+    for wheel in wheels.values():
+        with zipfile.ZipFile(wheel) as pack:
+            assert all(info.date_time[0] == 2020 for info in pack.infolist()), "the same checkout, the same bytes"
+
+
+def test_the_page_runs_with_what_it_asks_for(wheels: dict[str, Path], tmp_path: Path) -> None:
+    environment = Environment(tmp_path / "venv", wheels, "structureflow[video]")
+    assert "No broken requirements" in environment.check()
+    make_media(tmp_path)
+    place = "\nimport structureflow, sys; print(structureflow.__file__)"
+    done = environment.run(["python", "-W", "error", "-c", PAGE + place], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "(17, 96, 160, 3) (17, 96, 160)" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith(str(environment.site_packages))
+
+
+def test_without_extras_frames_in_memory_become_a_guide(wheels: dict[str, Path], tmp_path: Path) -> None:
+    environment = Environment(tmp_path / "venv", wheels, "structureflow")
+    assert "No broken requirements" in environment.check()
+    script = """
+import numpy as np
+import structureflow as sf
+picture = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
+frames = [np.roll(picture, t, axis=1) for t in range(4)]
+guide = sf.render_guide(sf.extract_flows_of_frames(frames), {0: frames[0], 3: frames[3]}, 4, structure=frames)
+print(guide.outcome.filled)
+for use in (lambda: sf.extract_flows("clip.mp4"), lambda: sf.S3Storage("bucket").exists("key")):
+    try:
+        use()
+    except sf.StructureFlowError as error:
+        print(error)
+"""
+    done = environment.run(["python", "-c", script], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "((1, 2),)",
+        "extract_flows needs av: pip install 'structureflow[video]'",
+        "S3Storage needs botocore: pip install 'structureflow[aws]'",
+    ]
+
+
+def test_the_command_comes_with_its_extra(wheels: dict[str, Path], tmp_path: Path) -> None:
+    environment = Environment(tmp_path / "venv", wheels, "structureflow[cli]")
+    assert "No broken requirements" in environment.check()
+    done = environment.run(["structureflow", "--version"], tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"structureflow {structureflow.__version__}\n"), done.stderr
