@@ -110,7 +110,7 @@ def _codecs() -> Finding:
     return Finding("H.264", "works", f"encodes by x264; decodes {', '.join(known)}")
 
 
-def _decodes(codec: Callable[[str, str], object], name: str) -> bool:
+def _decodes(codec: Any, name: str) -> bool:
     try:
         codec(name, "r")
     except ValueError:
@@ -175,7 +175,7 @@ def _raft() -> Finding:
 
     missing = what_is_missing(None)
     if missing is not None:
-        return Finding("engine raft", "missing", missing, "jobs that ask for it are done by dis, and say so")
+        return Finding("engine raft", "missing", f"{missing}; jobs that ask for it are done by dis, and say so")
     return Finding("engine raft", "works", "PyTorch and weights are there")
 
 

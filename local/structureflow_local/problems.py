@@ -106,7 +106,7 @@ def _items(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, A
 def _problems_of_model(document: dict[str, Any]) -> list[str]:
     """Ask the model; where its first rule hides others, ask for the parts that it stopped before."""
     found = _refusals(document)
-    short = {name: document[name] for name in SHORTHAND_NAMES if name in document}
+    short: dict[str, Any] = {name: document[name] for name in SHORTHAND_NAMES if name in document}
     if found and short and "segments" not in document:
         target = target_of(document)
         frames = _SEGMENT_FRAMES if target is None else target.frames

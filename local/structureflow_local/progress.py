@@ -32,6 +32,7 @@ _STAGES: Final = {
     "gpu": "RAFT runs as a task of its own; without a GPU a pair takes seconds",
     "extract": "decoding once: frames and flows",
     "segments": "the state machine fans out",
+    "publish": "results take the places of those before",
 }
 
 
