@@ -111,6 +111,7 @@ _UPLOADED = re.compile(r"[0-9a-f]{8}_[A-Za-z0-9._-]{1,100}\Z")
 REFERENCE_FIELDS = {
     "structure_video",
     "structure_video_path",
+    "path",
     "flow_cache",
     "structure_flow_cache_url",
     "images",

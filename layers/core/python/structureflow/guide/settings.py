@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final, get_args
 
 from structureflow.errors import GuidanceError
 from structureflow.flow.fields import Treatment
@@ -11,11 +12,19 @@ from structureflow.guide.gap import FrameEvidence
 from structureflow.guide.masks import FILLED, Masking
 from structureflow.guide.pictures import RGB, PictureFormat
 from structureflow.guide.refine import Matching
+from structureflow.guide.timeline import TimelinePlan
 from structureflow.limits import MAX_MOTION_STRENGTH
 from structureflow.models.job import Anchors, MotionPart, Seams, Tracking
 
 #: Flows are scaled by one number, or by key frames: frame number of the segment to number, linear between.
 MotionStrength = float | Mapping[int, float]
+
+_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+    "treatment": get_args(Treatment),
+    "anchors": get_args(Anchors),
+    "motion": get_args(MotionPart),
+    "seams": get_args(Seams),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +38,7 @@ class RenderSettings:
         motion_strength: every step of the path is this many times as long, 0 (anchors stand still) to 10; key frames
             give each step the strength of the frame that it leads to.
         flow_start, flow_stop: the window of flows to play, start inclusive, stop exclusive (`spans.flow_window`).
+        timeline: what plays when, where there are several sources; treatment and window then count for nothing.
         workers: threads, 1 or more; the result does not depend on it.
         form: in which pictures of guides come and frames go; planes need even sides.
         matching: how paths are refined against structure frames; None: they are composed of flows alone.
@@ -53,6 +63,7 @@ class RenderSettings:
     masking: Masking = FILLED
     seams: Seams = "average"
     match_color: bool = False
+    timeline: TimelinePlan | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no request can ask for.
@@ -67,6 +78,9 @@ class RenderSettings:
         strengths = self.strengths
         if not strengths or not all(0 <= strength <= MAX_MOTION_STRENGTH for strength in strengths):
             raise GuidanceError(f"motion_strength: expected 0 to {MAX_MOTION_STRENGTH:g}, got {self.motion_strength}")
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise GuidanceError(f"{name}: expected {', '.join(known)}, got {getattr(self, name)!r:.40}")
         if self.workers < 1:
             raise GuidanceError(f"workers: expected 1 or more, got {self.workers}")
 
