@@ -16,7 +16,18 @@ from structureflow.models.schema import MEANINGS, request_schema
 
 SCHEMA_NAME: Final = "job.schema.json"
 #: Said by the file itself, or of no use without another field.
-_LEFT_OUT: Final = frozenset({"task_id", "structure_video", "target", "images", "segments", "flow_cache"})
+_LEFT_OUT: Final = frozenset(
+    {
+        "task_id",
+        "structure_video",
+        "structure_videos",
+        "segment_overlap",
+        "flow_cache",
+        "target",
+        "images",
+        "segments",
+    }
+)
 #: Where there is no default to show.
 _EXAMPLES: Final[Mapping[str, Any]] = {
     "project_id": "my film",

@@ -166,6 +166,11 @@ def test_every_field_has_a_meaning_and_a_place_in_the_schema() -> None:
         ({"resolution": [640, 360]}, True),
         ({"motion_strength": {"0": 0.5, "40": 1.2}}, True),
         ({"parsed_resolution_wh": "640x360"}, True),
+        ({"structure_video": None, "structure_videos": [{"path": "a.mp4", "end_frame": 30}]}, True),
+        ({"structure_video": None, "structure_videos": [{"path": "a.mp4", "structure_type": "flow"}]}, True),
+        ({"structure_video": None, "structure_guidance": {"videos": [{"path": "a.mp4"}]}}, True),
+        ({"structure_video": None, "structure_guidance": {"vidoes": [{"path": "a.mp4"}]}}, False),
+        ({"structure_video": None, "structure_videos": [{"paht": "a.mp4"}]}, False),
         ({"images": None, "segments": [{"frames": 9, "guides": [{"at": [0, 1], "image": "a"}]}]}, True),
         ({"images": None}, False),
         ({"treatmnt": "clip"}, False),
@@ -226,7 +231,8 @@ def test_each_field_that_is_commented_out_may_be_used(material: tuple[Path, list
     lines = path.read_text().splitlines()
     off = [at for at, line in enumerate(lines) if re.match(r'  // "', line)]
     named = {json.loads(f"[{lines[at].split('//', 1)[1].partition(':')[0].strip()}]")[0] for at in off}
-    assert named == set(MEANINGS) - {"task_id", "structure_video", "target", "images", "segments", "flow_cache"}
+    said = {"task_id", "structure_video", "target", "images"}
+    assert named == set(MEANINGS) - said - {"structure_videos", "segment_overlap", "flow_cache", "segments"}
     for at in off:
         used = [*lines[:at], lines[at].replace("// ", "", 1), *lines[at + 1 :]]
         assert problems_with(without_comments("\n".join(used)), tmp_path) == [], lines[at]

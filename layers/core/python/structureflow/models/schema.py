@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from structureflow.limits import MAX_MOTION_STRENGTH
 from structureflow.models.defaults import LINEAGE_NAMES
+from structureflow.models.guidance import TYPE_NAMES, StructureGuidance
 from structureflow.models.job import JobRequest
 from structureflow.models.shorthand import Shorthand
 
@@ -16,6 +17,8 @@ MEANINGS: Final = {
     "task_id": "Name of the job: letters, digits, '.', '_' and '-'.",
     "project_id": "A label of yours.",
     "structure_video": "The video whose motion is carried.",
+    "structure_videos": "Several videos on the stitched timeline, in place of one.",
+    "segment_overlap": "Frames that each segment shares with the one before, on the timeline of structure_videos.",
     "flow_cache": "An archive of flows, in place of an extraction.",
     "target": "The generator: sets size, length, rate and how masks are cut, and refuses what the model does not take.",
     "images": "N images make N-1 segments, each from one image to the next.",
@@ -72,8 +75,19 @@ def request_schema() -> dict[str, Any]:
         ]
     }
     properties["resolution"]["anyOf"].append({"type": "string", "pattern": "^\\s*[0-9]+\\s*[xX]\\s*[0-9]+\\s*$"})
+    guidance = StructureGuidance.model_json_schema()
     for older, name in LINEAGE_NAMES.items():
         properties[older] = {**properties[name], "deprecated": True, "description": f"Older name of {name}."}
+    # of another shape than what it stands for
+    properties["structure_guidance"] = {
+        "description": "Older form of structure_videos.",
+        "deprecated": True,
+        "type": "object",
+        "additionalProperties": False,
+        **{name: _without_titles(guidance[name]) for name in ("properties", "required")},
+    }
+    sources: dict[str, Any] = schema["$defs"]["StructureVideo"]["properties"]
+    sources |= {older: {"type": "string", "deprecated": True} for older in TYPE_NAMES}
     return {
         "$schema": DIALECT,
         "title": "structureflow request",
