@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 import structureflow
+from structureflow import compat
 from tests.contract.library_media import make_media
 
 REPO = Path(__file__).resolve().parents[2]
 PAGE = (REPO / "docs" / "python.md").read_text()
+COMPAT = (REPO / "docs" / "compat.md").read_text()
 NAMES = [name for name in structureflow.__all__ if name != "__version__"]
 #: What callers are given, or inherit from; shown at work where it comes from.
 GIVEN = {"FlowArchive", "FlowMeta", "FlowSource", "RenderedGuide", "Storage", "StructureFlowError"}
@@ -64,6 +66,25 @@ def test_the_page_runs_from_top_to_bottom(media: Path) -> None:
     assert "(17, 96, 160, 3) (17, 96, 160)" in done.stdout
     for made in ("guide/guide.mp4", "guide/mask.mp4", "second/guide.mp4", "as-flo/flows.json", "first.png"):
         assert (media / made).stat().st_size > 0
+
+
+def test_the_page_of_the_original_functions_runs(media: Path) -> None:
+    script = "\n".join(re.findall(r"```python\n(.*?)```", COMPAT, flags=re.DOTALL))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", f"{script}\nprint(flows.shape, flows.dtype)"],
+        cwd=media,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "(11, 96, 160, 2) float32"
+
+
+def test_the_table_has_every_function_of_the_original_designs() -> None:
+    rows = [line.partition("|")[2].partition("|")[0] for line in COMPAT.splitlines() if line.startswith("| `")]
+    named = set(re.findall(r"`(\w+)`", " ".join(rows)))
+    assert named == {name for name in compat.__all__ if not name.startswith("use_")}
 
 
 def test_the_page_uses_public_names_only() -> None:

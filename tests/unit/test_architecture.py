@@ -30,6 +30,7 @@ LEVELS = {
     "targets": 6,
     "jobs": 7,
     "runtime": 8,
+    "compat": 9,
     "testing": 9,
 }
 NO_PACKAGES = {"__init__.py", "__pycache__", "py.typed"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final, get_args
 
 from structureflow.errors import GuidanceError
 from structureflow.flow.fields import Treatment
@@ -16,6 +17,13 @@ from structureflow.models.job import Anchors, MotionPart, Seams, Tracking
 
 #: Flows are scaled by one number, or by key frames: frame number of the segment to number, linear between.
 MotionStrength = float | Mapping[int, float]
+
+_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+    "treatment": get_args(Treatment),
+    "anchors": get_args(Anchors),
+    "motion": get_args(MotionPart),
+    "seams": get_args(Seams),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +75,9 @@ class RenderSettings:
         strengths = self.strengths
         if not strengths or not all(0 <= strength <= MAX_MOTION_STRENGTH for strength in strengths):
             raise GuidanceError(f"motion_strength: expected 0 to {MAX_MOTION_STRENGTH:g}, got {self.motion_strength}")
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise GuidanceError(f"{name}: expected {', '.join(known)}, got {getattr(self, name)!r:.40}")
         if self.workers < 1:
             raise GuidanceError(f"workers: expected 1 or more, got {self.workers}")
 
