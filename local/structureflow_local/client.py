@@ -102,6 +102,7 @@ def _with_uploads(node: Any, task_id: str, folder: Path, uploads: dict[str, Path
 _REFERENCE_FIELDS = {
     "structure_video",
     "structure_video_path",
+    "path",
     "flow_cache",
     "structure_flow_cache_url",
     "images",

@@ -281,6 +281,7 @@ def test_the_order_carries_no_list_that_grows_with_the_video(
         "source",
         "guides",
         "flow_cache",
+        "sources",
         "timeline_id",
         "engine",
         "created_at",

@@ -15,7 +15,7 @@ from structureflow.guide.plan import PathPlan
 from structureflow.guide.ports import Mask
 from structureflow.guide.refine import MATCHING
 from structureflow.guide.render import RenderSettings, render_segment
-from structureflow.guide.strength import ONCE, Strength
+from structureflow.guide.strength import ONCE
 from structureflow.models.job import Anchors, Segment
 from structureflow.references import Reference
 from structureflow.testing.scenes import ArrayFlows, pan_scene
@@ -28,29 +28,29 @@ def plan(treatment: Treatment, flows: int, steps: int) -> PathPlan:
 
 
 def test_one_number_is_the_same_everywhere() -> None:
-    strength = Strength.of(2.5, plan("clip", 8, 8), range(8))
+    strength = plan("clip", 8, 8).strength(2.5, range(8))
     assert strength.constant == 2.5
     assert [strength(leg) for leg in (0, 5, 99)] == [2.5] * 3
     assert ONCE.constant == 1
 
 
 def test_key_frames_are_joined_by_lines_and_go_on_at_both_ends() -> None:
-    strength = Strength.of({10: 1.0, 14: 3.0}, plan("clip", 9, 9), range(8, 17))
+    strength = plan("clip", 9, 9).strength({10: 1.0, 14: 3.0}, range(8, 17))
     assert strength.constant is None
     assert [strength(leg) for leg in range(9)] == [1, 1, 1, 1.5, 2, 2.5, 3, 3, 3]
-    assert Strength.of({0: 2, 50: 2}, plan("clip", 9, 9), range(8, 17)).constant == 2
-    assert Strength.of({5: 4.0}, plan("clip", 0, 9), range(9)).constant == 4
+    assert plan("clip", 9, 9).strength({0: 2, 50: 2}, range(8, 17)).constant == 2
+    assert plan("clip", 0, 9).strength({5: 4.0}, range(9)).constant == 4
 
 
 def test_a_second_gap_has_the_strength_of_its_own_frames() -> None:
     frames = [2, 3, 12, 13]
-    strength = Strength.of({2: 0.0, 12: 1.0}, plan("clip", 4, 4), frames)
+    strength = plan("clip", 4, 4).strength({2: 0.0, 12: 1.0}, frames)
     np.testing.assert_allclose([strength(leg) for leg in range(4)], [0, 0.1, 1, 1])
 
 
 @pytest.mark.parametrize(("flows", "steps"), [(12, 6), (6, 12)])
 def test_retimed_legs_have_the_strength_of_their_time(flows: int, steps: int) -> None:
-    strength = Strength.of({0: 0.0, steps - 1: 1.0}, plan("retime", flows, steps), range(steps))
+    strength = plan("retime", flows, steps).strength({0: 0.0, steps - 1: 1.0}, range(steps))
     found = [strength(leg) for leg in range(flows)]
     assert found == sorted(found)
     np.testing.assert_allclose(found, (np.arange(flows) + 0.5) / flows, atol=0.12)

@@ -204,7 +204,7 @@ def test_guides_are_sorted() -> None:
         ({"task_id": "../x"}, "task_id: .*'../x'"),
         ({"timeline_id": "a/b"}, "timeline_id"),
         ({"structure_video": ""}, "structure_video"),
-        ({"structure_video": None}, "structure_video: expected the video .* or flow_cache; got neither"),
+        ({"structure_video": None}, "structure_video: expected the video .* or flow_cache; got none"),
         ({"flow_cache": ""}, "flow_cache"),
         ({"flow_cache": "a.npz", "engine": "raft"}, "engine: the flows of flow_cache are taken as they are, raft has"),
         ({"structure_video": None, "flow_cache": "a", "outputs": ["raw"]}, "outputs: raw show the structure video"),

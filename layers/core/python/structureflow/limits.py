@@ -80,6 +80,8 @@ MIN_OUTPUT_SIDE_PX: Final = 32
 #: Of the videos that a job makes. Below one, clock rates of containers and the fractions of encoders fail.
 MIN_OUTPUT_FPS: Final = 1.0
 MAX_OUTPUT_FPS: Final = 240.0
+#: Of one job, on its timeline. Each is looked up, and extracted once, before a segment starts.
+MAX_STRUCTURE_VIDEOS: Final = 32
 #: Of every step of a path; more throws everything out of the frame.
 MAX_MOTION_STRENGTH: Final = 10.0
 #: Of the blocks that masks are made of: four times what any model packs into one place.

@@ -39,6 +39,11 @@ def flow_address(
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
+def joined_identity(document: object) -> str:
+    """Return the identity of a video that is made of parts of others, as `document` (JSON) describes it."""
+    return f"joined:{hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()}"
+
+
 def given_address(archive_identity: str) -> str:
     """Return the content address of the flows of an archive that somebody gives, as `flow_address`."""
     document = {"archive": archive_identity, "quantization_px": QUANTIZATION_PX, "format": FORMAT_VERSION}

@@ -20,7 +20,7 @@ from structureflow.guide.feed import FrameFeed
 from structureflow.guide.lookahead import run_ahead
 from structureflow.guide.masks import unseen
 from structureflow.guide.path import Carry, Trace
-from structureflow.guide.plan import PathPlan
+from structureflow.guide.plan import Plan
 from structureflow.guide.planned import Mirrored, PlannedFlows
 from structureflow.guide.ports import Gray
 from structureflow.guide.refine import Matching
@@ -98,7 +98,7 @@ class GapMotion:
     def __init__(
         self,
         flows: PlannedFlows,
-        plan: PathPlan,
+        plan: Plan,
         consumed: int,
         count: int,
         *,

@@ -23,7 +23,7 @@ from structureflow.flow.fields import (
     sample,
 )
 from structureflow.flow.visibility import agree, inside
-from structureflow.guide.plan import Leg, PathPlan
+from structureflow.guide.plan import Leg, Plan
 from structureflow.guide.strength import ONCE, Strength
 
 #: Bytes of flow that are read at a time: 74 flows of 448x252, so that most segments read once.
@@ -96,7 +96,7 @@ class LegReader:
     def __init__(
         self,
         chunks: FlowChunks,
-        plan: PathPlan,
+        plan: Plan,
         legs: tuple[int, int],
         *,
         strength: Strength = ONCE,

@@ -9,7 +9,9 @@ each frame is one leg on.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from structureflow.errors import GuidanceError
 from structureflow.flow.fields import Treatment, adjusted_position
 from structureflow.flow.times import ON_NODE, retimed_nodes, uneven_times
+from structureflow.guide.strength import Strength
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,85 @@ class Leg:
 
     index: int
     weight: float = 0.0
+
+
+class Plan(Protocol):
+    """What the frames of one segment play: positions along it, and the nodes that they stand at."""
+
+    @property
+    def steps(self) -> int:
+        """How many steps there are for the segment's frames; step k leads from position k to position k + 1."""
+        ...
+
+    @property
+    def last_position(self) -> int:
+        """The last position that a path may go to."""
+        ...
+
+    @property
+    def anchorable(self) -> bool:
+        """Whether whole nodes are frames of the video, so that paths can be looked at there."""
+        ...
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the video goes on in guided frames; else it stands still there."""
+        ...
+
+    @property
+    def flows_used(self) -> int:
+        """How many different flows move pixels in the `steps` steps."""
+        ...
+
+    def consumed(self, frame: int, unguided: int) -> int:
+        """Return the position from which the step to a frame of the segment leads.
+
+        Args:
+            frame: its number.
+            unguided: how many unguided frames lie before it.
+        """
+        ...
+
+    def moves(self, unguided: int) -> int:
+        """Return how many frames of the segment, from the first on, a step may lead to; `unguided` are in it."""
+        ...
+
+    def strength(self, given: float | Mapping[int, float], frames: Sequence[int]) -> Strength:
+        """Place a motion strength on the legs.
+
+        Args:
+            given: a number, or frame numbers of the segment with their numbers, linear between, constant outside.
+            frames: the numbers of the unguided frames, rising.
+        """
+        ...
+
+    def frame_at(self, node: int) -> int:
+        """Return the number of the video's frame that stands at a whole node, from the start of the video."""
+        ...
+
+    def frames_looked_at(self) -> list[int]:
+        """Return the frames of the video that stand at a position or next to one, rising."""
+        ...
+
+    def frame_shown(self, position: int) -> int | None:
+        """Return the number of the video's frame that a position shows best; None where it shows none."""
+        ...
+
+    def node_at(self, position: int) -> float:
+        """Return the node (with fraction) of a position, 0 to `last_position`."""
+        ...
+
+    def leg(self, number: int) -> Leg:
+        """Return what leg `number` is made of; indices count from the start of the video."""
+        ...
+
+    def crosses_cut(self, step: int) -> bool:
+        """Say whether the way from position `step` to `step + 1` leads across a scene cut."""
+        ...
+
+    def legs_between(self, first_position: int, last_position: int) -> tuple[int, int]:
+        """Return the legs that lie between two positions, start inclusive, stop exclusive."""
+        ...
 
 
 class PathPlan:
@@ -72,10 +154,31 @@ class PathPlan:
         if treatment == "retime" and self.steps:
             self._nodes = self._retimed(None if timestamps_s is None else uneven_times(timestamps_s, total_flows))
 
+    goes_on = False
+
     @property
     def anchorable(self) -> bool:
-        """Whether whole nodes are frames of the video, so that paths can be looked at there; not so for ``adjust``."""
+        """See `Plan.anchorable`; not so for ``adjust``."""
         return self._treatment != "adjust"
+
+    def consumed(self, frame: int, unguided: int) -> int:  # noqa: ARG002 - see `Plan.consumed`
+        """See `Plan.consumed`."""
+        return unguided
+
+    def moves(self, unguided: int) -> int:
+        """See `Plan.moves`."""
+        return unguided
+
+    def strength(self, given: float | Mapping[int, float], frames: Sequence[int]) -> Strength:
+        """See `Plan.strength`; step k leads to unguided frame k."""
+        if not isinstance(given, Mapping):
+            return Strength.always(given)
+        marks = sorted(given)
+        values = np.interp(frames[: self.steps], marks, [given[mark] for mark in marks])
+        if not len(values):
+            return Strength.always(given[marks[0]])
+        nodes = np.array([self.node_at(position) for position in range(self.steps + 1)])
+        return Strength((nodes[:-1] + nodes[1:]) / 2, values)
 
     def frame_at(self, node: int) -> int:
         """Return the number of the video's frame that stands at a whole node, from the start of the video."""

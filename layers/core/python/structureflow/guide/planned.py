@@ -6,7 +6,7 @@ from concurrent.futures import Executor
 
 from structureflow.flow.fields import Direction, Field32, FlowSource
 from structureflow.guide.path import CHUNK_BYTES, FlowChunks, LegReader
-from structureflow.guide.plan import PathPlan
+from structureflow.guide.plan import Plan
 from structureflow.guide.strength import ONCE, Strength
 from structureflow.models.job import MotionPart
 
@@ -21,7 +21,7 @@ class PlannedFlows:
     def __init__(
         self,
         source: FlowSource,
-        plan: PathPlan,
+        plan: Plan,
         io: Executor,
         *,
         strength: Strength | None = None,

@@ -34,7 +34,7 @@ from structureflow.guide.gap import FrameEvidence, GapMotion
 from structureflow.guide.given import GivenFrames
 from structureflow.guide.groups import in_groups
 from structureflow.guide.masks import GENERATE, KEEP
-from structureflow.guide.plan import PathPlan
+from structureflow.guide.plan import PathPlan, Plan
 from structureflow.guide.planned import PlannedFlows
 from structureflow.guide.ports import GuideSource, Mask, MotionSink, PathSink, Picture, SegmentSink, StructureFrames
 from structureflow.guide.refine import fits_matcher
@@ -42,7 +42,6 @@ from structureflow.guide.seams import Comparison
 from structureflow.guide.settings import RenderOutcome as RenderOutcome
 from structureflow.guide.settings import RenderSettings as RenderSettings
 from structureflow.guide.spans import unguided_ranges, without
-from structureflow.guide.strength import Strength
 from structureflow.guide.tracker import GuidanceTracker
 from structureflow.guide.travel import Move, TravelSink, segment_moves
 from structureflow.guide.warp import expand_mask
@@ -109,7 +108,7 @@ class _SegmentRenderer:
         self._timings = {"flows": 0.0, "wait": 0.0, "sink": 0.0}
         self._grey = settings.form.grey(settings.height, settings.width)
         self._still = np.zeros((settings.height, settings.width, 2), np.float32) if self._wants_flow else None
-        self._plan: PathPlan | None = None
+        self._plan: Plan | None = None
         self._anchors: HeldAnchors | None = None
         self._comparison: Comparison | None = None
         self._flows = flows
@@ -138,7 +137,7 @@ class _SegmentRenderer:
         ):
             if self._flows is not None and self._plan is not None:
                 frames = [index for first, final in unguided for index in range(first, final + 1)]
-                strength = Strength.of(self._settings.motion_strength, self._plan, frames)
+                strength = self._plan.strength(self._settings.motion_strength, frames)
                 self._planned = PlannedFlows(self._flows, self._plan, io, strength=strength, part=self._settings.motion)
                 self._feed = self._anchoring(self._plan, self._planned.shape, frames_io)
             if self._travel_sink is not None and self._planned is not None and self._plan is not None:
@@ -147,7 +146,7 @@ class _SegmentRenderer:
                         segment_moves(
                             self._planned,
                             self._plan,
-                            self._segment.unguided,
+                            self._plan.moves(self._segment.unguided),
                             travel,
                             ways=self._travel_sink.wants_ways,
                             feed=self._feed,
@@ -180,7 +179,7 @@ class _SegmentRenderer:
             evidence=self._evidence,
         )
 
-    def _anchoring(self, plan: PathPlan, shape: tuple[int, int], io: Executor) -> FrameFeed | None:
+    def _anchoring(self, plan: Plan, shape: tuple[int, int], io: Executor) -> FrameFeed | None:
         """Return the structure frames that paths are looked at in; None where paths are composed."""
         settings = self._settings
         if settings.matching is None or self._structure is None or not any(settings.strengths):
@@ -215,7 +214,7 @@ class _SegmentRenderer:
         pool: ThreadPoolExecutor,
         first: int,
         final: int,
-        consumed: int,
+        unguided: int,
         start_anchor: Picture | None,
         end_anchor: Picture | None,
     ) -> None:
@@ -228,7 +227,7 @@ class _SegmentRenderer:
         gap = GapMotion(
             self._planned,
             self._plan,
-            consumed,
+            self._plan.consumed(first, unguided),
             count,
             from_start=start_anchor is not None,
             from_end=end_anchor is not None,
@@ -297,8 +296,9 @@ class _SegmentRenderer:
         if self._path_sink is not None and slot is not None:
             self._path_sink.path(index, slot.path())
         if self._travel_sink is not None:
-            guided = any(guide.first <= index <= guide.last for guide in self._segment.guides)
-            self._travel_sink.move(index, None if guided else next(self._moves, None))
+            stands = self._plan is None or not self._plan.goes_on
+            still = stands and any(guide.first <= index <= guide.last for guide in self._segment.guides)
+            self._travel_sink.move(index, None if still else next(self._moves, None))
         self._sink.write(index, frame, mask)
         if isinstance(mask, int):
             self._kept += mask == KEEP
@@ -323,8 +323,10 @@ class _SegmentRenderer:
                 sink.visibility(index, expand_mask(slot.motion.visibility, self._sheet.geometry))
 
 
-def path_plan(segment: Segment, settings: RenderSettings, meta: FlowMeta) -> PathPlan:
-    """Return what the unguided frames of a segment play of flows that `meta` describes."""
+def path_plan(segment: Segment, settings: RenderSettings, meta: FlowMeta) -> Plan:
+    """Return what the frames of a segment play of flows that `meta` describes."""
+    if settings.timeline is not None:
+        return settings.timeline
     return PathPlan(
         start=settings.flow_start,
         stop=settings.flow_stop,

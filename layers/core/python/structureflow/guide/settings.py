@@ -12,6 +12,7 @@ from structureflow.guide.gap import FrameEvidence
 from structureflow.guide.masks import FILLED, Masking
 from structureflow.guide.pictures import RGB, PictureFormat
 from structureflow.guide.refine import Matching
+from structureflow.guide.timeline import TimelinePlan
 from structureflow.limits import MAX_MOTION_STRENGTH
 from structureflow.models.job import Anchors, MotionPart, Seams, Tracking
 
@@ -37,6 +38,7 @@ class RenderSettings:
         motion_strength: every step of the path is this many times as long, 0 (anchors stand still) to 10; key frames
             give each step the strength of the frame that it leads to.
         flow_start, flow_stop: the window of flows to play, start inclusive, stop exclusive (`spans.flow_window`).
+        timeline: what plays when, where there are several sources; treatment and window then count for nothing.
         workers: threads, 1 or more; the result does not depend on it.
         form: in which pictures of guides come and frames go; planes need even sides.
         matching: how paths are refined against structure frames; None: they are composed of flows alone.
@@ -61,6 +63,7 @@ class RenderSettings:
     masking: Masking = FILLED
     seams: Seams = "average"
     match_color: bool = False
+    timeline: TimelinePlan | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no request can ask for.

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-
-from structureflow.guide.plan import PathPlan
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,24 +25,6 @@ class Strength:
     def always(cls, strength: float) -> Strength:
         """Return the same strength for every leg."""
         return cls(np.zeros(1), np.array([strength], np.float64))
-
-    @classmethod
-    def of(cls, strength: float | Mapping[int, float], plan: PathPlan, frames: Sequence[int]) -> Strength:
-        """Place a strength on the legs of a plan.
-
-        Args:
-            strength: a number, or frame numbers of the segment with their numbers, linear between, constant outside.
-            plan: its step k leads to unguided frame k.
-            frames: the numbers of the unguided frames, rising.
-        """
-        if not isinstance(strength, Mapping):
-            return cls.always(strength)
-        marks = sorted(strength)
-        values = np.interp(frames[: plan.steps], marks, [strength[mark] for mark in marks])
-        if not len(values):
-            return cls.always(strength[marks[0]])
-        nodes = np.array([plan.node_at(position) for position in range(plan.steps + 1)])
-        return cls((nodes[:-1] + nodes[1:]) / 2, values)
 
     @property
     def constant(self) -> float | None:

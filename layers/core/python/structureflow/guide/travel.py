@@ -1,7 +1,8 @@
 """The motion of a whole segment, frame by frame and back to its first frame, for outputs that are no pictures.
 
 Guides play no part in it: between two unguided frames the structure video goes on by one step, and in guided frames
-it stands still. So a point that is followed through a segment is a point of the structure video.
+it stands still (but for `timeline.TimelinePlan`, where they take their time). So a point that is followed through a
+segment is a point of the structure video.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from structureflow.guide.feed import FrameFeed
 from structureflow.guide.gap import GapFrame, GapMotion
 from structureflow.guide.lookahead import run_ahead
 from structureflow.guide.path import Trace
-from structureflow.guide.plan import PathPlan
+from structureflow.guide.plan import Plan
 from structureflow.guide.planned import PlannedFlows
 from structureflow.guide.ports import SegmentSink
 from structureflow.guide.refine import Matching
@@ -74,7 +75,7 @@ class TravelSink(SegmentSink, Protocol):
 
 def segment_moves(
     flows: PlannedFlows,
-    plan: PathPlan,
+    plan: Plan,
     count: int,
     pool: Executor,
     *,
@@ -104,7 +105,7 @@ def segment_moves(
     return run_ahead(_moves(flows, plan, count, gap), pool, _AHEAD)
 
 
-def _moves(flows: PlannedFlows, plan: PathPlan, count: int, gap: GapMotion) -> Iterator[Move]:
+def _moves(flows: PlannedFlows, plan: Plan, count: int, gap: GapMotion) -> Iterator[Move]:
     legs = _forward_legs(flows, plan)
     before: Field32 | None = np.zeros((*flows.shape, 2), np.float32)
     with closing(gap.frames()) as frames:
@@ -121,7 +122,7 @@ def _moves(flows: PlannedFlows, plan: PathPlan, count: int, gap: GapMotion) -> I
             before = way
 
 
-def _forward_legs(flows: PlannedFlows, plan: PathPlan) -> Callable[[int], Field32] | None:
+def _forward_legs(flows: PlannedFlows, plan: Plan) -> Callable[[int], Field32] | None:
     if not plan.steps:
         return None
     span = plan.legs_between(0, plan.steps)

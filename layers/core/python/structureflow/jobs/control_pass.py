@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from structureflow.guide.plan import PathPlan
+from structureflow.guide.plan import Plan
 from structureflow.guide.spans import unguided_ranges
+from structureflow.jobs.joined_frames import JoinedFrames
 from structureflow.jobs.structure_frames import SegmentFrames
 from structureflow.models.job import Segment
 from structureflow.targets.control import ControlVideo
 
 
-def frames_shown(segment: Segment, plan: PathPlan) -> list[int | None]:
+def frames_shown(segment: Segment, plan: Plan) -> list[int | None]:
     """Return for each frame of a segment the frame of the structure video that stands there.
 
     Args:
@@ -22,16 +23,20 @@ def frames_shown(segment: Segment, plan: PathPlan) -> list[int | None]:
         Frame numbers, rising; None for guided frames, and past the end of the flows.
     """
     shown: list[int | None] = [None] * segment.frames
-    position = 0
+    unguided = 0
     for first, last in unguided_ranges(segment):
         for index in range(first, last + 1):
-            position += 1
-            shown[index] = plan.frame_shown(position)
+            shown[index] = plan.frame_shown(plan.consumed(index, unguided) + 1)
+            unguided += 1
     return shown
 
 
 def control_pass(
-    controls: Sequence[ControlVideo], shown: Sequence[int | None], structure: SegmentFrames, *, keep_grays: bool
+    controls: Sequence[ControlVideo],
+    shown: Sequence[int | None],
+    structure: SegmentFrames | JoinedFrames,
+    *,
+    keep_grays: bool,
 ) -> None:
     """Show every frame of a segment to `controls`, in order.
 

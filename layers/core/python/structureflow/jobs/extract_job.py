@@ -18,11 +18,13 @@ from structureflow.errors import InvalidRequestError, ObjectExistsError, Storage
 from structureflow.flow.engines import FlowEngine
 from structureflow.flow.extract import ExtractionResult, extract_to_archive, plan_extraction
 from structureflow.flow.fields import FlowMeta
+from structureflow.flow.joined import SOURCES
 from structureflow.flow.times import uneven_times
 from structureflow.jobs.documents import check_current, put_document
 from structureflow.jobs.estimate import extraction_mb
 from structureflow.jobs.extraction_order import ExtractionOrder, committed_record
 from structureflow.jobs.inputs import Source
+from structureflow.jobs.joined_sources import recorded_sources, source_notices
 from structureflow.jobs.pointer import advance, check_open
 from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import FrameKeeper
@@ -65,6 +67,24 @@ def extract_and_commit(
         TransientError: a later try may succeed; nothing is committed.
     """
     return _Extraction(order, services, engine).run(source, fetched)
+
+
+def extract_source(order: ExtractionOrder, video: Path, archive: Path, services: Services) -> ExtractionOrder:
+    """Extract frames and flows of one of several sources, and put them where all jobs find them.
+
+    Args:
+        order: as if the source were the job's only one.
+        video: its bytes.
+        archive: where its flows shall be, as a local file too.
+        services: adapters and limits.
+
+    Returns:
+        The order, with what did not go as it should.
+
+    Raises:
+        MediaError, EngineUnavailableError, FlowError, SupersededRunError, TransientError: as `extract_and_commit`.
+    """
+    return _Extraction(order, services, None).extract_only(video, archive)
 
 
 def finish_commit(order: ExtractionOrder, record: JobRecord, services: Services) -> None:
@@ -110,20 +130,29 @@ class _Extraction:
             self._timings_s |= {f"extract.{name}": round(s, 3) for name, s in result.timings_s.items()}
             return self.keep(archive, result.meta)
 
+    def extract_only(self, video: Path, archive: Path) -> ExtractionOrder:
+        order = self._order
+        self._check_current()
+        advance(self._storage, order.task_id, order.run_id, stage="extract")
+        self._extract(video, archive, sizes_job=False)
+        self._store(archive)
+        return self._order
+
     def keep(self, archive: Path, meta: FlowMeta) -> JobRecord:
         """Put the archive where all jobs find it, and start the segments, without it if need be."""
         with self._timed("store"):
             stored = self._store(archive)
         return self.commit(meta, hit=False) if stored else self._start_without_cache(meta)
 
-    def _extract(self, video: Path, archive: Path) -> ExtractionResult:
+    def _extract(self, video: Path, archive: Path, *, sizes_job: bool = True) -> ExtractionResult:
         """Decode once: every frame goes to the frame cache and to the flow engine."""
         order, services = self._order, self._services
         limits = DecodeLimits(max_frames=services.max_video_frames)
         with VideoReader(video, limits) as reader:
             info = reader.info
             services.check_memory(extraction_mb(info), f"extracting from {info.width_px}x{info.height_px} pixels")
-            self._resolution(info.width_px, info.height_px)
+            if sizes_job:
+                self._resolution(info.width_px, info.height_px)
             plan = plan_extraction(info, order.engine, order.request.quality)
 
         def keep(frame: DecodedFrame) -> None:
@@ -135,7 +164,7 @@ class _Extraction:
                 video,
                 archive,
                 plan,
-                source_video=str(order.request.motion_source),
+                source_video=order.found.reference,
                 source_identity=order.identity,
                 limits=limits,
                 workers=services.workers,
@@ -217,7 +246,11 @@ class _Extraction:
 
     def _record(self, meta: FlowMeta, *, flows_key: str | None, shared_key: str | None, hit: bool) -> JobRecord:
         order, request = self._order, self._order.request
-        times_s = uneven_times(meta.timestamps_s, meta.total_flows)
+        # of several sources, the times are of what they are joined to, which is played by no clock
+        times_s = None if order.sources else uneven_times(meta.timestamps_s, meta.total_flows)
+        sources = recorded_sources(request, order.sources, meta) if order.sources else ()
+        params = dict(meta.engine_params)
+        params.pop(SOURCES, None)
         return JobRecord(
             task_id=order.task_id,
             run_id=order.run_id,
@@ -230,19 +263,21 @@ class _Extraction:
                 height_px=meta.original_height,
                 timestamps_s=() if times_s is None else tuple(times_s.tolist()),
             ),
+            sources=sources,
             guides=order.guides,
             flow_cache=order.flow_cache,
             timeline_id=order.timeline_id,
             resolution=self._resolution(meta.original_width, meta.original_height),
             engine_requested=request.engine,
             engine=meta.engine,
-            engine_params=dict(meta.engine_params),
+            engine_params=params,
             flows_key=flows_key,
             flow_cache_key=shared_key,
             flow_cache_hit=hit,
             scene_cuts=meta.scene_cuts,
             display_max_px=meta.display_max_px,
             fallbacks=self._order.fallbacks,
+            notices=source_notices(request, sources) if sources else (),
             timings_s=self._timings_s,
             usage=self._services.usage("Orchestrator"),
             created_at=order.created_at,

@@ -25,7 +25,8 @@ class ExtractionOrder(Model):
     Attributes:
         bucket: the data bucket's name.
         request: the whole request.
-        source: the structure video, as the orchestrator found it.
+        source: the structure video, as the orchestrator found it; of several, the one that they are joined to.
+        sources: of several structure videos, each.
         guides: as in `JobRecord`.
         flow_cache: the archive that the request gives in place of an extraction.
         engine: what computes the flows: ``dis``, ``farneback`` or ``raft``.
@@ -40,6 +41,7 @@ class ExtractionOrder(Model):
     run_id: str
     request: JobRequest
     source: InputPin | None = None
+    sources: tuple[InputPin, ...] = ()
     guides: tuple[InputPin, ...] = ()
     flow_cache: InputPin | None = None
     timeline_id: str

@@ -29,6 +29,7 @@ from structureflow.errors import (
 from structureflow.flow.archive import FlowArchive, open_flow_archive
 from structureflow.flow.extract import ExtractionPlan, extract_from_frames, plan_extraction
 from structureflow.flow.fields import Direction, Field32, FlowMeta, FlowSource
+from structureflow.flow.joined import JoinedFlows, Part
 from structureflow.flow.sources import ArrayFlows
 from structureflow.frames.cache import FrameCache, FrameManifest
 from structureflow.jobs.documents import whole_request
@@ -40,6 +41,7 @@ from structureflow.media.decode import DecodeLimits, VideoInfo, VideoReader
 from structureflow.models.results import Fallback, FlowSourceName, JobRecord
 
 _STAGE: Final = "flows"
+_DOWN: Final[tuple[FlowSourceName, ...]] = ("cache", "frames", "video")
 #: What makes a source unusable, as against a store that will answer a later try.
 _UNUSABLE: Final = (FlowCacheError, FrameCacheError, StorageError)
 
@@ -81,13 +83,12 @@ class SegmentFlows:
 
     Attributes:
         meta: of the flows as they are read first; fallbacks compute on the same grid.
-        source: what flows are really read from, as of now.
-        fallbacks: every step down, in order.
     """
 
     def __init__(self, record: JobRecord, services: Services, folder: Path) -> None:
-        self.source: FlowSourceName = "cache"
-        self.fallbacks: tuple[Fallback, ...] = ()
+        self._source: FlowSourceName = "cache"
+        self._fallbacks: tuple[Fallback, ...] = ()
+        self._parts: list[SegmentFlows] = []
         self._record = record
         self._services = services
         self._folder = folder
@@ -102,6 +103,16 @@ class SegmentFlows:
         self._flows = self._open_first()
         self.meta = self._flows.meta
         self._grid = self.meta.height, self.meta.width
+
+    @property
+    def source(self) -> FlowSourceName:
+        """What flows are really read from, as of now; of several sources, what is furthest from the cache."""
+        return max((self._source, *(part.source for part in self._parts)), key=_DOWN.index)
+
+    @property
+    def fallbacks(self) -> tuple[Fallback, ...]:
+        """Every step down, in order."""
+        return self._fallbacks + tuple(step for part in self._parts for step in part.fallbacks)
 
     def expect(self, start: int, stop: int) -> None:
         """Say that flows `start` (inclusive) to `stop` (exclusive) will be read; see `FlowArchive.expect`."""
@@ -127,7 +138,7 @@ class SegmentFlows:
     def _read_again(self, error: Exception) -> FlowSource | None:
         """Open the archive once more after a block was corrupt: ranges come without a checksum of the store's."""
         key = self._opened
-        if self._reopened or key is None or self.source != "cache" or not isinstance(error, FlowCacheCorruptError):
+        if self._reopened or key is None or self._source != "cache" or not isinstance(error, FlowCacheCorruptError):
             return None
         self._reopened = True
         try:
@@ -165,13 +176,15 @@ class SegmentFlows:
 
     def _next_source(self, error: Exception) -> FlowSource:
         """Go one step down; from the last one, raise."""
-        if self.source == "cache":
+        if self._source == "cache":
             if isinstance(error, FlowCacheError):
                 remove_rotten_flows(self._record.flow_cache_key, self._reading, self._services)
+            if self._record.sources:
+                return self._from_parts(error)
             given = self._given(error)
             if given is not None:
                 return given
-            if self._record.request.structure_video is None:
+            if self._record.request.structure_video is None and self._record.only_source is None:
                 raise error
             self._fall_back("frames", error)
             try:
@@ -180,12 +193,49 @@ class SegmentFlows:
                 raise
             except _UNUSABLE as next_error:
                 error = next_error
-        if self.source == "frames":
+        if self._source == "frames":
             if self._manifest is not None and isinstance(error, FrameCacheError):
                 self._repair = FrameRepair(self._manifest, error, self._services)
             self._fall_back("video", error)
             return self._from_video()
         raise error
+
+    def _from_parts(self, error: Exception) -> FlowSource:
+        """Join what the job joined from where each source's flows really are: the shared cache, frames, video."""
+        if self._parts:
+            raise error
+        record = self._record
+        self._fallbacks += (Fallback(stage=_STAGE, wanted="cache", used="sources", reason=str(error)),)
+        opened: dict[str, SegmentFlows] = {}
+        parts = []
+        for number, source in enumerate(record.sources):
+            if source.identity not in opened:
+                folder = source_folder(self._folder, number)
+                opened[source.identity] = SegmentFlows(record.of_source(number), self._services, folder)
+            parts.append(Part(opened[source.identity], source.source_start_frame, source.part_frames, {}))
+        self._parts = list(opened.values())
+        return JoinedFlows(self._joined_meta(opened[record.sources[0].identity].meta), parts)
+
+    def _joined_meta(self, first: FlowMeta) -> FlowMeta:
+        """Return the description of the joined flows, the grid being `first`'s where the archive never told one."""
+        record, source = self._record, self._record.source
+        height, width = self._grid or (first.height, first.width)
+        return FlowMeta(
+            total_flows=source.frames - 1,
+            height=height,
+            width=width,
+            original_height=source.height_px,
+            original_width=source.width_px,
+            original_fps=source.fps,
+            has_backward=True,
+            engine=record.engine,
+            engine_params=record.engine_params,
+            timestamps_s=np.arange(source.frames) / source.fps,
+            scene_cuts=record.scene_cuts,
+            display_max_px=record.display_max_px,
+            source_video=source.reference,
+            source_identity=source.identity,
+        )
 
     def _given(self, error: Exception) -> FlowSource | None:
         """Open the very archive that the request gives, once; None where it gives none, or it is gone."""
@@ -200,15 +250,15 @@ class SegmentFlows:
         try:
             flows = open_given(source, self._services, self._folder)
         except (InputChangedError, InputNotFoundError, FlowCacheError) as gone:
-            self.fallbacks += (Fallback(stage=_STAGE, wanted="flow_cache", used="none", reason=str(gone)),)
+            self._fallbacks += (Fallback(stage=_STAGE, wanted="flow_cache", used="none", reason=str(gone)),)
             return None
-        self.fallbacks += (Fallback(stage=_STAGE, wanted="cache", used="flow_cache", reason=str(error)),)
+        self._fallbacks += (Fallback(stage=_STAGE, wanted="cache", used="flow_cache", reason=str(error)),)
         return flows
 
     def _fall_back(self, used: FlowSourceName, error: Exception) -> None:
-        step = Fallback(stage=_STAGE, wanted=self.source, used=used, reason=str(error))
-        self.fallbacks += (step,)
-        self.source = used
+        step = Fallback(stage=_STAGE, wanted=self._source, used=used, reason=str(error))
+        self._fallbacks += (step,)
+        self._source = used
 
     def _from_cached_frames(self) -> FlowSource:
         cache = FrameCache(self._services.storage)
@@ -265,6 +315,13 @@ class SegmentFlows:
         return self._flows.meta.engine
 
 
+def source_folder(folder: Path, number: int) -> Path:
+    """Return the folder, made if need be, for temporary files of one of several sources."""
+    path = folder / f"source_{number}"
+    path.mkdir(exist_ok=True)
+    return path
+
+
 def fetch_structure_video(record: JobRecord, services: Services, folder: Path) -> Path:
     """Return the job's structure video as a file in `folder`; fetched once.
 
@@ -274,7 +331,9 @@ def fetch_structure_video(record: JobRecord, services: Services, folder: Path) -
     path = folder / "structure_video"
     if not path.exists():
         request = whole_request(services.storage, record.task_id, record.run_id, record.request)
-        services.inputs.known(request.motion_source, record.source).fetch(path)
+        number = record.only_source
+        reference = request.motion_source if number is None else request.structure_videos[number].path
+        services.inputs.known(reference, record.source).fetch(path)
     return path
 
 

@@ -28,7 +28,7 @@ def segment_notices(record: JobRecord, segment: Segment, kept: float) -> tuple[s
 def job_notices(record: JobRecord, results: Sequence[SegmentResult]) -> tuple[str, ...]:
     """Return what is to be known of a whole job."""
     request = record.request
-    notices = []
+    notices = [*record.notices]
     kept = [result.kept for result in results]
     if all(share == 1 for share in kept):
         notices.append(f"the masks of all segments are black: they ask the generator for nothing{_why_black(request)}")

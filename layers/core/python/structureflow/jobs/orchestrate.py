@@ -29,6 +29,8 @@ from structureflow.jobs.fail_job import reject_request
 from structureflow.jobs.given_flows import start_given
 from structureflow.jobs.gpu_route import order_gpu
 from structureflow.jobs.inputs import Source
+from structureflow.jobs.joined_flows import start_joined
+from structureflow.jobs.joined_sources import joined_pin
 from structureflow.jobs.pointer import advance, begin_run
 from structureflow.jobs.publish import remove_run
 from structureflow.jobs.services import Services
@@ -148,6 +150,8 @@ class _Orchestration:
         )
 
     def run(self) -> OrchestrateResult:
+        if self._request.structure_videos:
+            return self._start_joined()
         with self._timed("validate"):
             source = self._services.inputs.find(self._request.motion_source)
             guides = self._check_guides()
@@ -224,7 +228,7 @@ class _Orchestration:
             info = reader.info
         return info.width_px * info.height_px * info.frames >= gpu.auto_pixel_frames
 
-    # --- the four ways on -----------------------------------------------------------------------------
+    # --- the five ways on -----------------------------------------------------------------------------
 
     def _start_cached(self, meta: FlowMeta, source: Source) -> OrchestrateResult:
         order = self._order
@@ -232,6 +236,20 @@ class _Orchestration:
         # The segments are on their way; now see to it that the timeline has the frames too.
         keep_frames(order.timeline_id, source, self._services)
         return _started(record)
+
+    def _start_joined(self) -> OrchestrateResult:
+        with self._timed("validate"):
+            sources = [self._services.inputs.find(video.path) for video in self._request.structure_videos]
+            guides = self._check_guides()
+        pins = tuple(source.pin() for source in sources)
+        joined = joined_pin(self._request, pins)
+        self._update(
+            source=joined,
+            sources=pins,
+            guides=tuple(guide.pin() for guide in guides),
+            timeline_id=default_timeline_id(joined.identity),
+        )
+        return _started(start_joined(self._order, sources, self._engines(), self._services))
 
     def _start_given(self, reference: Reference, source: Source) -> OrchestrateResult:
         video = source if self._request.structure_video is not None else None

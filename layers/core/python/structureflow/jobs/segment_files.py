@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -50,7 +51,7 @@ class SegmentFiles:
         record: of the job.
         index: of the segment.
         flows: what the segment is rendered from; render from `self.flows`, which hands them through.
-        window: the segment's flows, start inclusive, stop exclusive.
+        played: for each unguided frame the flow that mostly leads to it, by number.
         services: adapters and limits.
         folder: for temporary files; the caller removes it.
 
@@ -65,7 +66,7 @@ class SegmentFiles:
         record: JobRecord,
         index: int,
         flows: FlowSource,
-        window: tuple[int, int],
+        played: Mapping[int, int],
         services: Services,
         folder: Path,
     ) -> None:
@@ -96,7 +97,7 @@ class SegmentFiles:
         self._previews = PreviewCollector(self._segment.frames, unguided_ranges(self._segment), flow_max_px=max_px)
         self._arrows: tuple[int, Field32] | None = None
         self._unguided = {i for first, last in unguided_ranges(self._segment) for i in range(first, last + 1)}
-        self._driving = driving_flows(self._segment, window, request.treatment, self._previews)
+        self._driving = driving_flows(played, self._previews)
         self.flows = tapped(flows, self._previews, self._driving)
 
     def __enter__(self) -> Self:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,11 +57,8 @@ class TappedFlows:
         return chunk
 
 
-def driving_flows(
-    segment: Segment, window: tuple[int, int], treatment: Treatment, previews: PreviewCollector
-) -> dict[int, int]:
-    """Return for each frame that `previews` wants the flow that mostly leads to it."""
-    played = played_flows(segment, *window, treatment)
+def driving_flows(played: Mapping[int, int], previews: PreviewCollector) -> dict[int, int]:
+    """Return for each frame that `previews` wants the flow of `played` that mostly leads to it."""
     return {frame: played[frame] for frame in previews.wanted if frame in played}
 
 
@@ -82,7 +81,7 @@ def show_structure(
     # A flow leads to the frame after it.
     wanted = {frame: flow + 1 for frame, flow in driving.items()}
     try:
-        found = _load(sorted({*wanted.values()}), record, services)
+        found = _load_any(sorted({*wanted.values()}), record, services)
     except TimelineNotFoundError:
         return ()
     except (FrameCacheError, StorageError) as error:
@@ -90,6 +89,18 @@ def show_structure(
     for frame, sequence in wanted.items():
         previews.structure(frame, found[sequence])
     return ()
+
+
+def _load_any(sequences: list[int], record: JobRecord, services: Services) -> dict[int, Image]:
+    if not record.sources:
+        return _load(sequences, record, services)
+    found: dict[int, Image] = {}
+    for number, part in enumerate(record.sources):
+        offset = part.source_start_frame - part.first_frame
+        own = [sequence + offset for sequence in sequences if 0 <= sequence - part.first_frame < part.part_frames]
+        loaded = _load(own, record.of_source(number), services)
+        found |= {sequence - offset: image for sequence, image in loaded.items()}
+    return found
 
 
 def _load(sequences: list[int], record: JobRecord, services: Services) -> dict[int, Image]:

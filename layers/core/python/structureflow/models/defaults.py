@@ -19,6 +19,8 @@ LINEAGE_NAMES: Final = {
     "parsed_resolution_wh": "resolution",
     "fps_helpers": "fps",
     "structure_flow_cache_url": "flow_cache",
+    "structure_guidance": "structure_videos",
+    "frame_overlap_expanded": "segment_overlap",
 }
 LINEAGE_DEFAULTS: Final[dict[str, Any]] = {
     "treatment": "adjust",
@@ -59,7 +61,7 @@ def with_defaults(request: dict[str, Any]) -> dict[str, Any]:
     if filled.get("motion", "all") != "all":
         # with a part of the motion two anchors do not meet: both would show as ghosts
         filled.setdefault("anchors", "start")
-    if not given & {"structure_video"}:
+    if not given & {"structure_video", "structure_videos"}:
         # without the video there are no frames to look at
         filled.setdefault("tracking", "composed")
     mask = filled.get("mask", "visibility")

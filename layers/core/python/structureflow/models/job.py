@@ -16,11 +16,13 @@ from structureflow.limits import (
     MAX_PROBLEMS,
     MAX_SEGMENT_FRAMES,
     MAX_SEGMENTS,
+    MAX_STRUCTURE_VIDEOS,
     MIN_OUTPUT_FPS,
 )
 from structureflow.models.bounds import check_shape, load_request
 from structureflow.models.defaults import shorthand_defaults, with_defaults
 from structureflow.models.fields import MotionStrength, RequestModel, Resolution, at_most, id_checker, once_each
+from structureflow.models.guidance import in_own_words
 from structureflow.models.outputs import (
     MAX_PROMPT_CHARACTERS,
     CannyOptions,
@@ -30,6 +32,7 @@ from structureflow.models.outputs import (
 )
 from structureflow.models.problems import problems_of
 from structureflow.models.shorthand import SHORTHAND_NAMES, Shorthand
+from structureflow.models.sources import SegmentOverlap, StructureVideo, in_order, segment_starts
 from structureflow.models.targets import TARGETS, TargetName
 from structureflow.references import Reference
 
@@ -131,6 +134,12 @@ class JobRequest(RequestModel):
     structure_video: Annotated[
         Reference | None, Field(validation_alias=AliasChoices("structure_video", "structure_video_path"))
     ] = None
+    structure_videos: Annotated[
+        tuple[StructureVideo, ...], at_most(MAX_STRUCTURE_VIDEOS), AfterValidator(in_order)
+    ] = ()
+    segment_overlap: Annotated[
+        SegmentOverlap, Field(validation_alias=AliasChoices("segment_overlap", "frame_overlap_expanded"))
+    ] = 0
     flow_cache: Annotated[
         Reference | None, Field(validation_alias=AliasChoices("flow_cache", "structure_flow_cache_url"))
     ] = None
@@ -181,28 +190,53 @@ class JobRequest(RequestModel):
             return data
         _check_guide_count(data.get("segments"))
         shorthand = {name: data[name] for name in SHORTHAND_NAMES if name in data}
-        filled = with_defaults({name: value for name, value in data.items() if name not in shorthand})
+        filled = in_own_words(with_defaults({name: value for name, value in data.items() if name not in shorthand}))
         if not shorthand:
             return filled
         if "segments" in data:
             raise ValueError(f"give either segments or {', '.join(shorthand)}, not both")
         if "images" not in shorthand:
             raise ValueError(f"{', '.join(shorthand)}: only together with images")
+        shorthand = shorthand_defaults(data, shorthand)
+        if "structure_videos" in filled and "frame_overlap_expanded" not in filled:
+            filled.setdefault("segment_overlap", shorthand["overlap"])
         try:
-            filled["segments"] = Shorthand.model_validate(shorthand_defaults(data, shorthand)).segments()
+            filled["segments"] = Shorthand.model_validate(shorthand).segments()
         except ValidationError as error:
             raise ValueError("; ".join(problems_of(error))) from None
         return filled
+
+    @model_validator(mode="after")
+    def _check_timeline(self) -> JobRequest:
+        """Check the sources on the stitched timeline, and let those without an end go on to its end."""
+        *_, end = segment_starts([segment.frames for segment in self.segments], self.segment_overlap)
+        if not self.structure_videos:
+            return self
+        for name in ("structure_video", "flow_cache", "timeline_id"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name}: expected none beside structure_videos")
+        last = self.structure_videos[-1]
+        if last.start_frame >= end:
+            raise ValueError(
+                f"structure_videos: expected start_frame below {end}, the end of the timeline, got {last.start_frame}"
+            )
+        if last.end_frame is None:
+            videos = (*self.structure_videos[:-1], last.model_copy(update={"end_frame": end}))
+            object.__setattr__(self, "structure_videos", videos)
+        return self
 
     @model_validator(mode="after")
     def _check_motion(self) -> JobRequest:
         """Check that there is one source of motion, and that nothing else is asked of it."""
         if self.flow_cache is not None and self.engine != "auto":
             raise ValueError(f"engine: the flows of flow_cache are taken as they are, {self.engine} has nothing to do")
-        if self.structure_video is not None:
+        if self.structure_video is not None or self.structure_videos:
             return self
         if self.flow_cache is None:
-            raise ValueError("structure_video: expected the video whose motion is carried, or flow_cache; got neither")
+            raise ValueError(
+                "structure_video: expected the video whose motion is carried, or structure_videos, or flow_cache; "
+                "got none"
+            )
         shown = [name for name in self.outputs if name in ("canny", "raw")]
         if shown:
             raise ValueError(f"outputs: {' and '.join(shown)} show the structure video, and none is given")
@@ -231,6 +265,11 @@ class JobRequest(RequestModel):
         if "tracks" in self.outputs:
             self.tracks.places(height, width)
 
+    @property
+    def segment_starts(self) -> tuple[int, ...]:
+        """Where each segment begins on the stitched timeline, and last where that ends."""
+        return segment_starts([segment.frames for segment in self.segments], self.segment_overlap)
+
     def references(self) -> tuple[Reference, ...]:
         """Every guide file of the job once, in order of first use."""
         return tuple(dict.fromkeys(ref for segment in self.segments for ref in segment.references()))
@@ -238,12 +277,13 @@ class JobRequest(RequestModel):
     @property
     def is_redacted(self) -> bool:
         """Whether it was read from a record, which shows references without the queries of URLs."""
-        given = (self.structure_video, self.flow_cache, *self.references())
+        videos = (video.path for video in self.structure_videos)
+        given = (self.structure_video, self.flow_cache, *videos, *self.references())
         return any(reference is not None and reference.is_redacted for reference in given)
 
     @property
     def motion_source(self) -> Reference:
-        """What the motion is taken from: the structure video, or the archive that is given without one."""
+        """What the motion is taken from, unless there are several: the video, or the archive given without one."""
         reference = self.structure_video or self.flow_cache
         if reference is None:
             raise InvalidRequestError("structure_video: expected one")

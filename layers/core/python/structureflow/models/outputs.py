@@ -20,6 +20,8 @@ MAX_LATENT_SAMPLES: Final = 1024 * 1024
 #: Of a latent grid; the coarsest autoencoder in use (LTX) makes 32 pixels one sample.
 MIN_LATENT_SIDE: Final = 2
 MAX_PROMPT_CHARACTERS: Final = 8_000
+#: Of edges; from 1 on they are as bright as can be.
+MAX_CANNY_INTENSITY: Final = 10.0
 
 FileKind = Literal["video", "image", "array", "archive", "json", "text"]
 
@@ -118,10 +120,14 @@ class NoiseOptions(_Options):
 
 
 class CannyOptions(_Options):
-    """The two thresholds of OpenCV's ``Canny``, gradients of 8-bit levels, `low` at most `high`."""
+    """The two thresholds of OpenCV's ``Canny``, gradients of 8-bit levels, `low` at most `high`.
+
+    Edges are white at an `intensity` of 1 and above; below, they are that share of it.
+    """
 
     low: Annotated[int, Field(ge=0, le=2000)] = 100
     high: Annotated[int, Field(ge=0, le=2000)] = 200
+    intensity: Annotated[float, Field(ge=0, le=MAX_CANNY_INTENSITY, allow_inf_nan=False)] = 1.0
 
     @model_validator(mode="after")
     def _check(self) -> CannyOptions:

@@ -72,6 +72,24 @@ class SourceInfo(InputPin):
     timestamps_s: tuple[float, ...] = ()
 
 
+class JoinedSource(SourceInfo):
+    """One of several structure videos, and the part of it that the job plays.
+
+    `timeline_id` is whose frame cache has its frames, `flow_cache_key` where all jobs find its flows. The part begins
+    at its frame `source_start_frame`; the joined flows have it as `part_frames` frames from `first_frame` on.
+    `part_times_s` is when each of these is shown, where the rate varies.
+    """
+
+    timeline_id: str
+    flow_cache_key: str
+    engine: str
+    engine_params: dict[str, Any] = {}
+    source_start_frame: int
+    first_frame: int
+    part_frames: int
+    part_times_s: tuple[float, ...] = ()
+
+
 class Fallback(Model):
     """A step that did not go as asked, and what was done instead."""
 
@@ -86,12 +104,17 @@ class JobRecord(Model):
 
     `source` is what motion is taken from: the structure video, or the archive of flows that is given without one.
     `guides` are those of ``request.references()``, in that order. `flow_cache` is the archive that the request gives.
+
+    `sources` are those of ``request.structure_videos``, in that order; `source` is then the video of their parts laid
+    end to end, which only the archive of its flows is made of. `notices` are what was done otherwise than asked.
     """
 
     task_id: str
     run_id: str
     request: JobRequest
     source: SourceInfo
+    sources: tuple[JoinedSource, ...] = ()
+    only_source: int | None = None
     guides: tuple[InputPin, ...] = ()
     flow_cache: InputPin | None = None
     timeline_id: str
@@ -105,9 +128,28 @@ class JobRecord(Model):
     scene_cuts: tuple[int, ...] = ()
     display_max_px: float = 0.0
     fallbacks: tuple[Fallback, ...] = ()
+    notices: tuple[str, ...] = ()
     timings_s: dict[str, float] = {}
     usage: tuple[StepUsage, ...] = ()
     created_at: datetime
+
+    def of_source(self, number: int) -> JobRecord:
+        """Return the record as it would be if source `number` were the job's only one; it is never stored."""
+        source = self.sources[number]
+        return self.model_copy(
+            update={
+                "source": source,
+                "only_source": number,
+                "sources": (),
+                "timeline_id": source.timeline_id,
+                "engine": source.engine,
+                "engine_params": source.engine_params,
+                "flows_key": source.flow_cache_key,
+                "flow_cache_key": source.flow_cache_key,
+                "scene_cuts": (),
+                "display_max_px": 0.0,
+            }
+        )
 
 
 class OutputObject(Model):

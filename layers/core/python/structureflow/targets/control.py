@@ -43,6 +43,8 @@ class ControlVideo(EncodedOutput):
         if self._kind == "raw":
             return rgb_to_planes(fitted, self._scratch)
         edges = cv2.Canny(fitted, self._options.low, self._options.high)
+        if self._options.intensity < 1:
+            edges = np.rint(edges * np.float32(self._options.intensity))
         return grey_to_planes(np.asarray(edges, np.uint8), self._scratch)
 
     def finish(self) -> list[Made]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from structureflow.errors import FlowCacheCorruptError, FlowCacheVersionError
 from structureflow.flow.archive import zipdir
 from structureflow.flow.archive.base import FlowArchive
-from structureflow.flow.archive.blocks import inflate, unpack
+from structureflow.flow.archive.blocks import FlowBlock, inflate, unpack
 from structureflow.flow.archive.layout import (
     BACKWARD_NAMES,
     DESCR,
@@ -30,6 +31,7 @@ from structureflow.flow.archive.source import ByteSource
 from structureflow.flow.archive.windows import Windows
 from structureflow.flow.archive.zipdir import ZipMember
 from structureflow.flow.fields import Direction, Field32
+from structureflow.flow.sources import check_range
 
 
 class SeekableArchive(FlowArchive):
@@ -86,6 +88,37 @@ class SeekableArchive(FlowArchive):
             direction: Windows(offsets, start, stop, WINDOW_BYTES) for direction, (offsets, _) in self._tables.items()
         }
 
+    def blocks(self, direction: Direction, start: int, stop: int) -> Iterator[FlowBlock]:
+        """Give flows `start` (inclusive) to `stop` (exclusive) as they are stored, each checked as `read` does.
+
+        Raises:
+            FlowError: the range is not inside ``0 <= start < stop <= total_flows``, or the direction is not there.
+            FlowCacheError: the archive is damaged there, was overwritten, or the range exceeds the limits.
+        """
+        check_range(self.meta, direction, start, stop)
+        offsets, crcs = self._tables[direction]
+        base = int(offsets[start])
+        data = self._compressed(direction, start, stop)
+        field_bytes = self.meta.height * self.meta.width * 2 * self._dtype.itemsize
+        scratch = np.empty(field_bytes // self._dtype.itemsize, np.float32)
+        for index in range(start, stop):
+            block = data[int(offsets[index]) - base : int(offsets[index + 1]) - base]
+            plain = self._inflated(block, int(crcs[index]), direction, index, field_bytes)
+            # as `read` refuses what is not finite
+            unpack(np.frombuffer(plain, self._dtype), scratch, self._source.key)
+            yield FlowBlock(bytes(block), int(crcs[index]), isal_zlib.crc32(plain), field_bytes)
+
+    def _inflated(
+        self, block: bytes | memoryview, crc32: int, direction: Direction, index: int, field_bytes: int
+    ) -> bytes:
+        if isal_zlib.crc32(block) != crc32:
+            raise FlowCacheCorruptError(
+                f"{self._source.key}: {direction} flow {index} does not have its CRC-32",
+                key=self._source.key,
+                flow=index,
+            )
+        return inflate(block, field_bytes, self._source.key)
+
     def _compressed(self, direction: Direction, start: int, stop: int) -> bytes | memoryview:
         """Return the compressed bytes of flows `start` (inclusive) to `stop` (exclusive)."""
         offsets, _ = self._tables[direction]
@@ -102,13 +135,7 @@ class SeekableArchive(FlowArchive):
 
         def unpack_one(index: int) -> None:
             block = data[int(offsets[start + index]) - base : int(offsets[start + index + 1]) - base]
-            if isal_zlib.crc32(block) != int(crcs[start + index]):
-                raise FlowCacheCorruptError(
-                    f"{self._source.key}: {direction} flow {start + index} does not have its CRC-32",
-                    key=self._source.key,
-                    flow=start + index,
-                )
-            plain = inflate(block, field_bytes, self._source.key)
+            plain = self._inflated(block, int(crcs[start + index]), direction, start + index, field_bytes)
             unpack(np.frombuffer(plain, self._dtype).reshape(flows.shape[1:]), flows[index], self._source.key)
 
         count = stop - start
