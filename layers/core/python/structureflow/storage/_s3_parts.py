@@ -109,7 +109,7 @@ class Parts:
         begun = self._call(key, lambda: self._client().create_multipart_upload(Bucket=self._bucket, Key=key, **rest))
         upload_id: str = begun["UploadId"]
 
-        def one(item: tuple[int, tuple[int, int]]) -> dict[str, Any]:
+        def one(item: tuple[int, tuple[int, int]]) -> Any:
             number, (start, stop) = item
             reply = self._call(key, lambda: send(upload_id, number, start, stop))
             # S3 wants back the checksums that the SDK had it compute.

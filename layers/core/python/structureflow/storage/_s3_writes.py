@@ -42,9 +42,9 @@ class BytesBody:
         """Return the body of one request."""
         return self._data
 
-    def part(self, start: int, stop: int) -> bytes | bytearray:
+    def part(self, start: int, stop: int) -> bytes:
         """Return the bytes from `start` up to `stop`."""
-        return self._data[start:stop]
+        return bytes(self._data[start:stop])
 
     def md5(self) -> str:
         """Return the MD5 of the bytes in hex digits."""
