@@ -12,7 +12,7 @@ import os
 import runpy
 from pathlib import Path
 
-from structureflow.flow.raft_weights import MODELS
+from structureflow.flow.raft_weights import MODELS, RaftModel
 from structureflow_local.torchvision_shim import declare_missing_operators
 
 TASK = Path(__file__).resolve().parents[2] / "functions" / "raft_task" / "task.py"
@@ -35,16 +35,19 @@ def main() -> None:
 
 def weights_environment(folder: Path) -> dict[str, str]:
     """Return the task's variables for the weights in a folder of this machine; none where it has none."""
-    files = {model: folder.resolve() / f"{model}.pth" for model in MODELS}
-    checksums = {
-        model: hashlib.sha256(path.read_bytes()).hexdigest() for model, path in files.items() if path.is_file()
-    }
+    checksums = weights_checksums(folder)
     if not checksums:
         return {}
     return {
         "RAFT_WEIGHTS_URI": str(folder.resolve() / "{model}.pth"),
         "RAFT_WEIGHTS_SHA256": ",".join(f"{model}={digest}" for model, digest in checksums.items()),
     }
+
+
+def weights_checksums(folder: Path) -> dict[RaftModel, str]:
+    """Return the SHA-256 of each model's weights that a folder has."""
+    files = {model: folder.resolve() / f"{model}.pth" for model in MODELS}
+    return {model: hashlib.sha256(path.read_bytes()).hexdigest() for model, path in files.items() if path.is_file()}
 
 
 if __name__ == "__main__":

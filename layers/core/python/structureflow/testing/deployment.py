@@ -29,10 +29,10 @@ from structureflow.jobs.fail_job import CaughtError, FailJobInput, fail_job, fai
 from structureflow.jobs.orchestrate import OrchestrateInput, orchestrate
 from structureflow.jobs.services import Services
 from structureflow.jobs.settle_gpu import SettleGpuInput, settle_gpu
+from structureflow.runtime.machine import Execution, Machine, StateFailedError, call_step
 from structureflow.testing.faults import Faults, SeededStorage
 from structureflow.testing.gpu import SeededGpu, carry_out
 from structureflow.testing.jobs import BUCKET, services_over
-from structureflow.testing.machine import Execution, Machine, StateFailedError, call_step
 from structureflow.testing.processes import Bucket, Hostility, KilledError, Process
 
 #: Lambda calls a function once more, twice, for an event.

@@ -25,10 +25,10 @@ from structureflow.errors import StructureFlowError, TransientError
 from structureflow.jobs.fail_job import CaughtError, FailJobInput, fail_job, fail_request
 from structureflow.jobs.orchestrate import OrchestrateInput, orchestrate
 from structureflow.jobs.services import Services
+from structureflow.runtime.machine import Execution, Machine, StateFailedError, call_step
 from structureflow.storage.base import Storage
 from structureflow.storage.memory import MemoryStorage
 from structureflow.testing.jobs import BUCKET, services_over
-from structureflow.testing.machine import Execution, Machine, StateFailedError, call_step
 from structureflow.testing.storage import WrapperStorage
 
 #: As Lambda does with events.
