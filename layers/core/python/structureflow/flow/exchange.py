@@ -134,6 +134,24 @@ def import_flows(
     return _written(target, (meta.height, meta.width), forward, backward, notes, opened.meta.total_flows)
 
 
+def save_flows(flows: FlowSource, archive: PathLike) -> FlowArchive:
+    """Write flows of any source as an archive, such as those of frames in memory; an older file there is replaced.
+
+    Returns:
+        The archive, opened. Vectors are rounded to 1/16 pixel.
+
+    Raises:
+        FlowError, FlowCacheError: the source cannot be read, or has more than an archive may hold.
+
+    >>> save_flows(open_flows("flows.npz"), "copy.npz").meta.total_flows
+    11
+    """
+    meta = flows.meta
+    backward = (flow for _, flow in _each(flows, "backward")) if meta.has_backward else None
+    forward = (flow for _, flow in _each(flows, "forward"))
+    return _written(Path(archive), (meta.height, meta.width), forward, backward, _described(meta), meta.total_flows)
+
+
 # --- out ---------------------------------------------------------------------------------------------
 
 
