@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Final, cast
 
-from rich.table import Table
-
-from structureflow.models.cost import PRICES, Architecture, StepUsage, estimate_cost
+from structureflow.models.cost import Architecture, StepUsage, estimate_cost
 from structureflow_local.cloud import LocalCloud
 
 _FREE: Final = frozenset({"DeleteObject", "DeleteObjects", "AbortMultipartUpload"})
@@ -40,17 +38,6 @@ def measured_cost(cloud: LocalCloud, *, stored_bytes: int) -> dict[str, float]:
             )
         )
     return estimate_cost(usage, transitions=_transitions(cloud), stored_bytes=stored_bytes)
-
-
-def cost_table(cost: dict[str, float]) -> Table:
-    """Lay an estimate out for the console."""
-    said = f"list prices of {PRICES.as_of} in {PRICES.region}, durations of this machine"
-    table = Table(title="Cost on AWS, estimated", caption=said, title_justify="left", show_footer=True)
-    table.add_column("item", footer="sum")
-    table.add_column("US dollars", justify="right", footer=f"{sum(cost.values()):.6f}")
-    for item, usd in cost.items():
-        table.add_row(item, f"{usd:.6f}")
-    return table
 
 
 def _transitions(cloud: LocalCloud) -> int:

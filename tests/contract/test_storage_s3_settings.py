@@ -157,9 +157,27 @@ def test_settings_reach_the_client() -> None:
 def test_settings_of_aws_keep_checksums_and_virtual_hosts() -> None:
     client = S3Settings(region="us-east-1", access_key_id="key", secret_access_key="secret").build_client()
     config: Any = client.meta.config
-    assert config.s3["addressing_style"] == "auto"
+    assert config.s3["addressing_style"] == "virtual"
     assert config.request_checksum_calculation == "when_supported"
     assert config.response_checksum_validation == "when_supported"
+
+
+@pytest.mark.parametrize(
+    ("region", "host"),
+    [
+        ("us-east-1", "s3.us-east-1.amazonaws.com"),
+        ("eu-central-1", "s3.eu-central-1.amazonaws.com"),
+        ("cn-north-1", "s3.cn-north-1.amazonaws.com.cn"),
+        ("us-gov-west-1", "s3.us-gov-west-1.amazonaws.com"),
+    ],
+)
+def test_urls_name_the_regions_own_host(region: str, host: str) -> None:
+    """The global host sends a reader on to the region's, and the signature is for another host then."""
+    settings = S3Settings(region=region, access_key_id="key", secret_access_key="secret")
+    plain, dotted = (S3Storage(name, settings=settings).presigned_url("a b") for name in ("data", "my.data"))
+    assert plain.startswith(f"https://data.{host}/a%20b?")
+    # A certificate of *.s3.… does not fit a name with dots.
+    assert dotted.startswith(f"https://{host}/my.data/a%20b?")
 
 
 def test_secrets_are_not_shown() -> None:

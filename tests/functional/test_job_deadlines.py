@@ -36,15 +36,15 @@ def with_time(runner: JobRunner, *seconds: float) -> JobRunner:
     return runner
 
 
-def test_estimates_grow_with_frames_pixels_and_quality_and_shrink_with_workers() -> None:
-    base = extraction_s(info(), "dis", "balanced", workers=2)
-    assert extraction_s(info(2000), "dis", "balanced", workers=2) == pytest.approx(2 * base)
-    assert extraction_s(info(width=3840, height=2160), "dis", "balanced", workers=2) > base
-    assert extraction_s(info(), "dis", "best", workers=2) > base > extraction_s(info(), "dis", "fast", workers=2)
-    assert extraction_s(info(), "dis", "balanced", workers=4) < base
+def test_estimates_grow_with_frames_pixels_and_quality_and_shrink_with_processors() -> None:
+    base = extraction_s(info(), "dis", "balanced", processors=2)
+    assert extraction_s(info(2000), "dis", "balanced", processors=2) == pytest.approx(2 * base)
+    assert extraction_s(info(width=3840, height=2160), "dis", "balanced", processors=2) > base
+    assert extraction_s(info(), "dis", "best", processors=2) > base > extraction_s(info(), "dis", "fast", processors=2)
+    assert extraction_s(info(), "dis", "balanced", processors=4) < base
     # Decoding is one thread's, whatever there is beside it.
-    many = frame_s(info(width=3840, height=2160), "dis", "fast", workers=64)
-    assert many == frame_s(info(width=3840, height=2160), "dis", "balanced", workers=64)
+    many = frame_s(info(width=3840, height=2160), "dis", "fast", processors=64)
+    assert many == frame_s(info(width=3840, height=2160), "dis", "balanced", processors=64)
 
 
 def test_a_video_that_cannot_be_extracted_in_time_is_refused_before_any_work(
@@ -113,17 +113,17 @@ def test_a_segment_without_motion_stops_itself_too(runner: JobRunner, request_do
     ],
 )
 def test_estimates_of_segments_grow_with_what_is_asked_for(dearer: dict[str, Any]) -> None:
-    def estimate(workers: int = 2, **changes: Any) -> float:
+    def estimate(processors: float = 2, **changes: Any) -> float:
         base = {"frames": 49, "resolution": "1280x720", "quality": "balanced", "anchors": "start", **changes}
         frames = base.pop("frames")
         segments = [{"frames": frames, "guides": [{"at": 0, "image": "a"}]}]
         request = JobRequest.parse({"task_id": "t", "structure_video": "v", "segments": segments, **base})
         width, height = request.resolution or (0, 0)
-        return segment_s(request, request.segments[0], width, height, workers=workers)
+        return segment_s(request, request.segments[0], width, height, processors=processors)
 
     assert estimate(**dearer) > 1.2 * estimate()
     assert estimate(tracking="composed") < estimate()
-    assert estimate(workers=4) == pytest.approx(estimate() / 2)
+    assert estimate(processors=4) == pytest.approx(estimate() / 2)
 
 
 def test_a_rebuild_stops_itself_and_leaves_no_manifest(runner: JobRunner) -> None:

@@ -127,7 +127,7 @@ def test_a_video_larger_than_any_output_needs_a_resolution(
 
 @pytest.mark.parametrize(
     ("memory_mb", "resolution", "fits"),
-    [(1769, "1920x1080", True), (1769, "3840x2160", False), (3538, "3840x2160", True), (3538, "4096x4096", False)],
+    [(1769, "1920x1080", True), (1769, "3840x2160", False), (3008, "3840x2160", True), (3008, "4096x4096", False)],
 )
 def test_what_fits_into_which_memory(memory_mb: int, resolution: str, fits: bool) -> None:
     request = JobRequest.parse(DOCUMENT | {"resolution": resolution})

@@ -18,29 +18,54 @@ FUNCTIONS = {name: body for name, body in RESOURCES.items() if body["Type"] == "
 ALARMS = {name: body["Properties"] for name, body in RESOURCES.items() if body["Type"] == "AWS::CloudWatch::Alarm"}
 
 
-def watched(alarm: str) -> dict[str, str]:
-    """Function by the id of its metric in an alarm over all functions."""
+def chosen(node: Any, *, gpu: bool) -> Any:
+    """What a value is with the GPU part, or without."""
+    if isinstance(node, list):
+        found = [chosen(item, gpu=gpu) for item in node]
+        return [item for item in found if item != {"Ref": "AWS::NoValue"}]
+    if isinstance(node, dict):
+        if "Fn::If" in node and node["Fn::If"][0] == "HasGpu":
+            return chosen(node["Fn::If"][1 if gpu else 2], gpu=gpu)
+        return {key: chosen(value, gpu=gpu) for key, value in node.items()}
+    return node
+
+
+def metrics(alarm: str, *, gpu: bool) -> tuple[str, dict[str, str]]:
+    """The expression of an alarm over all functions, and the function by the id of its metric."""
     found = {}
-    for metric in ALARMS[alarm]["Metrics"]:
+    expressions = []
+    for metric in chosen(ALARMS[alarm]["Metrics"], gpu=gpu):
         if "MetricStat" in metric:
             (dimension,) = metric["MetricStat"]["Metric"]["Dimensions"]
             found[metric["Id"]] = dimension["Value"]["Ref"]
-    return found
+        else:
+            expressions.append(metric["Expression"])
+    (expression,) = expressions
+    return expression, found
 
 
+def deployed(*, gpu: bool) -> set[str]:
+    return {name for name, body in FUNCTIONS.items() if gpu or body.get("Condition") != "HasGpu"}
+
+
+def test_the_gpu_parts_function_is_one_of_them() -> None:
+    assert deployed(gpu=True) - deployed(gpu=False) == {"SettleGpuFunction"}
+
+
+@pytest.mark.parametrize("gpu", [False, True])
 @pytest.mark.parametrize("alarm", ["NearTimeoutAlarm", "ThrottlesAlarm"])
-def test_every_function_is_watched(alarm: str) -> None:
-    always = {name for name, body in FUNCTIONS.items() if "Condition" not in body}
-    assert set(watched(alarm).values()) == always
-    (expression,) = [metric["Expression"] for metric in ALARMS[alarm]["Metrics"] if "Expression" in metric]
-    assert set(re.findall(r"\bm\d+\b", expression)) == set(watched(alarm))
+def test_every_deployed_function_is_watched(alarm: str, gpu: bool) -> None:
+    expression, watched = metrics(alarm, gpu=gpu)
+    assert set(watched.values()) == deployed(gpu=gpu)
+    assert set(re.findall(r"\bm\d+\b", expression)) == set(watched)
 
 
-def test_near_is_near_each_functions_own_timeout() -> None:
-    (expression,) = [m["Expression"] for m in ALARMS["NearTimeoutAlarm"]["Metrics"] if "Expression" in m]
+@pytest.mark.parametrize("gpu", [False, True])
+def test_near_is_near_each_functions_own_timeout(gpu: bool) -> None:
+    expression, watched = metrics("NearTimeoutAlarm", gpu=gpu)
     limits = dict(re.findall(r"FILL\((m\d+), 0\)/(\d+)", expression))
-    assert {name: int(limits[metric]) for metric, name in watched("NearTimeoutAlarm").items()} == {
-        name: FUNCTIONS[name]["Properties"]["Timeout"] * 1000 for name in watched("NearTimeoutAlarm").values()
+    assert {name: int(limits[metric]) for metric, name in watched.items()} == {
+        name: FUNCTIONS[name]["Properties"]["Timeout"] * 1000 for name in watched.values()
     }
 
 
@@ -59,14 +84,18 @@ def test_alarms_tell_somebody_and_stay_quiet_without_data(alarm: str) -> None:
     assert len(ALARMS[alarm]["AlarmDescription"]) > 30
 
 
-def test_the_dashboard_is_json_and_shows_what_there_is() -> None:
-    text: str = RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+@pytest.mark.parametrize("gpu", [False, True])
+def test_the_dashboard_is_json_and_shows_what_there_is(gpu: bool) -> None:
+    text, variables = chosen(RESOURCES["Dashboard"]["Properties"]["DashboardBody"], gpu=gpu)["Fn::Sub"]
+    for name, value in variables.items():
+        text = text.replace(f"${{{name}}}", value["Fn::Sub"] if isinstance(value, dict) else value)
     for name in set(re.findall(r"\$\{(\w+)[.}]", text)):
         assert name in RESOURCES, name
     widgets = json.loads(text)["widgets"]
-    metrics = [metric for widget in widgets for metric in widget["properties"].get("metrics", [])]
-    assert {metric[1] for metric in metrics if metric[0] == "structureflow"} <= set(METRICS)
-    shown = {metric[3].strip("${}") for metric in metrics if metric[:2] == ["AWS/Lambda", "Duration"]}
-    assert shown == {name for name, body in FUNCTIONS.items() if "Condition" not in body}
+    shown = [metric for widget in widgets for metric in widget["properties"].get("metrics", [])]
+    assert {metric[1] for metric in shown if metric[0] == "structureflow"} <= set(METRICS)
+    for measure in ("Duration", "Errors", "Throttles"):
+        named = {metric[3].strip("${}") for metric in shown if metric[:2] == ["AWS/Lambda", measure]}
+        assert named == deployed(gpu=gpu)
     (alarms,) = [widget["properties"]["alarms"] for widget in widgets if widget["type"] == "alarm"]
     assert {alarm.removeprefix("${").removesuffix(".Arn}") for alarm in alarms} == set(ALARMS)

@@ -79,9 +79,15 @@ def test_instances_come_from_zero_and_one_at_a_time() -> None:
     assert group["MaxSize"] == {"Ref": "GpuMaxInstances"}
     assert TEMPLATE["Parameters"]["GpuMaxInstances"]["Default"] == 1
     assert provider["ManagedScaling"]["Status"] == "ENABLED"
-    assert provider["ManagedTerminationProtection"] == "ENABLED"
-    assert group["NewInstancesProtectedFromScaleIn"] is True
     assert {"Key": "AmazonECSManaged", "Value": "", "PropagateAtLaunch": True} in group["Tags"]
+
+
+def test_nothing_holds_instances_back_when_the_part_is_taken_away() -> None:
+    """CloudFormation waits for instances to end, and a protected one never does; ECS drains those that have a task."""
+    group, provider = properties("GpuAutoScalingGroup"), properties("GpuCapacityProvider")["AutoScalingGroupProvider"]
+    assert group["NewInstancesProtectedFromScaleIn"] is False
+    assert provider["ManagedTerminationProtection"] == "DISABLED"
+    assert provider["ManagedDraining"] == "ENABLED"
 
 
 def test_the_task_has_one_gpu_and_time_to_clear_up() -> None:

@@ -76,7 +76,7 @@ def retries(*, attempts: int, max_delay_s: int) -> list[dict[str, Any]]:
         block(TRANSIENT, IntervalSeconds=1, MaxAttempts=attempts, MaxDelaySeconds=max_delay_s),
         block(BUSY, IntervalSeconds=5, MaxAttempts=40, MaxDelaySeconds=20),
         block(NOT_READY, IntervalSeconds=5, MaxAttempts=20, MaxDelaySeconds=30),
-        block(THROTTLED, IntervalSeconds=1, MaxAttempts=200, MaxDelaySeconds=120),
+        block(THROTTLED, IntervalSeconds=1, MaxAttempts=500, MaxDelaySeconds=400),
         block(CRASHED, IntervalSeconds=5, MaxAttempts=1, MaxDelaySeconds=5),
     ]
 
@@ -189,19 +189,19 @@ def throttling() -> dict[str, Any]:
 
 @pytest.mark.parametrize(("items", "seconds"), [(12, 35), (12, 300), (40, 300), (100, 60), (MAX_SEGMENTS, 35)])
 def test_a_new_account_of_ten_ends_every_job(items: int, seconds: float) -> None:
+    """The last segment may have fallen asleep for the longest wait at the moment at which a place became free."""
     ideal = -(-items // 10) * seconds
     for seed in range(20):
         ended = run_throttled(items, seconds, slots=10, width=40, block=throttling(), seed=seed)
         assert ended is not None
-        assert ended[0] < 1.1 * ideal + 120
+        assert ended[0] < 1.1 * ideal + throttling()["MaxDelaySeconds"]
     five = {**throttling(), "MaxAttempts": 5, "MaxDelaySeconds": 30}
     assert run_throttled(12, 35, slots=10, width=40, block=five, seed=0) is None, "five tries were never enough"
 
 
-def test_the_longest_throttled_job_fits_the_history() -> None:
+def test_the_longest_throttled_job_ends_and_fits_the_history() -> None:
     """A Standard execution holds 25,000 events: seven for an item's task, three more each time that it is tried."""
-    machine = json.loads((REPO / "statemachines" / "segments.asl.json").read_text())
-    seconds = machine["TimeoutSeconds"] / (MAX_SEGMENTS / 10) * 0.95
+    seconds = load_template(REPO / "template.yaml").functions["RenderSegmentFunction"].timeout_s
     for seed in range(5):
         ended = run_throttled(MAX_SEGMENTS, seconds, slots=10, width=40, block=throttling(), seed=seed)
         assert ended is not None

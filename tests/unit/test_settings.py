@@ -13,7 +13,7 @@ COMPLETE = {
     "ALLOWED_HOSTS": "",
     "MAX_VIDEO_FRAMES": "6000",
     "MAX_VIDEO_MEGABYTES": "1024",
-    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "3538",
+    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "3008",
     "AWS_ENDPOINT_URL_S3": "",
 }
 
@@ -26,10 +26,11 @@ def test_complete_environment() -> None:
     assert settings.max_video_bytes == 1_024_000_000
 
 
-@pytest.mark.parametrize(("memory_mb", "workers"), [(128, 1), (1769, 1), (3537, 1), (3538, 2), (10240, 5)])
-def test_workers_are_the_vcpus_that_memory_buys(memory_mb: int, workers: int) -> None:
+@pytest.mark.parametrize(("memory_mb", "workers"), [(128, 1), (1769, 1), (1770, 2), (3008, 2), (3538, 2), (10240, 6)])
+def test_workers_are_the_vcpus_that_memory_begins(memory_mb: int, workers: int) -> None:
     settings = Settings.from_environment({**COMPLETE, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(memory_mb)})
     assert settings.workers == workers
+    assert settings.workers - 1 < settings.vcpus <= settings.workers
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,18 @@ from __future__ import annotations
 
 from typing import Final
 
+# --- AWS ---------------------------------------------------------------------------------------------
+
+#: Of a function in a new account; AWS raises it to 10,240 once the account is used, or when asked.
+NEW_ACCOUNT_MEMORY_MB: Final = 3_008
+#: That comes with a vCPU (AWS Lambda Developer Guide).
+MB_PER_VCPU: Final = 1_769
+
+#: Of one PUT or one copy; what is larger goes in parts (Amazon S3 User Guide).
+MAX_S3_PUT_BYTES: Final = 5 * 1024**3
+#: Of one object.
+MAX_S3_PARTS: Final = 10_000
+
 # --- what is said ------------------------------------------------------------------------------------
 
 #: Of an error's message and of each text in its detail. A hundred short problems fit; what a caller sent does not.

@@ -62,30 +62,30 @@ EXTRA_MB_PER_MPX: Final[dict[ExtraOutput, float]] = {
 OVERLAYS_MB_PER_MPX: Final = 225.0
 
 
-def extraction_s(info: VideoInfo, engine: str, quality: str, *, workers: int) -> float:
+def extraction_s(info: VideoInfo, engine: str, quality: str, *, processors: float) -> float:
     """Return about how many seconds the extraction of a video takes in a function, on the safe side.
 
-    Decoding is one thread's; flows and JPEGs are shared by `workers`, on as many vCPUs in all.
+    Decoding is one thread's; flows and JPEGs are shared by so many `processors`, 1.7 of a function of 3,008 MB.
     """
-    return info.frames * frame_s(info, engine, quality, workers=workers)
+    return info.frames * frame_s(info, engine, quality, processors=processors)
 
 
-def frame_s(info: VideoInfo, engine: str, quality: str, *, workers: int) -> float:
+def frame_s(info: VideoInfo, engine: str, quality: str, *, processors: float) -> float:
     """Return about how many seconds one frame takes."""
     megapixels = info.width_px * info.height_px / 1e6
     decode_ms = DECODE_MS_PER_MPX * megapixels
     shared_ms = decode_ms + JPEG_MS_PER_MPX * megapixels + FLOW_MS_PER_PAIR[engine, quality]
-    return max(decode_ms, shared_ms / workers) * TIME_RESERVE / 1000
+    return max(decode_ms / min(1.0, processors), shared_ms / processors) * TIME_RESERVE / 1000
 
 
-def segment_s(request: JobRequest, segment: Segment, width: int, height: int, *, workers: int) -> float:
+def segment_s(request: JobRequest, segment: Segment, width: int, height: int, *, processors: float) -> float:
     """Return about how many seconds a segment takes in a function, on the safe side; its flows are there already.
 
     Args:
         request: of the job.
         segment: one of its segments.
         width, height: of the output, in pixels.
-        workers: threads, on as many vCPUs in all.
+        processors: that its threads have in all.
     """
     megapixels = width * height / 1e6
     anchors = 2 if request.anchors == "both" else 1
@@ -96,7 +96,7 @@ def segment_s(request: JobRequest, segment: Segment, width: int, height: int, *,
         # a way of their own, back to the segment's first frame
         unguided_ms += matching_ms
     total_ms = segment.frames * every_ms + segment.unguided * unguided_ms
-    return total_ms / workers * TIME_RESERVE / 1000
+    return total_ms / processors * TIME_RESERVE / 1000
 
 
 def extraction_mb(info: VideoInfo) -> float:

@@ -149,7 +149,7 @@ def _extracted(
 def _check_time(order: ExtractionOrder, video: Path, services: Services) -> None:
     with VideoReader(video, DecodeLimits(max_frames=services.max_video_frames)) as reader:
         info = reader.info
-    needs_s = extraction_s(info, order.engine, order.request.quality, workers=services.workers)
+    needs_s = extraction_s(info, order.engine, order.request.quality, processors=services.processors)
     if not services.deadline.fits(needs_s):
         raise DeadlineError(
             f"{order.engine} at quality {order.request.quality} needs about {needs_s:.0f} s for {info.frames} frames "

@@ -300,7 +300,7 @@ class _Orchestration:
         order, services = self._order, self._services
         with VideoReader(video, DecodeLimits(max_frames=services.max_video_frames)) as reader:
             info = reader.info
-        per_frame_s = frame_s(info, order.engine, self._request.quality, workers=services.workers)
+        per_frame_s = frame_s(info, order.engine, self._request.quality, processors=services.processors)
         if services.deadline.fits(info.frames * per_frame_s):
             return True
         left_s = services.deadline.left_s or 0.0

@@ -213,7 +213,7 @@ def _check_time(request: JobRequest, segment: Segment, width: int, height: int, 
     Raises:
         DeadlineError: it cannot; the message says how many frames could.
     """
-    needs_s = segment_s(request, segment, width, height, workers=services.workers)
+    needs_s = segment_s(request, segment, width, height, processors=services.processors)
     if services.deadline.fits(needs_s):
         return
     left_s = max(0.0, services.deadline.left_s or 0.0)

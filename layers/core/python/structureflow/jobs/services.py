@@ -84,7 +84,7 @@ class Services:
         inputs: opens what a request names: keys, ``s3://`` URIs, ``https://`` URLs.
         max_video_frames: bound of every decoded video.
         max_input_bytes: bound of every downloaded input.
-        workers: threads that computation may use: the vCPUs that the function pays for.
+        workers: threads that computation may use: the vCPUs that the function pays for, one begun included.
         work_dir: folder for temporary files.
         start_segments: starts the state machine as ``start_segments(execution_name, input)``; used only when
             the flow archive could not be written, for its arrival starts the machine otherwise.
@@ -93,6 +93,7 @@ class Services:
         max_concurrent_segments: segments of one job that are rendered at the same time.
         requests_at_once: small requests to the store that are in flight at the same time.
         clock: tells the time, in UTC.
+        vcpus: what those threads get in all; None where each has a processor of its own.
         memory_mb: of the function; None where nothing bounds it.
         deadline: when the call under way must be over.
         usage: tells what the call under way has used until now, as ``usage(step)``; empty where nobody measures.
@@ -110,9 +111,15 @@ class Services:
     max_concurrent_segments: int = MAX_CONCURRENCY
     requests_at_once: int = 16
     clock: Callable[[], datetime] = now
+    vcpus: float | None = None
     memory_mb: int | None = None
     deadline: Deadline = field(default_factory=Deadline)
     usage: Callable[[str], tuple[StepUsage, ...]] = lambda _: ()
+
+    @property
+    def processors(self) -> float:
+        """Processors that computation gets, a part of one included: what estimates of time divide by."""
+        return float(self.workers) if self.vcpus is None else min(self.vcpus, self.workers)
 
     def check_memory(self, needs_mb: float, doing: str) -> None:
         """Go on, if work of about that size fits into the function's memory.

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Literal, TypeVar, cast, get_args
 
 from structureflow.errors import SettingsError
-from structureflow.limits import MAX_VIDEO_FRAMES, MAX_WHOLE_NUMBER
+from structureflow.limits import MAX_VIDEO_FRAMES, MAX_WHOLE_NUMBER, MB_PER_VCPU
 
-_MB_PER_VCPU = 1769
 AddressingStyle = Literal["auto", "path", "virtual"]
 _Value = TypeVar("_Value")
 
@@ -70,8 +69,13 @@ class Settings:
 
     @property
     def workers(self) -> int:
-        """Threads worth using: the vCPUs that this memory buys, at least one."""
-        return max(1, self.memory_mb // _MB_PER_VCPU)
+        """Threads worth using: the vCPUs that this memory buys, one begun included."""
+        return -(-self.memory_mb // MB_PER_VCPU)
+
+    @property
+    def vcpus(self) -> float:
+        """The vCPUs that this memory buys."""
+        return self.memory_mb / MB_PER_VCPU
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:

@@ -16,11 +16,11 @@ from structureflow.flow.raft import Device, Precision
 from structureflow.flow.raft_weights import MODELS, RaftModel
 from structureflow.jobs.raft_task import RaftOptions
 from structureflow.jobs.services import Services
+from structureflow.limits import MB_PER_VCPU
 from structureflow.runtime import wiring
 from structureflow.runtime.ecs import ORDER_VARIABLE
 
 _MEMORY_VARIABLE: Final = "AWS_LAMBDA_FUNCTION_MEMORY_SIZE"
-_MB_PER_VCPU: Final = 1769
 _SHA256: Final = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -87,8 +87,8 @@ def task_services() -> Services:
     """
     cpus = os.cpu_count() or 1
     # A function derives its CPUs from the memory that Lambda tells it; outside of Lambda nobody sets that.
-    os.environ.setdefault(_MEMORY_VARIABLE, str(cpus * _MB_PER_VCPU))
-    return replace(wiring.services(), workers=cpus, usage=lambda _: ())
+    os.environ.setdefault(_MEMORY_VARIABLE, str(cpus * MB_PER_VCPU))
+    return replace(wiring.services(), workers=cpus, vcpus=cpus, usage=lambda _: ())
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:

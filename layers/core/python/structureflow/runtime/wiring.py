@@ -81,6 +81,7 @@ def services() -> Services:
         max_video_frames=found.max_video_frames,
         max_input_bytes=found.max_video_bytes,
         workers=found.workers,
+        vcpus=found.vcpus,
         work_dir=found.work_dir,
         start_segments=_start_segments,
         count=_count,

@@ -20,6 +20,7 @@ from structureflow.errors import (
 )
 from structureflow.storage._files import CHUNK_BYTES, check_conditions, check_if_match, check_size, writing
 from structureflow.storage._s3_errors import TRANSIENT_CODES, BrokenBodyError, call
+from structureflow.storage._s3_parts import Parts
 from structureflow.storage._s3_replies import check_received, etag, listed_info, part_count, stored, whole_info
 from structureflow.storage._s3_writes import Body, BytesBody, ConditionalWrites, FileBody
 from structureflow.storage.base import (
@@ -62,7 +63,10 @@ class S3Storage(Storage):
         self._settings = settings or S3Settings()
         self._client = client
         self._lock = threading.RLock()
-        self._writes = ConditionalWrites(self, self._send, self._believed)
+        self._parts = Parts(bucket, lambda: self.client, self._call, self._settings.part_bytes)
+        self._writes = ConditionalWrites(
+            self, self._send, self._believed, lambda body: self._parts.etag_of(body) if self._is_large(body) else None
+        )
 
     @property
     def bucket(self) -> str:
@@ -246,7 +250,7 @@ class S3Storage(Storage):
         if_absent: bool = False,
         if_match: str | None = None,
     ) -> ObjectInfo:
-        """Write an object from a file of up to 5 GB in one request; see `Storage.put_file`."""
+        """Write an object from a file, in parts where one request does not take it; see `Storage.put_file`."""
         check_key(key)
         return self._put(FileBody(path, key), key, content_type, if_absent=if_absent, if_match=if_match)
 
@@ -261,11 +265,26 @@ class S3Storage(Storage):
             return self._writes.replace(body, key, extra, if_match)
         return self._send(body, key, extra)
 
+    def _is_large(self, body: Body) -> bool:
+        return body.size_bytes > self._settings.put_bytes
+
     def _send(self, body: Body, key: str, extra: dict[str, Any]) -> ObjectInfo:
+        if self._is_large(body):
+            if not self._is_aws():
+                # Others obey the conditions of a PUT and not those of a multipart upload, or neither.
+                self._look(key, extra)
+            return self._parts.upload(body, key, extra)
         with ExitStack() as stack:
             sent: Any = body.open(stack)
             reply = self._call(key, lambda: self.client.put_object(Bucket=self._bucket, Key=key, Body=sent, **extra))
         return ObjectInfo(key, body.size_bytes, etag(key, reply))
+
+    def _look(self, key: str, conditions: dict[str, Any]) -> None:
+        """Refuse a write whose condition does not hold at this moment."""
+        if "IfMatch" in conditions:
+            check_if_match(self.head(key), conditions["IfMatch"].strip('"'))
+        elif "IfNoneMatch" in conditions and self.exists(key):
+            raise ObjectChangedError(f"{self.uri}/{key}: expected no object, got one", key=key)
 
     def _believed(self) -> bool | None:
         said = {"yes": True, "no": False, "auto": None}[self._settings.conditional_writes]
@@ -303,7 +322,7 @@ class S3Storage(Storage):
             )
 
     def copy(self, source_key: str, target_key: str, *, if_match: str | None = None) -> ObjectInfo:
-        """Copy an object of up to 5 GB inside the bucket; see `Storage.copy`."""
+        """Copy an object inside the bucket, in parts where one request does not do it; see `Storage.copy`."""
         check_key(source_key)
         check_key(target_key)
         # Only AWS is believed to obey the condition: moto and rclone copy whatever is there.
@@ -311,15 +330,29 @@ class S3Storage(Storage):
         if looks:
             check_if_match(self.head(source_key), if_match)
         extra: dict[str, Any] = {} if if_match is None else {"CopySourceIfMatch": f'"{if_match}"'}
-        self._call(
-            source_key,
-            lambda: self.client.copy_object(
-                Bucket=self._bucket, Key=target_key, CopySource={"Bucket": self._bucket, "Key": source_key}, **extra
-            ),
-        )
+        try:
+            self._call(
+                source_key,
+                lambda: self.client.copy_object(
+                    Bucket=self._bucket, Key=target_key, CopySource={"Bucket": self._bucket, "Key": source_key}, **extra
+                ),
+            )
+        except StorageError as error:
+            # What S3 says of a source that is too large; looking at the size first would be a request for every copy.
+            if error.detail.get("code") not in ("InvalidRequest", "EntityTooLarge"):
+                raise
+            self._copy_in_parts(source_key, target_key, if_match, error)
         if looks:
             check_if_match(self.head(source_key), if_match)
         return self.head(target_key)
+
+    def _copy_in_parts(self, source_key: str, target_key: str, if_match: str | None, refusal: StorageError) -> None:
+        reply = self._call(source_key, lambda: self.client.head_object(Bucket=self._bucket, Key=source_key))
+        source = whole_info(source_key, reply)
+        check_if_match(source, if_match)
+        if source.size_bytes <= self._settings.put_bytes:
+            raise refusal
+        self._parts.copy(source, target_key, reply.get("ContentType", "application/octet-stream"))
 
     # --- requests ------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from structureflow.extras import importing
+from structureflow.limits import MAX_S3_PUT_BYTES
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -20,7 +21,8 @@ class S3Settings:
     Attributes:
         endpoint_url: of an S3-compatible store; None for AWS.
         region: of the bucket; None leaves it to the SDK.
-        addressing_style: None means ``path`` with an `endpoint_url`, else ``auto``.
+        addressing_style: None means ``path`` with an `endpoint_url`, else ``virtual``: ``auto`` signs URLs for the
+            global host, which sends readers of other regions on to a host that the signature does not fit.
         request_checksums, response_checksums: None means ``when_required`` with an `endpoint_url` (many
             stores refuse checksum trailers, or answer ranges with the whole object's checksum), else
             ``when_supported``.
@@ -28,6 +30,8 @@ class S3Settings:
         max_connections: of the connection pool; callers get no more requests in flight than this.
         connect_timeout_s, read_timeout_s: of one try.
         max_attempts: tries of one request in all, by the SDK, with backoff.
+        put_bytes: what is larger is written and copied in parts.
+        part_bytes: of such a part, 5 MiB or more; four are held in memory at a time.
         conditional_writes: whether the store obeys ``If-None-Match``; ``auto`` believes AWS and tests others
             once, before the first conditional write.
     """
@@ -44,6 +48,8 @@ class S3Settings:
     connect_timeout_s: float = 5.0
     read_timeout_s: float = 30.0
     max_attempts: int = 4
+    put_bytes: int = MAX_S3_PUT_BYTES
+    part_bytes: int = 64 * 1024**2
     conditional_writes: Literal["auto", "yes", "no"] = "auto"
 
     def build_client(self) -> S3Client:
@@ -61,7 +67,10 @@ class S3Settings:
             max_pool_connections=self.max_connections,
             retries={"mode": "standard", "total_max_attempts": self.max_attempts},
             signature_version="s3v4",
-            s3={"addressing_style": self.addressing_style or ("path" if custom else "auto")},
+            s3={
+                "addressing_style": self.addressing_style or ("path" if custom else "virtual"),
+                "us_east_1_regional_endpoint": "regional",
+            },
             request_checksum_calculation=self.request_checksums or default_checksums,
             response_checksum_validation=self.response_checksums or default_checksums,
         )

@@ -1,0 +1,162 @@
+"""What AWS refuses, or does in another way than the template's text suggests, and no local run shows."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from samtranslator.yaml_helper import yaml_parse
+
+from structureflow.limits import MAX_SEGMENTS, NEW_ACCOUNT_MEMORY_MB
+from structureflow.runtime.settings import Settings
+from structureflow_local.cloud.template import load_template
+
+REPO = Path(__file__).resolve().parents[2]
+TEXT = (REPO / "template.yaml").read_text()
+TEMPLATE: dict[str, Any] = yaml_parse(TEXT)
+PARAMETERS: dict[str, dict[str, Any]] = TEMPLATE["Parameters"]
+RESOURCES: dict[str, dict[str, Any]] = TEMPLATE["Resources"]
+NUMBERS = {name: body for name, body in PARAMETERS.items() if body["Type"] == "Number"}
+GPU = {"EnableGpu": "true", "GpuImageUri": "raft:1", "GpuVpcId": "vpc-1", "GpuSubnetIds": "subnet-1"}
+
+
+def nodes(node: Any) -> Iterator[Any]:
+    yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from nodes(child)
+
+
+# --- new accounts ------------------------------------------------------------------------------------
+
+
+def test_a_new_account_takes_every_functions_memory() -> None:
+    for spec in load_template(REPO / "template.yaml", GPU).functions.values():
+        assert spec.memory_mb <= NEW_ACCOUNT_MEMORY_MB, spec.logical_id
+
+
+def test_a_failed_first_deploy_leaves_nothing_and_a_later_deletion_keeps_the_data() -> None:
+    kept = {name: body["DeletionPolicy"] for name, body in RESOURCES.items() if "DeletionPolicy" in body}
+    assert kept == {"DataBucket": "RetainExceptOnCreate"}
+
+
+# --- partitions and names ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", [REPO / "template.yaml", *sorted((REPO / "statemachines").glob("*.json"))], ids=lambda path: path.name
+)
+def test_no_arn_names_a_partition(path: Path) -> None:
+    """``arn:aws:…`` deploys in China and GovCloud, and fails there when it is used."""
+    found = re.findall(r"arn:[^:\"'\s]*:", path.read_text())
+    assert found
+    assert set(found) <= {"arn:${AWS", "arn:${Partition}:", "arn:*:", "arn:${AWS::Partition}:", "arn:${AWS:"}
+
+
+def test_no_condition_rests_on_a_generated_name() -> None:
+    """CloudFormation shortens generated names; a pattern on one stops to match, and nobody is told."""
+    for name, body in RESOURCES.items():
+        for node in nodes(body):
+            if isinstance(node, dict) and isinstance(node.get("Condition"), dict):
+                assert "AWS::StackName" not in json.dumps(node["Condition"]), name
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, body in RESOURCES.items() if body["Type"].endswith(("::QueuePolicy", "::TopicPolicy"))]
+)
+def test_services_are_let_in_by_account(name: str) -> None:
+    for statement in RESOURCES[name]["Properties"]["PolicyDocument"]["Statement"]:
+        assert "Service" in statement["Principal"]
+        assert statement["Condition"]["StringEquals"]["aws:SourceAccount"] == {"Ref": "AWS::AccountId"}
+
+
+# --- parameters --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_have_both_bounds_or_are_chosen(name: str) -> None:
+    body = NUMBERS[name]
+    if "AllowedValues" in body:
+        assert body["Default"] in body["AllowedValues"]
+        return
+    assert body["MinValue"] <= body["Default"] <= body["MaxValue"]
+
+
+@pytest.mark.parametrize("bound", ["MinValue", "MaxValue"])
+@pytest.mark.parametrize("name", [name for name, body in NUMBERS.items() if "MinValue" in body])
+def test_the_code_keeps_both_bounds(name: str, bound: str) -> None:
+    template = load_template(REPO / "template.yaml", {**GPU, name: str(NUMBERS[name].get(bound))})
+    for spec in template.functions.values():
+        Settings.from_environment({**spec.environment, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(spec.memory_mb)})
+
+
+def test_two_of_the_largest_videos_fit_on_the_disk_of_who_downloads_them() -> None:
+    largest = PARAMETERS["MaxVideoMegabytes"]["MaxValue"]
+    for name, body in RESOURCES.items():
+        if body.get("Properties", {}).get("PackageType") == "Image":
+            assert 2 * largest < body["Properties"]["EphemeralStorage"]["Size"], name
+
+
+def test_an_order_outlives_its_task() -> None:
+    """The bucket's rule takes orders away; SettleGpu must have given up before, an hour after the deadline."""
+    (days,) = [
+        rule["ExpirationInDays"]
+        for rule in RESOURCES["DataBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+        if rule.get("Prefix") == "work/"
+    ]
+    assert PARAMETERS["GpuTimeoutMinutes"]["MaxValue"] + 60 < days * 24 * 60
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, body in RESOURCES.items() if "ReadAllowedBuckets" in json.dumps(body, default=str)]
+)
+def test_who_reads_input_buckets_may_decrypt_them(name: str) -> None:
+    policies = RESOURCES[name]["Properties"]["Policies"]
+    guarded = [policy["Fn::If"] for policy in policies if policy.get("Fn::If", [""])[0] == "HasInputKeys"]
+    ((_, policy, _),) = guarded
+    (statement,) = policy.get("PolicyDocument", policy)["Statement"]
+    assert (statement["Action"], statement["Resource"]) == ("kms:Decrypt", {"Ref": "AllowedInputKeyArns"})
+    assert statement["Condition"] == {"StringLike": {"kms:ViaService": {"Fn::Sub": "s3.*.${AWS::URLSuffix}"}}}
+
+
+# --- time --------------------------------------------------------------------------------------------
+
+
+def machine() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((REPO / "statemachines" / "segments.asl.json").read_text())
+    return found
+
+
+def task_states() -> dict[str, dict[str, Any]]:
+    inner = machine()["States"]["Segments"]["ItemProcessor"]["States"]
+    return {name: state for name, state in {**machine()["States"], **inner}.items() if state["Type"] == "Task"}
+
+
+@pytest.mark.parametrize("name", task_states())
+def test_a_state_waits_until_its_function_has_said_how_it_ended(name: str) -> None:
+    """Else the function's own error never arrives, and it goes on running: Step Functions does not stop it."""
+    timeout_s = load_template(REPO / "template.yaml").functions[f"{name}Function"].timeout_s
+    assert task_states()[name]["TimeoutSeconds"] >= timeout_s + 30
+
+
+def test_the_machines_time_is_enough_for_the_longest_plan() -> None:
+    """Most segments, one at a time, each with all the time that its function has."""
+    states = task_states()
+    one_at_a_time = PARAMETERS["MaxConcurrentSegments"]["MinValue"]
+    segments_s = -(-MAX_SEGMENTS // one_at_a_time) * states["RenderSegment"]["TimeoutSeconds"]
+    around_s = sum(state["TimeoutSeconds"] for name, state in states.items() if name != "RenderSegment")
+    assert machine()["TimeoutSeconds"] >= segments_s + around_s
+
+
+# --- documents ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted((REPO / "docs").glob("*.md")), ids=lambda path: path.name)
+def test_every_image_is_built_for_a_platform(path: Path) -> None:
+    """On an arm64 laptop ``docker build`` makes arm64 images, which no x86-64 instance runs."""
+    for line in path.read_text().splitlines():
+        if re.match(r"\s*docker build(x build)? ", line):
+            assert "--platform" in line, line
