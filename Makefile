@@ -29,7 +29,7 @@ $(READY): requirements/dev.txt pyproject.toml local/pyproject.toml
 
 .PHONY: demo
 demo: $(READY) ## run a whole job here: make demo [VIDEO=clip.mp4] [JOB=job.json] [OUT=folder]
-	@$(BIN)/structureflow demo --out "$(OUT)" $(if $(VIDEO),--video "$(VIDEO)") $(if $(JOB),--job "$(JOB)")
+	@$(BIN)/structureflow demo --cloud --out "$(OUT)" $(if $(VIDEO),--video "$(VIDEO)") $(if $(JOB),--job "$(JOB)")
 
 .PHONY: test
 test: $(READY) ## lint, types, and every test that needs no deployed stack

@@ -107,6 +107,9 @@ def _viewer(args: argparse.Namespace, output: Output) -> int:
 
 
 def _serve(args: argparse.Namespace, output: Output) -> int:
+    from structureflow_local.local_cloud import check_cloud
+
+    check_cloud()
     from structureflow_local.run import serve_cloud
 
     serve_cloud(store=args.store, output=output, raft_weights=args.raft_weights)
