@@ -13,6 +13,7 @@ from structureflow import __version__
 from structureflow.errors import StructureFlowError
 from structureflow_local import (
     doctor_command,
+    flows_command,
     frames_command,
     init_command,
     inspect_command,
@@ -71,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     run_command.add_commands(commands)
     job_commands.add_commands(commands)
     inspect_command.add_commands(commands)
+    flows_command.add_commands(commands)
     frames_command.add_commands(commands)
     _add_servers(commands)
     return parser
