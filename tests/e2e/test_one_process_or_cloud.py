@@ -6,12 +6,11 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from structureflow.media.decode import VideoReader
 from structureflow.models.results import Manifest, SegmentResult
+from structureflow.runtime.settings import MB_PER_VCPU
 from structureflow.testing.videos import pan_frames, write_clip
 from structureflow_local.client import JobClient, prepare_job
 from structureflow_local.cloud import LocalCloud
@@ -30,17 +29,7 @@ def segment_workers() -> int:
     """Return the threads of the deployed function: x264's output depends on how many encode."""
     found = re.search(r"SegmentMemoryMegabytes:\n(?:    .*\n)*?    Default: (\d+)", TEMPLATE.read_text())
     assert found is not None
-    return max(1, int(found[1]) // 1769)
-
-
-def same_video(one: Path, other: Path) -> bool:
-    """Tell whether two videos have the same bytes; else they must show the same, as far as anybody can see."""
-    if one.read_bytes() == other.read_bytes():
-        return True
-    with VideoReader(one) as first, VideoReader(other) as second:
-        for left, right in zip(first, second, strict=True):
-            assert np.abs(left.image.astype(int) - right.image).mean() < 0.5, (one.name, left.index)
-    return False
+    return -(-int(found[1]) // MB_PER_VCPU)
 
 
 def test_the_same_results(tmp_path: Path) -> None:
@@ -75,21 +64,17 @@ def test_the_same_results(tmp_path: Path) -> None:
     )
     assert set(here) == set(there)
     compared = set()
-    same = 0
     for name, path in here.items():
-        if name.suffix == ".mp4":
-            same += same_video(path, there[name])
-            compared.add(name.suffix)
-        elif name.suffix in {".npz", ".png", ".npy", ".txt", ".pth"} or name.name == "request.json":
+        if name.suffix in {".mp4", ".npz", ".png", ".npy", ".txt", ".pth"} or name.name == "request.json":
             assert path.read_bytes() == there[name].read_bytes(), name
             compared.add(name.suffix)
         elif name.name == "result.json":
             one, other = (SegmentResult.model_validate_json(found.read_bytes()) for found in (path, there[name]))
             assert one.model_dump(exclude=ITS_OWN) == other.model_dump(exclude=ITS_OWN)
-            assert set(one.outputs) == set(other.outputs)
+            assert {key: made.size_bytes for key, made in one.outputs.items()} == {
+                key: made.size_bytes for key, made in other.outputs.items()
+            }
     assert {".mp4", ".npz", ".png"} <= compared
-    # x264 with threads has been seen to write one of twelve videos otherwise, on a machine under load
-    assert same >= len([name for name in here if name.suffix == ".mp4"]) - 2
     one, other = (
         Manifest.model_validate_json((tmp_path / name / "manifest.json").read_bytes()) for name in ("here", "cloud")
     )
