@@ -5,6 +5,7 @@ Left the structure video; in the middle the guide, in which two painted stills t
 
 from __future__ import annotations
 
+import os
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,7 +41,10 @@ def main() -> None:
             frames = np.stack([frame.image for frame in islice(reader, FRAMES)])
         write_clip(clip, frames, 25)
         flows = sf.extract_flows(clip, Path(scratch) / "flows.npz")
-        stills = {0: painted(frames[0]), FRAMES - 1: painted(frames[-1])}
+        stills: dict[int | tuple[int, int], str | os.PathLike[str] | Picture] = {
+            0: painted(frames[0]),
+            FRAMES - 1: painted(frames[-1]),
+        }
         guide = sf.render_guide(flows, stills, FRAMES, structure=clip, size=SIZE)
     shown = []
     for at in range(FRAMES):

@@ -73,7 +73,7 @@ def test_commands_work_as_typed(checkout: Path) -> None:
                 ran += 1
     finally:
         served.send_signal(signal.SIGINT)
-        served.wait(timeout=60)
+        served.communicate(timeout=60)
     assert ran >= 13
     for name in ("out/report.html", "fetched/manifest.json", "flows.png", "job.schema.json"):
         assert (checkout / name).is_file(), name
