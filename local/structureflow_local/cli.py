@@ -19,7 +19,7 @@ from rich.console import Console
 
 from structureflow import __version__
 from structureflow.errors import SettingsError, StructureFlowError
-from structureflow_local import frames_command
+from structureflow_local import cost_command, frames_command
 from structureflow_local import inspect as inspect_command
 
 if TYPE_CHECKING:
@@ -71,6 +71,10 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--job", type=Path, metavar="JOB.json", help="run this job instead")
     _add_run_options(demo)
     demo.set_defaults(run=_demo)
+
+    cost = commands.add_parser("cost", help="say what a job will take on AWS, before it runs")
+    cost_command.add_arguments(cost)
+    cost.set_defaults(run=_cost)
 
     inspect = commands.add_parser(
         "inspect", help="show what is inside a flow archive, or how well the frames of a result are known"
@@ -172,6 +176,10 @@ def _run_file(path: Path, args: argparse.Namespace, console: Console) -> int:
     return 0 if status.state == "done" else 2
 
 
+def _cost(args: argparse.Namespace, console: Console) -> int:
+    return cost_command.run(args, _prepare(args.job), console)
+
+
 def _submit(args: argparse.Namespace, console: Console) -> int:
     from structureflow_local.client import JobClient
 
@@ -184,9 +192,10 @@ def _submit(args: argparse.Namespace, console: Console) -> int:
 def _status(args: argparse.Namespace, console: Console) -> int:
     from structureflow_local.client import JobClient
 
-    status = JobClient(_bucket(args)).status(args.task_id)
+    client = JobClient(_bucket(args))
+    status = client.status(args.task_id)
     if status is None:
-        console.print(f"job {args.task_id}: no status yet")
+        console.print(client.why_no_status(args.task_id), soft_wrap=True, highlight=False)
         return 2
     console.print_json(status.model_dump_json(exclude_none=True))
     return 2 if status.state == "failed" else 0

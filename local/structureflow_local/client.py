@@ -147,6 +147,17 @@ class JobClient:
             return None
         return get_document(self._storage, key, JobStatus, made_by="the orchestrator")
 
+    def why_no_status(self, task_id: str) -> str:
+        """Say, for people, why a job may have no status."""
+        key = keys.job_request(task_id)
+        if not self._storage.exists(key):
+            return f"job {task_id}: no status, and no request at {self._storage.uri}/{key}"
+        return (
+            f"job {task_id}: its request is there, and no status yet. It appears within seconds; but S3 sends no "
+            "events until about five minutes after a stack's first deployment, and none for what was put before: then "
+            "put the request again"
+        )
+
     def wait(
         self,
         task_id: str,
