@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +22,13 @@ from structureflow.limits import MAX_REQUEST_BYTES
 from structureflow.models.bounds import check_request_bytes, check_shape
 from structureflow.models.results import JobStatus
 from structureflow.storage.base import ObjectInfo, Storage
+from structureflow_local.exits import NotFinishedError
 
 _TRANSFERS = 8
 _POLL_S = 0.1
-#: Parts of a job's folder that a user put there, or that only the system reads.
-_NOT_FETCHED = ("inputs/", "runs/")
+_INPUTS = "inputs/"
+#: Part of a job's folder that only the system reads.
+_RUNS = "runs/"
 #: What a job leaves in its folder, as patterns; nothing else is ever removed from a user's.
 _LEFT_BY_A_JOB = (
     "request.json",
@@ -35,6 +39,7 @@ _LEFT_BY_A_JOB = (
     "structure_flows_*.npz",
     "segments/[0-9]*/*.mp4",
     "segments/[0-9]*/result.json",
+    "inputs/[0-9a-f]*_*",
 )
 
 
@@ -71,6 +76,8 @@ def prepare_job(text: str, *, name: str, folder: Path) -> PreparedJob:
         document = None
     if not isinstance(document, dict):
         return PreparedJob(keys.check_id(name, "task_id"), data, {})
+    # of editors
+    document.pop("$schema", None)
     check_shape(document)
     id_field = "orchestrator_task_id" if "orchestrator_task_id" in document else "task_id"
     if id_field not in document:
@@ -90,8 +97,8 @@ def _with_uploads(node: Any, task_id: str, folder: Path, uploads: dict[str, Path
         return {name: _with_uploads(value, task_id, folder, uploads, name) for name, value in node.items()}
     if isinstance(node, list):
         return [_with_uploads(value, task_id, folder, uploads, field) for value in node]
-    if isinstance(node, str) and field in _REFERENCE_FIELDS and "://" not in node:
-        path = _local_file(folder, node)
+    if isinstance(node, str) and field in REFERENCE_FIELDS and "://" not in node:
+        path = local_file(folder, node) or _fetched_input(folder, node)
         if path is not None:
             key = keys.job_input(task_id, _upload_name(path))
             uploads[key] = path
@@ -99,7 +106,9 @@ def _with_uploads(node: Any, task_id: str, folder: Path, uploads: dict[str, Path
     return node
 
 
-_REFERENCE_FIELDS = {
+_UPLOADED = re.compile(r"[0-9a-f]{8}_[A-Za-z0-9._-]{1,100}\Z")
+#: Fields of a request that may name files.
+REFERENCE_FIELDS = {
     "structure_video",
     "structure_video_path",
     "path",
@@ -112,7 +121,12 @@ _REFERENCE_FIELDS = {
 }
 
 
-def _local_file(folder: Path, reference: str) -> Path | None:
+def local_file(folder: Path, reference: str) -> Path | None:
+    """Return the file of this machine that a reference names, None where it may be a key of the bucket.
+
+    Raises:
+        InputNotFoundError: it looks like a path (absolute, or begins with a dot or a tilde), and leads to no file.
+    """
     path = folder / Path(reference).expanduser()
     if path.is_file():
         return path
@@ -121,8 +135,20 @@ def _local_file(folder: Path, reference: str) -> Path | None:
     return None
 
 
+def _fetched_input(folder: Path, reference: str) -> Path | None:
+    """Return the file that `JobClient.fetch` put beside a request for one of its inputs."""
+    parts = reference.split("/")
+    if len(parts) != 4 or parts[0] != "jobs" or parts[2] != "inputs":
+        return None
+    path = folder / "inputs" / parts[3]
+    return path if path.is_file() else None
+
+
 def _upload_name(path: Path) -> str:
     """A plain, unique name: files of the same name in different folders must not meet."""
+    if _UPLOADED.match(path.name):
+        # of an input that was fetched: it has such a name
+        return path.name
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in path.name).replace("..", "_.")
     return f"{digest}_{plain[-100:]}"
@@ -133,6 +159,11 @@ class JobClient:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
+
+    @property
+    def storage(self) -> Storage:
+        """Their bucket."""
+        return self._storage
 
     def submit(self, job: PreparedJob) -> None:
         """Upload a job's files, then its request, whose arrival starts it."""
@@ -147,17 +178,6 @@ class JobClient:
             return None
         return get_document(self._storage, key, JobStatus, made_by="the orchestrator")
 
-    def why_no_status(self, task_id: str) -> str:
-        """Say, for people, why a job may have no status."""
-        key = keys.job_request(task_id)
-        if not self._storage.exists(key):
-            return f"job {task_id}: no status, and no request at {self._storage.uri}/{key}"
-        return (
-            f"job {task_id}: its request is there, and no status yet. It appears within seconds; but S3 sends no "
-            "events until about five minutes after a stack's first deployment, and none for what was put before: then "
-            "put the request again"
-        )
-
     def wait(
         self,
         task_id: str,
@@ -171,7 +191,7 @@ class JobClient:
         `newer_than` is the status before the request was put again: until it changes, it does not count.
 
         Raises:
-            JobStateError: the job did not end within `timeout_s`.
+            NotFinishedError: the job did not end within `timeout_s`.
         """
         deadline = time.monotonic() + timeout_s
         while True:
@@ -182,23 +202,40 @@ class JobClient:
             if status is not None and status.state != "running":
                 return status
             if time.monotonic() > deadline:
-                raise JobStateError(
+                raise NotFinishedError(
                     f"job {task_id}: expected an end within {timeout_s:.0f} s, "
                     f"but it is {status.stage if status else 'not started'}"
                 )
             time.sleep(_POLL_S)
 
-    def outputs(self, task_id: str) -> Iterator[ObjectInfo]:
-        """Iterate over what a user collects of a job's folder."""
+    def outputs(self, task_id: str, *, inputs: bool = False) -> Iterator[ObjectInfo]:
+        """Iterate over what a user collects of a job's folder, with the `inputs` that were uploaded for it if asked."""
         prefix = keys.job_prefix(task_id)
+        left_out = (_RUNS,) if inputs else (_RUNS, _INPUTS)
         for info in self._storage.list(prefix):
-            if not info.key.removeprefix(prefix).startswith(_NOT_FETCHED):
+            if not info.key.removeprefix(prefix).startswith(left_out):
                 yield info
 
-    def fetch(self, task_id: str, target: Path) -> list[Path]:
+    def objects(self, task_id: str) -> Iterator[ObjectInfo]:
+        """Iterate over everything in a job's folder."""
+        return iter(self._storage.list(keys.job_prefix(task_id)))
+
+    def task_ids(self) -> Iterator[str]:
+        """Iterate over the ids of all jobs, one listing request each: `list` starts behind the folder before."""
+        after: str | None = None
+        while (found := next(iter(self._storage.list("jobs/", start_after=after)), None)) is not None:
+            task_id = found.key.split("/")[1]
+            yield task_id
+            after = f"jobs/{task_id}/\U0010ffff"
+
+    def fetch(self, task_id: str, target: Path, *, inputs: bool = False) -> list[Path]:
         """Download a job's folder into `target`, in place of what an earlier job left there.
 
         It is downloaded beside `target` and put in its place when it is whole; files of the user's stay.
+
+        Args:
+            inputs: download the files that were uploaded for the job too, below ``inputs/``: its request then runs
+                again from `target`, wherever.
 
         Returns:
             The files, each `target`, as it was given, with the name below it.
@@ -208,7 +245,7 @@ class JobClient:
             InvalidRequestError: `target` holds files but none that a job leaves.
         """
         prefix = keys.job_prefix(task_id)
-        found = list(self.outputs(task_id))
+        found = list(self.outputs(task_id, inputs=inputs))
         if not found:
             raise JobStateError(f"job {task_id}: nothing at {self._storage.uri}/{prefix}")
         check_target(target)
@@ -251,7 +288,7 @@ def check_target(target: Path) -> None:
     """Make sure that `JobClient.fetch` may put a job's files into `target`; its parents are made if need be.
 
     Raises:
-        InvalidRequestError: it is no folder, cannot be made, or holds files but none that a job leaves.
+        InvalidRequestError: it is no folder, cannot be made or written to, or holds files but none that a job leaves.
     """
     if target.exists() and not target.is_dir():
         raise InvalidRequestError(f"{target}: expected a folder, got a file")
@@ -259,6 +296,13 @@ def check_target(target: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidRequestError(f"{target}: the folder cannot be made: {error.strerror}") from error
+    # results are made beside it and take its place
+    for folder in (target.resolve().parent, target):
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise InvalidRequestError(f"{folder}: the folder cannot be written to: {error.strerror}") from error
     if any(target.iterdir()) and not (target / "status.json").is_file():
         raise InvalidRequestError(f"{target}: expected an empty folder or one of an earlier job")
 

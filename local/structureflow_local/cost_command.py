@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, get_args
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from structureflow.errors import InputNotFoundError
 from structureflow.limits import MAX_CONCURRENT_SEGMENTS, MAX_VIDEO_FRAMES, NEW_ACCOUNT_MEMORY_MB
 from structureflow.models.cost import PRICES, Architecture
+from structureflow_local.exits import DONE
+from structureflow_local.output import Output, cells, table
+from structureflow_local.parsers import add_command
 
 if TYPE_CHECKING:
     from structureflow.media.probe import VideoInfo
@@ -20,8 +19,16 @@ if TYPE_CHECKING:
     from structureflow_local.client import PreparedJob
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments; memory and width default as the template's do."""
+def add_commands(commands: Any) -> None:
+    """Declare it; memory and width default as the template's do."""
+    parser = add_command(
+        commands,
+        "cost",
+        _cost,
+        summary="say what a job will take on AWS, before it runs",
+        examples=["structureflow cost job.json", "structureflow cost job.json --architecture arm64 --json"],
+        more="For the first job on its video and for the next one; nothing is decoded, nothing is sent.",
+    )
     parser.add_argument("job", type=Path, metavar="JOB.json", help="the request; paths in it may be local files")
     parser.add_argument(
         "--video",
@@ -42,20 +49,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="segments at a time (default: %(default)s)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def run(args: argparse.Namespace, job: PreparedJob, console: Console) -> int:
-    """Print the estimate: of the first job on its video, of the next one, and what a stack costs by itself."""
+def _cost(args: argparse.Namespace, output: Output) -> int:
     from structureflow.jobs.forecast import Plan, forecast
     from structureflow.models.cost import estimate_cost, fixed_monthly, transitions_of
     from structureflow.models.job import JobRequest
+    from structureflow_local.jobfile import prepare
 
+    job = prepare(args.job)
     request = JobRequest.parse_json(job.request, expected_task_id=job.task_id)
     videos = _videos(request, job, args.video)
-    table: dict[str, dict[str, float]] = {}
-    facts: dict[str, float] = {}
-    for name, cached in (("first job on the video", False), ("the next one", True)):
+    items: dict[str, dict[str, float]] = {}
+    seconds: dict[str, float] = {}
+    for name, cached in (("first", False), ("next", True)):
         found = forecast(
             request,
             videos,
@@ -67,33 +74,33 @@ def run(args: argparse.Namespace, job: PreparedJob, console: Console) -> int:
                 cached=cached,
             ),
         )
-        table[name] = estimate_cost(
-            found.usage, transitions=transitions_of(len(request.segments)), stored_bytes=found.stored_bytes
-        )
-        facts[name] = round(found.wall_s, 1)
+        transitions = transitions_of(len(request.segments))
+        items[name] = estimate_cost(found.usage, transitions=transitions, stored_bytes=found.stored_bytes)
+        seconds[name] = round(found.wall_s, 1)
     monthly = fixed_monthly()
-    if args.json:
-        document = {
-            "task_id": job.task_id,
-            "prices": {"region": PRICES.region, "as_of": PRICES.as_of},
-            "jobs": {
-                name: {"seconds": facts[name], "usd": round(sum(items.values()), 6), "items_usd": items}
-                for name, items in table.items()
-            },
-            "stack_usd_per_month": monthly,
-        }
-        print(json.dumps(document, indent=2))
-        return 0
-    console.print(_table(table, facts))
-    console.print(
-        f"The stack itself: {sum(monthly.values()):.2f} US dollars a month "
-        f"({', '.join(f'{item} {usd:.2f}' for item, usd in monthly.items())}).",
-        soft_wrap=True,
-        highlight=False,
+    output.give(
+        task_id=job.task_id,
+        prices={"region": PRICES.region, "as_of": PRICES.as_of},
+        jobs={
+            name: {"seconds": seconds[name], "usd": sum(one.values()), "items_usd": one} for name, one in items.items()
+        },
+        stack_usd_per_month=monthly,
     )
+    output.say(
+        f"{job.task_id}: about {sum(items['first'].values()):.4f} US dollars and {seconds['first']:.0f} s; "
+        f"the next job on the same video {sum(items['next'].values()):.4f} and {seconds['next']:.0f} s",
+        style="bold",
+    )
+    shown = table("Cost on AWS, before it runs", "item", "first job", "next one", numbers=("first job", "next one"))
+    for item in items["first"]:
+        shown.add_row(*cells(item, *(f"{one.get(item, 0.0):.6f}" for one in items.values())))
+    output.show(shown)
+    each = ", ".join(f"{item} {usd:.2f}" for item, usd in monthly.items())
+    output.say(f"The stack itself: {sum(monthly.values()):.2f} US dollars a month ({each}).")
+    output.remark(f"List prices of {PRICES.as_of} in {PRICES.region}, without free tiers; seconds on the safe side.")
     if request.engine == "raft":
-        console.print("Without the GPU instance, about 0.22 US dollars for a lone job (docs/gpu.md).", soft_wrap=True)
-    return 0
+        output.remark("Without the GPU instance, about 0.22 US dollars for a lone job (docs/gpu.md).")
+    return DONE
 
 
 def _videos(request: JobRequest, job: PreparedJob, given: list[Path]) -> list[VideoInfo]:
@@ -124,15 +131,3 @@ def _references(request: JobRequest) -> list[object]:
     if request.structure_videos:
         return list(dict.fromkeys(one.path for one in request.structure_videos))
     return [] if request.structure_video is None else [request.structure_video]
-
-
-def _table(jobs: dict[str, dict[str, float]], seconds: dict[str, float]) -> Table:
-    said = f"list prices of {PRICES.as_of} in {PRICES.region}, without free tiers; seconds on the safe side"
-    table = Table(title="Cost on AWS, before it runs", caption=said, title_justify="left", show_footer=True)
-    table.add_column("item", footer="sum")
-    for name, items in jobs.items():
-        table.add_column(name, justify="right", footer=f"{sum(items.values()):.6f}")
-    for item in dict.fromkeys(item for items in jobs.values() for item in items):
-        table.add_row(item, *(f"{items.get(item, 0.0):.6f}" for items in jobs.values()))
-    table.add_row("seconds until it is done", *(f"{seconds[name]:.1f}" for name in jobs))
-    return table

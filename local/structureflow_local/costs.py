@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import cast
 
-from rich.table import Table
-
 from structureflow.models.cost import (
     CREATING,
     DELETING,
-    PRICES,
     Architecture,
     StepUsage,
     estimate_cost,
@@ -55,17 +52,6 @@ def measured_usage(cloud: LocalCloud) -> tuple[list[StepUsage], int]:
             )
         )
     return usage, _transitions(cloud)
-
-
-def cost_table(cost: dict[str, float]) -> Table:
-    """Lay an estimate out for the console."""
-    said = f"list prices of {PRICES.as_of} in {PRICES.region}, durations of this machine"
-    table = Table(title="Cost on AWS, estimated", caption=said, title_justify="left", show_footer=True)
-    table.add_column("item", footer="sum")
-    table.add_column("US dollars", justify="right", footer=f"{sum(cost.values()):.6f}")
-    for item, usd in cost.items():
-        table.add_row(item, f"{usd:.6f}")
-    return table
 
 
 def _transitions(cloud: LocalCloud) -> int:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
 
 from structureflow.errors import InvalidRequestError
 from structureflow.flow.archive import RangeReader
 from structureflow.models.results import Manifest, SegmentResult
+from structureflow_local.output import Output, cells, table
 
 _BARS: Final = " ▁▂▃▄▅▆▇█"
 #: Bars of a line; longer segments show the worst of several frames in each.
@@ -20,7 +20,7 @@ _MOST_BARS: Final = 64
 _MAX_BYTES: Final = 64 * 2**20
 
 
-def inspect_results(reader: RangeReader, key: str, console: Console) -> tuple[SegmentResult, ...]:
+def inspect_results(reader: RangeReader, key: str, output: Output) -> tuple[SegmentResult, ...]:
     """Print the kept share and the path error of each frame of a ``result.json`` or of a job's ``manifest.json``.
 
     Raises:
@@ -32,7 +32,7 @@ def inspect_results(reader: RangeReader, key: str, console: Console) -> tuple[Se
         raise InvalidRequestError(f"{key}: expected a result of at most {_MAX_BYTES:,} bytes, got {len(data):,}")
     results = _results(key, data)
     for result in results:
-        console.print(_lines(result))
+        output.show(_lines(result))
     return results
 
 
@@ -50,24 +50,25 @@ def _results(key: str, data: bytes) -> tuple[SegmentResult, ...]:
 
 
 def _lines(result: SegmentResult) -> Table:
-    table = Table(
-        title=f"segment {result.index}: {result.frames} frames, paths {result.tracking}", title_justify="left"
+    made = table(
+        f"segment {result.index}: {result.frames} frames, paths {result.tracking}",
+        "of the filled frames",
+        f"frame 0 to {result.frames - 1}",
+        "mean",
+        "worst",
+        numbers=("mean", "worst"),
     )
-    table.add_column("of the filled frames")
-    table.add_column(f"frame 0 to {result.frames - 1}")
-    table.add_column("mean", justify="right")
-    table.add_column("worst", justify="right")
     if not result.evidence:
-        table.add_row("nothing is known", "their paths were composed alone, or none is filled", "", "")
-        return table
+        made.add_row(*cells("nothing is known", "their paths were composed alone, or none is filled", "", ""))
+        return made
     kept = {known.frame: known.kept for known in result.evidence}
     unlike = {known.frame: known.unlike for known in result.evidence}
-    table.add_row("kept share", _bars(kept, result.frames, 1.0, min), f"{_mean(kept):.0%}", f"{min(kept.values()):.0%}")
+    bars = _bars(kept, result.frames, 1.0, min)
+    made.add_row(*cells("kept share", bars, f"{_mean(kept):.0%}", f"{min(kept.values()):.0%}"))
     worst = max(unlike.values())
-    table.add_row(
-        "path error, levels", _bars(unlike, result.frames, max(worst, 1.0), max), f"{_mean(unlike):.1f}", f"{worst:.1f}"
-    )
-    return table
+    bars = _bars(unlike, result.frames, max(worst, 1.0), max)
+    made.add_row(*cells("path error, levels", bars, f"{_mean(unlike):.1f}", f"{worst:.1f}"))
+    return made
 
 
 def _mean(values: Mapping[int, float]) -> float:

@@ -17,8 +17,6 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from structureflow.errors import (
@@ -35,6 +33,8 @@ from structureflow.flow.colors import flow_normaliser, flow_to_rgb
 from structureflow.flow.fields import FlowMeta
 from structureflow.storage.base import ByteRange, ObjectInfo, StoredObject, Suffix
 from structureflow_local.evidence import inspect_results
+from structureflow_local.exits import DONE
+from structureflow_local.output import Output, cells, table
 
 _TILE_WIDTH_PX: Final = 240
 _COLUMNS: Final = 5
@@ -44,32 +44,14 @@ _CAPTION_PX: Final = 20
 _VERIFIED_BYTES: Final = 32 * 2**20
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
-    parser.add_argument(
-        "reference",
-        metavar="FILE_OR_URI",
-        help="a flow archive, or a segment's result.json or a job's manifest.json: a file, s3://bucket/key, or an "
-        "https:// URL",
-    )
-    parser.add_argument("--png", type=Path, metavar="FILE", help="write a contact sheet of flow pictures")
-    parser.add_argument("--verify", action="store_true", help="read all flows and check every checksum")
-    parser.add_argument("--endpoint-url", help="endpoint of an S3-compatible store (default: AWS)")
-
-
-def run(args: argparse.Namespace, console: Console | None = None) -> int:
-    """Run the command; returns the exit code."""
+def run(args: argparse.Namespace, output: Output) -> int:
+    """Run ``structureflow inspect``; returns the exit code."""
     if args.reference.partition("?")[0].endswith(".json"):
-        inspect_results(*_reader(args.reference, args.endpoint_url), console or Console())
-        return 0
-    inspect(
-        args.reference,
-        png=args.png,
-        verify=args.verify,
-        endpoint_url=args.endpoint_url,
-        console=console or Console(),
-    )
-    return 0
+        results = inspect_results(*_reader(args.reference, args.endpoint_url), output)
+        output.give(segments=results)
+        return DONE
+    inspect(args.reference, png=args.png, verify=args.verify, endpoint_url=args.endpoint_url, output=output)
+    return DONE
 
 
 def inspect(
@@ -78,7 +60,7 @@ def inspect(
     png: Path | None = None,
     verify: bool = False,
     endpoint_url: str | None = None,
-    console: Console,
+    output: Output,
 ) -> FlowArchive:
     """Print what is inside an archive, and optionally draw it and check it in full.
 
@@ -87,7 +69,7 @@ def inspect(
         png: where a contact sheet of up to 20 forward flows shall be written.
         verify: read every flow, and so check every checksum.
         endpoint_url: of an S3-compatible store.
-        console: where the tables go.
+        output: where it goes.
 
     Raises:
         FlowCacheError: it is no readable flow archive, or `verify` found damage.
@@ -95,15 +77,21 @@ def inspect(
     """
     reader, key = _reader(reference, endpoint_url)
     archive = open_flow_archive(reader, key)
-    console.print(_facts(archive, reference))
-    console.print(_members(archive))
+    facts = _facts(archive)
+    output.give(reference=reference, **{name.replace(" ", "_"): value for name, value in facts.items()})
+    output.say(reference, style="bold")
+    for name, value in facts.items():
+        output.say(f"{name:<12} {value}")
+    output.detail(_members(archive))
     if verify:
-        _verify(archive, console)
+        _verify(archive, output)
     if png is not None:
         _write_png(png, contact_sheet(archive))
-        console.print(f"contact sheet: {escape(str(png))}", soft_wrap=True, highlight=False)
+        output.give(png=png)
+        output.say(f"contact sheet: {png}")
     plural = "request" if archive.requests == 1 else "requests"
-    console.print(f"{archive.requests} {plural}", style="dim")
+    output.give(requests=archive.requests)
+    output.say(f"{archive.requests} {plural}", style="dim")
     return archive
 
 
@@ -157,18 +145,18 @@ def _write_png(path: Path, image: NDArray[np.uint8]) -> None:
     ok, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not ok:
         raise StorageError(f"{path}: the picture could not be encoded")
-    path.write_bytes(data.tobytes())
+    try:
+        path.write_bytes(data.tobytes())
+    except OSError as error:
+        raise InvalidRequestError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _facts(archive: FlowArchive, reference: str) -> Table:
+def _facts(archive: FlowArchive) -> dict[str, str]:
     meta = archive.meta
-    table = Table(title=escape(reference), title_justify="left", show_header=False, min_width=60)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
     frame_bytes = meta.height * meta.width * 8
     directions = 2 if meta.has_backward else 1
     raw_bytes = meta.total_flows * frame_bytes * directions
-    facts = {
+    return {
         "format": f"version {meta.format_version}, read by ranges" if archive.seekable else "plain .npz, read in full",
         "size": f"{_size(archive.info.size_bytes)}, {raw_bytes / max(1, archive.info.size_bytes):.1f} times packed",
         "flows": f"{meta.total_flows} ({'forward and backward' if meta.has_backward else 'forward only'})",
@@ -182,9 +170,6 @@ def _facts(archive: FlowArchive, reference: str) -> Table:
         "identity": meta.source_identity or "unknown",
         "ETag": archive.etag,
     }
-    for name, value in facts.items():
-        table.add_row(name, escape(value))
-    return table
 
 
 def _error_bound(meta: FlowMeta) -> str:
@@ -208,18 +193,12 @@ def _cuts(meta: FlowMeta) -> str:
 
 
 def _members(archive: FlowArchive) -> Table:
-    table = Table("member", "stored", "plain", "ratio", title_justify="left", min_width=60)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    made = table("Members", "member", "stored", "plain", "ratio", numbers=("stored", "plain", "ratio"))
     for member in archive.members.values():
         ratio = member.size_bytes / member.compressed_bytes if member.compressed_bytes else math.nan
-        table.add_row(
-            escape(member.name.removesuffix(".npy")),
-            _size(member.compressed_bytes),
-            _size(member.size_bytes),
-            f"{ratio:.1f}",
-        )
-    return table
+        name = member.name.removesuffix(".npy")
+        made.add_row(*cells(name, _size(member.compressed_bytes), _size(member.size_bytes), f"{ratio:.1f}"))
+    return made
 
 
 def _size(size_bytes: int) -> str:
@@ -228,7 +207,7 @@ def _size(size_bytes: int) -> str:
     return f"{size_bytes / 1e3:.0f} kB" if size_bytes < 1_000_000 else f"{size_bytes / 1e6:.1f} MB"
 
 
-def _verify(archive: FlowArchive, console: Console) -> None:
+def _verify(archive: FlowArchive, output: Output) -> None:
     meta = archive.meta
     step = max(1, _VERIFIED_BYTES // (meta.height * meta.width * 8))
     longest, spread = 0.0, 0.0
@@ -239,7 +218,8 @@ def _verify(archive: FlowArchive, console: Console) -> None:
         if meta.has_backward:
             backward = archive.read("backward", start, stop)
             spread = max(spread, float(np.abs(backward).max()))
-    console.print(f"all checksums are right; longest component {max(longest, spread):g} px of the grid")
+    output.give(verified=True)
+    output.say(f"all checksums are right; longest component {max(longest, spread):g} px of the grid")
 
 
 # --- where archives lie ------------------------------------------------------------------------------

@@ -181,9 +181,9 @@ def _output(*command: str) -> str:
 
 def _put_sample(storage: Storage, folder: Path) -> None:
     """Put the job and the timeline that the golden events name."""
-    from structureflow_local.cli import SAMPLE
     from structureflow_local.client import JobClient, prepare_job
     from structureflow_local.demo import write_demo_job
+    from structureflow_local.run_command import SAMPLE
 
     document = json.loads(write_demo_job(SAMPLE, folder).read_text())
     start, end, *_ = document.pop("images")

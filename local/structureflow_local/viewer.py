@@ -11,13 +11,14 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from html import escape
+from functools import cache
 from itertools import islice
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import quote
 
-from rich.console import Console
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import Map, Rule
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
@@ -35,11 +36,11 @@ from structureflow.errors import (
 from structureflow.frames.cache import FrameCache
 from structureflow.frames.jpeg import encode_jpeg, thumbnail
 from structureflow.frames.overlays import list_overlay_frames
-from structureflow.jobs.documents import get_document
 from structureflow.limits import MAX_DIGITS
-from structureflow.models.results import JobStatus
 from structureflow.storage.base import ByteRange, ObjectInfo, Storage
+from structureflow_local.client import JobClient
 from structureflow_local.doors import OBJECT_POLICY, Doors
+from structureflow_local.output import Output
 
 _PER_PAGE = 60
 _THUMBNAIL_PX = 200
@@ -99,6 +100,7 @@ class Viewer:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._cache = FrameCache(storage)
+        self._jobs = JobClient(storage)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request; errors of ours become pages with a fitting status."""
@@ -111,63 +113,47 @@ class Viewer:
         except (InvalidIdError, ObjectNotFoundError, TimelineNotFoundError, FrameNotFoundError) as error:
             response = NotFound(error.message)
         except StructureFlowError as error:
-            response = _page("Error", f"<p class=failed>{escape(error.code)}: {escape(error.message)}</p>", status=502)
+            response = _page("error", "Error", status=502, message=f"{error.code}: {error.message}")
         found: Iterable[bytes] = response(environ, start_response)
         return found
 
     def _home(self, request: Request) -> Response:  # noqa: ARG002
-        jobs = "".join(self._job_row(task_id) for task_id in islice(self._task_ids(), _MOST_JOBS))
-        timelines = "".join(self._timeline_row(timeline_id) for timeline_id in self._cache.list_timelines())
-        body = (
-            f"<p class=muted>{escape(self._storage.uri)}</p>"
-            f"<h2>Jobs</h2>{_table(('job', 'state', 'stage', 'updated'), jobs)}"
-            f"<h2>Timelines</h2>{_table(('timeline', 'frames', 'chunks'), timelines)}"
-        )
-        return _page("structureflow", body)
+        jobs = [self._job_row(task_id) for task_id in islice(self._jobs.task_ids(), _MOST_JOBS)]
+        timelines = [self._timeline_row(timeline_id) for timeline_id in self._cache.list_timelines()]
+        return _page("home", "structureflow", uri=self._storage.uri, jobs=jobs, timelines=timelines)
 
-    def _task_ids(self) -> Iterable[str]:
-        """Iterate over job folders, one listing request each: `list` starts behind the folder before."""
-        after: str | None = None
-        while True:
-            found = next(iter(self._storage.list("jobs/", start_after=after)), None)
-            if found is None:
-                return
-            task_id = found.key.split("/")[1]
-            yield task_id
-            after = f"jobs/{task_id}/\U0010ffff"
-
-    def _job_row(self, task_id: str) -> str:
+    def _job_row(self, task_id: str) -> dict[str, Any]:
+        row: dict[str, Any] = {"task_id": task_id, "stage": "", "updated": "", "kind": "", "link": False}
         try:
-            key = keys.job_status(task_id)
-            if not self._storage.exists(key):
-                return f"<tr><td>{escape(task_id)}<td>requested<td><td>"
-            status = get_document(self._storage, key, JobStatus, made_by="the orchestrator")
+            status = self._jobs.status(task_id)
         except (JobStateError, InvalidIdError) as error:
-            return f"<tr><td>{escape(task_id)}<td class=failed>{escape(error.code)}<td><td>"
-        said = f": {status.error.code}" if status.error else ""
-        return (
-            f"<tr><td><a href='/jobs/{quote(task_id)}/'>{escape(task_id)}</a>"
-            f"<td class={status.state}>{escape(status.state + said)}<td>{escape(status.stage)}"
-            f"<td>{status.updated_at:%Y-%m-%d %H:%M:%S}"
-        )
+            return row | {"state": error.code, "kind": "failed"}
+        if status is None:
+            return row | {"state": "requested"}
+        return row | {
+            "state": f"{status.state}: {status.error.code}" if status.error else status.state,
+            "stage": status.stage,
+            "updated": f"{status.updated_at:%Y-%m-%d %H:%M:%S}",
+            "kind": status.state,
+            "link": True,
+        }
 
-    def _timeline_row(self, timeline_id: str) -> str:
-        link = f"<a href='/timelines/{quote(timeline_id)}/'>{escape(timeline_id)}</a>"
+    def _timeline_row(self, timeline_id: str) -> dict[str, Any]:
         try:
             manifest = self._cache.manifest(timeline_id)
         except StructureFlowError as error:
-            return f"<tr><td>{link}<td class=failed colspan=2>{escape(error.code)}"
-        return f"<tr><td>{link}<td>{manifest.total}<td>{len(manifest.chunks)}"
+            return {"timeline_id": timeline_id, "error": error.code}
+        return {"timeline_id": timeline_id, "error": "", "frames": manifest.total, "chunks": len(manifest.chunks)}
 
     def _job(self, request: Request, task_id: str) -> Response:  # noqa: ARG002
         prefix = keys.job_prefix(task_id)
-        rows = [
-            f"<tr><td><a href='/{quote(info.key)}'>{escape(info.key.removeprefix(prefix))}</a><td>{info.size_bytes:,}"
+        objects = [
+            {"key": info.key, "name": info.key.removeprefix(prefix), "size_bytes": info.size_bytes}
             for info in self._storage.list(prefix)
         ]
-        if not rows:
+        if not objects:
             raise NotFound(f"no job {task_id}")
-        return _page(task_id, _table(("object", "bytes"), "".join(rows)))
+        return _page("job", task_id, objects=objects)
 
     def _job_file(self, request: Request, task_id: str, name: str) -> Response:
         key = keys.job_prefix(task_id) + name
@@ -201,30 +187,22 @@ class Viewer:
         manifest = self._cache.manifest(timeline_id)
         start = _number(request, "from") or 0
         records = manifest.select(None)
-        base = f"/timelines/{quote(timeline_id)}"
-        frames = "".join(
-            f"<figure><a href='{base}/frames/{r.sequence}.jpg'><img loading=lazy alt='frame {r.sequence}' "
-            f"src='{base}/frames/{r.sequence}.jpg?width={_THUMBNAIL_PX}'></a>"
-            f"<figcaption>{r.sequence} · {r.timestamp:.3f} s · {escape(r.chunk_id)}</figcaption></figure>"
-            for r in records[start : start + _PER_PAGE]
-        )
         links = []
         if start:
-            links.append(f"<a href='?from={max(0, start - _PER_PAGE)}'>earlier frames</a>")
+            links.append(("earlier frames", max(0, start - _PER_PAGE)))
         if start + _PER_PAGE < len(records):
-            links.append(f"<a href='?from={start + _PER_PAGE}'>later frames</a>")
-        entries = list(islice(list_overlay_frames(self._storage, timeline_id), _PER_PAGE * 4))
-        overlays = "".join(
-            f"<figure><img loading=lazy alt='{escape(e.stage)} {e.sequence}' "
-            f"src='{base}/overlays/{quote(e.job_id)}/{quote(e.stage)}/{e.sequence:06d}_{quote(e.name)}.png'>"
-            f"<figcaption>{escape(e.job_id)} · {escape(e.stage)} · {e.sequence}</figcaption></figure>"
-            for e in entries
+            links.append(("later frames", start + _PER_PAGE))
+        return _page(
+            "timeline",
+            timeline_id,
+            base=f"/timelines/{quote(timeline_id)}",
+            total=len(records),
+            start=start,
+            links=links,
+            frames=records[start : start + _PER_PAGE],
+            overlays=list(islice(list_overlay_frames(self._storage, timeline_id), _PER_PAGE * 4)),
+            thumbnail_px=_THUMBNAIL_PX,
         )
-        body = (
-            f"<p>{len(records)} frames, from {start} on. {' · '.join(links)}</p><div class=grid>{frames}</div>"
-            f"<h2>Overlays</h2><div class=grid>{overlays or '<p class=muted>none</p>'}</div>"
-        )
-        return _page(timeline_id, body)
 
     def _frame(self, request: Request, timeline_id: str, number: str) -> Response:
         if not (number.isascii() and number.isdigit()):
@@ -265,10 +243,13 @@ class _QuietHandler(WSGIRequestHandler):
             super().log_request(code, size)
 
 
-def serve_viewer(storage: Storage, *, port: int, console: Console) -> None:
+def serve_viewer(storage: Storage, *, port: int, output: Output) -> None:
     """Serve the pages on the loopback address until the process is interrupted; port 0 takes a free one."""
     server = viewer_server(storage, port)
-    console.print(f"http://127.0.0.1:{server.server_port}/  (until Ctrl-C)", highlight=False)
+    url = f"http://127.0.0.1:{server.server_port}/"
+    output.give(url=url)
+    output.say(f"{url}  (until Ctrl-C)")
+    output.finish()
     try:
         server.serve_forever()
     finally:
@@ -281,16 +262,19 @@ def viewer_server(storage: Storage, port: int) -> BaseWSGIServer:
     return make_server("127.0.0.1", port, app, threaded=True, request_handler=_QuietHandler)
 
 
-def _table(heads: Iterable[str], rows: str) -> str:
-    if not rows:
-        return "<p class=muted>none</p>"
-    return f"<table><tr>{''.join(f'<th>{head}' for head in heads)}{rows}</table>"
-
-
-def _page(title: str, body: str, *, status: int = 200) -> Response:
-    home = "<nav><a href='/'>structureflow</a></nav>" if title != "structureflow" else ""
-    html = (
-        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{escape(title)}</title><style>{_STYLE}</style>{home}<h1>{escape(title)}</h1>{body}</html>"
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    return environment.get_template("viewer.html.j2")
+
+
+def _page(page: str, title: str, *, status: int = 200, **shown: Any) -> Response:
+    style = Markup(_STYLE)  # noqa: S704  our own text
+    html = _template().render(page=page, title=title, style=style, **shown)
     return Response(html, status=status, mimetype="text/html")

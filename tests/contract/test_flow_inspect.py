@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import threading
 from collections.abc import Iterator
@@ -27,7 +26,9 @@ from structureflow.errors import (
 from structureflow.flow.archive import open_flow_archive
 from structureflow.models.results import SegmentResult
 from structureflow.testing.flows import archive_bytes, smooth_flows
-from structureflow_local.inspect import UrlReader, add_arguments, inspect, run
+from structureflow_local.cli import build_parser, main
+from structureflow_local.inspect import UrlReader, inspect, run
+from structureflow_local.output import Output
 
 FLOWS = smooth_flows(70, 48, 64, seed=5)
 STORED = archive_bytes(FLOWS, -FLOWS, scene_cuts=(29,))
@@ -35,7 +36,7 @@ STORED = archive_bytes(FLOWS, -FLOWS, scene_cuts=(29,))
 
 def _printed(reference: str, **options: Any) -> str:
     out = io.StringIO()
-    inspect(reference, console=Console(file=out, width=120), **options)
+    inspect(reference, output=Output(verbose=True, console=Console(file=out, width=120)), **options)
     return out.getvalue()
 
 
@@ -102,14 +103,11 @@ def test_verify_reads_every_block(tmp_path: Path) -> None:
         _printed(str(path), verify=True)
 
 
-def test_the_command_takes_its_arguments(tmp_path: Path) -> None:
+def test_the_command_takes_its_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "f.npz"
     path.write_bytes(STORED)
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    out = io.StringIO()
-    assert run(parser.parse_args([str(path), "--verify"]), Console(file=out)) == 0
-    assert "checksums" in out.getvalue()
+    assert main(["inspect", str(path), "--verify"]) == 0
+    assert "checksums" in capsys.readouterr().out
 
 
 def test_what_is_no_archive_is_a_typed_error(tmp_path: Path) -> None:
@@ -228,9 +226,8 @@ def _result(**changes: Any) -> SegmentResult:
 
 def _shown(path: Path) -> str:
     out = io.StringIO()
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    assert run(parser.parse_args([str(path)]), Console(file=out, width=120)) == 0
+    args = build_parser().parse_args(["inspect", str(path)])
+    assert run(args, Output(console=Console(file=out, width=120))) == 0
     return out.getvalue()
 
 

@@ -26,8 +26,9 @@ from structureflow.frames.overlays import Overlay, save_overlays
 from structureflow.storage.local import LocalStorage
 from structureflow.testing.frames import make_frames
 from structureflow.testing.videos import pan_frames, write_clip
-from structureflow_local import frames_command
+from structureflow_local import frames_command, frames_tasks
 from structureflow_local.cli import build_parser, main
+from structureflow_local.output import Output
 
 
 @pytest.fixture
@@ -46,7 +47,11 @@ def videos(tmp_path: Path) -> list[Path]:
 def frames(storage: LocalStorage, *words: object) -> int:
     parser = argparse.ArgumentParser()
     frames_command.add_arguments(parser)
-    return frames_command.run(parser.parse_args([str(word) for word in words]), storage)
+    args = parser.parse_args([str(word) for word in words])
+    output = Output(as_json=args.json)
+    code = frames_tasks.run(args, storage, output)
+    output.finish()
+    return code
 
 
 def test_cache_list_get_clear(
@@ -95,12 +100,12 @@ def test_list_of_timelines(storage: LocalStorage, capsys: pytest.CaptureFixture[
     storage.delete([keys.timeline_manifest("a.c")])
     storage.put(keys.timeline_manifest("a0"), b"{}")
     assert frames(storage, "list", "--json", "--check") == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    lines = json.loads(capsys.readouterr().out)["timelines"]
     found = {line["timeline"]: line["state"] for line in lines}
     assert found == {"a": "cached", "a-b": "cached", "a.c": "uncommitted", "a0": "unreadable"}
     assert next(line for line in lines if line["timeline"] == "a")["frames"] == 3
     assert frames(storage, "list", "a", "--json") == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[2])["sequence"] == 2
+    assert json.loads(capsys.readouterr().out)["frames"][2]["sequence"] == 2
 
 
 @pytest.mark.parametrize("behind", [False, True])
@@ -145,13 +150,13 @@ def test_overlays(storage: LocalStorage, tmp_path: Path, capsys: pytest.CaptureF
     [(None, None), ("5", [5]), ("0-3", [0, 1, 2, 3]), ("7,1-2, 9", [7, 1, 2, 9])],
 )
 def test_frame_lists(text: str | None, numbers: list[int] | None) -> None:
-    assert frames_command.parse_frames(text) == numbers
+    assert frames_tasks.parse_frames(text) == numbers
 
 
 @pytest.mark.parametrize("text", ["", "a", "3-1", "1-", "-1", "1,,2", "1.5", "0-99999999"])
 def test_bad_frame_lists(text: str) -> None:
     with pytest.raises(InvalidRequestError, match="--frames"):
-        frames_command.parse_frames(text)
+        frames_tasks.parse_frames(text)
 
 
 @pytest.mark.parametrize(

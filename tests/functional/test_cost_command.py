@@ -65,7 +65,7 @@ def job(tmp_path: Path) -> Path:
 def test_it_prints_both_jobs_and_what_the_stack_costs(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cost", str(job), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    first, second = document["jobs"].values()
+    first, second = document["jobs"]["first"], document["jobs"]["next"]
     assert first["usd"] > second["usd"] > 0
     assert first["usd"] == pytest.approx(sum(first["items_usd"].values()), abs=1e-6)
     assert set(document["stack_usd_per_month"]) == {

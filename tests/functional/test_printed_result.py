@@ -12,7 +12,8 @@ from structureflow.storage.memory import MemoryStorage
 from structureflow.testing.jobs import JobRunner, png, put_pan_clip
 from structureflow.testing.videos import texture
 from structureflow_local.client import JobClient
-from structureflow_local.run import print_result
+from structureflow_local.output import Output
+from structureflow_local.results import print_result
 
 
 @pytest.mark.parametrize("given", ["out", "deep/out", "./out", "{}/out"], ids=["name", "path", "dot", "absolute"])
@@ -36,8 +37,10 @@ def test_all_files_are_listed_with_what_they_are(tmp_path: Path, monkeypatch: py
 
     assert files == sorted(path for path in out.rglob("*") if path.is_file())
     printed = io.StringIO()
-    print_result(Console(file=printed, width=160), status, out, files)
+    print_result(Output(verbose=True, console=Console(file=printed, width=160)), status, out, files)
     lines = printed.getvalue().splitlines()
+    assert lines[0] == "job t1 is done: 1 segment, 5 frames, 3 of them filled by motion"
+    assert lines[1] == f"report: {(out / 'report.html').resolve()}"
     videos = ["guide.mp4", "mask.mp4", "ttm/motion_signal.mp4", "ttm/mask.mp4", "warped_noise/input.mp4"]
     for name in (f"segments/000/{video}" for video in videos):
         assert any(f" {name} " in line and "5 frames, 160x96, 16 fps" in line for line in lines), name

@@ -25,10 +25,10 @@ def timeline(runner: JobRunner) -> str:
 
 def test_home_lists_jobs_and_timelines(client: Client, runner: JobRunner) -> None:
     page = client.get("/").text
-    assert "<a href='/jobs/t1/'>t1</a><td class=done>done" in page
+    assert "<a href='/jobs/t1/'>t1</a></td><td class='done'>done" in page
     assert "failed: InvalidRequestError" in page
     assert f"/timelines/{timeline(runner)}/'" in page
-    assert "<td>9<td>1" in page
+    assert "<td>9</td><td>1</td>" in page
 
 
 def test_a_timeline_shows_its_frames_and_overlays(client: Client, runner: JobRunner) -> None:

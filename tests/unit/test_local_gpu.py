@@ -10,10 +10,11 @@ import pytest
 
 from structureflow.models.job import EngineName
 from structureflow_local import gpu
-from structureflow_local.cli import ENGINES, build_parser
+from structureflow_local.cli import build_parser
 from structureflow_local.client import PreparedJob
 from structureflow_local.gpu import DEFAULT_WEIGHTS, TASK_DEFINITION, gpu_part, wants_gpu, with_engine
 from structureflow_local.run import TEMPLATE
+from structureflow_local.run_command import ENGINES
 
 JOB = PreparedJob("t1", b'{"task_id": "t1", "engine": "dis"}', {"jobs/t1/inputs/a": Path("a")})
 

@@ -24,7 +24,8 @@ _OUTPUTS: Final[dict[str, ExtraOutput]] = {
     "raw": "raw",
     "uni3c": "raw",
 }
-_TYPE_NAMES: Final = ("structure_type", "type")
+#: Of a video of ``structure_videos``: what is made of it, in older requests.
+TYPE_NAMES: Final = ("structure_type", "type")
 
 
 class StructureGuidance(RequestModel):
@@ -81,7 +82,7 @@ def in_own_words(request: dict[str, Any]) -> dict[str, Any]:
     (kind,) = kinds
     _check_kind("structure_videos: structure_type", kind)
     plain = [
-        {name: value for name, value in video.items() if name not in _TYPE_NAMES} if isinstance(video, dict) else video
+        {name: value for name, value in video.items() if name not in TYPE_NAMES} if isinstance(video, dict) else video
         for video in videos
     ]
     return _asking_for(request | {"structure_videos": plain}, _OUTPUTS[str(kind)])
@@ -115,7 +116,7 @@ def _asking_for(request: dict[str, Any], output: ExtraOutput) -> dict[str, Any]:
 
 
 def _kind_of(video: dict[str, Any]) -> Any:
-    kinds = [video[name] for name in _TYPE_NAMES if name in video]
+    kinds = [video[name] for name in TYPE_NAMES if name in video]
     return str(kinds[0])[:60] if kinds else None
 
 

@@ -1,0 +1,154 @@
+"""How far a job is: one display for all commands that wait.
+
+On a terminal a bar with frames, segments and the time that is left, below lines of what is new; elsewhere the lines
+alone, each at once.
+"""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Final, Self
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from structureflow import keys
+from structureflow.jobs.documents import get_document, load_record
+from structureflow.models.results import JobStatus, SegmentResult
+from structureflow.storage.base import Storage
+from structureflow_local.output import Output
+
+_STAGES: Final = {
+    "orchestrate": "the request arrived",
+    "gpu": "RAFT runs as a task of its own; without a GPU a pair takes seconds",
+    "extract": "decoding once: frames and flows",
+    "segments": "the state machine fans out",
+    "publish": "results take the places of those before",
+}
+
+
+class JobProgress:
+    """A context manager that shows a job's progress, from what lies in its bucket.
+
+    Args:
+        output: where it goes; with JSON asked for, nowhere.
+        storage: the job's bucket; None until `watch_in`.
+    """
+
+    def __init__(self, output: Output, storage: Storage | None = None) -> None:
+        self._output = output
+        self._storage = storage
+        self._begin = time.perf_counter()
+        self._stage = ""
+        self._recorded = False
+        self._ended: set[int] = set()
+        self._segment_frames: tuple[int, ...] = ()
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        if output.live:
+            self._bar = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("frames, {task.fields[segments]}", markup=False),
+                TimeElapsedColumn(),
+                TextColumn("left", markup=False),
+                TimeRemainingColumn(),
+                console=output.console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("waiting", total=None, segments="no segments yet")
+
+    def __enter__(self) -> Self:
+        """Begin to show it."""
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the bar away; the lines stay."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def watch_in(self, storage: Storage) -> None:
+        """Look into this bucket from now on."""
+        self._storage = storage
+
+    def say(self, stage: str, text: str) -> None:
+        """Print a line of what is new."""
+        elapsed = time.perf_counter() - self._begin
+        line = Text.assemble((f"{elapsed:7.2f} s", "dim"), "  ", (f"{stage:<12}", "bold"), f" {text}")
+        if not self._output.as_json:
+            self._output.console.print(line)
+
+    def watch(self, status: JobStatus | None) -> None:
+        """Show what is new since the last look."""
+        if status is None or self._storage is None:
+            return
+        if not self._recorded:
+            self._say_record(self._storage, status)
+        if status.stage != self._stage and status.state == "running":
+            self._stage = status.stage
+            self.say(status.stage, _STAGES.get(status.stage, ""))
+            self._move(description=status.stage)
+        if self._recorded and status.segments is not None:
+            self._say_segments(self._storage, status, status.segments)
+
+    def _say_record(self, storage: Storage, status: JobStatus) -> None:
+        if not storage.exists(keys.run_record(status.task_id, status.run_id)):
+            return
+        record = load_record(storage, status.task_id, status.run_id)
+        self._recorded = True
+        self._segment_frames = tuple(segment.frames for segment in record.request.segments)
+        source, origin = record.source, "found in the cache" if record.flow_cache_hit else "extracted"
+        if record.flow_cache is not None:
+            origin = f"given as {record.flow_cache.reference}"
+        self.say(
+            "flows",
+            f"{source.frames - 1} flows by {record.engine}, {origin}; video {source.width_px}x{source.height_px}, "
+            f"{source.frames} frames, {source.fps:g} fps, {len(record.scene_cuts)} cuts",
+        )
+        self._move()
+
+    def _say_segments(self, storage: Storage, status: JobStatus, count: int) -> None:
+        for index in range(count):
+            if status.state == "done":
+                key = keys.segment_file(status.task_id, index, "result.json")
+            else:
+                key = keys.run_segment_file(status.task_id, status.run_id, index, "result.json")
+            if index in self._ended or not storage.exists(key):
+                continue
+            self._ended.add(index)
+            result = get_document(storage, key, SegmentResult, made_by="RenderSegment")
+            filled = sum(last - first + 1 for first, last in result.filled)
+            left = sum(last - first + 1 for first, last in result.left_unguided)
+            self.say(
+                f"segment {index}",
+                f"{result.frames} frames {result.width_px}x{result.height_px}: {filled} filled by motion, {left} left "
+                f"to the generator; flow from {result.flow_source}, "
+                f"made in {result.timings_s['segment']:.2f} s",
+            )
+            self._move()
+
+    def _move(self, description: str | None = None) -> None:
+        if self._bar is None:
+            return
+        frames = self._segment_frames
+        self._bar.update(
+            self._task,
+            description=description or self._stage or "waiting",
+            total=sum(frames) or None,
+            completed=sum(frames[index] for index in self._ended if index < len(frames)),
+            segments=f"{len(self._ended)} of {len(frames)} segments" if frames else "no segments yet",
+        )

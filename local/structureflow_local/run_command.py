@@ -1,0 +1,102 @@
+"""``structureflow run`` and ``demo``: a whole job on this machine."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from structureflow.errors import InvalidRequestError
+from structureflow_local.exits import DONE, JOB_FAILED
+from structureflow_local.output import Output
+from structureflow_local.parsers import add_command
+
+SAMPLE = Path(__file__).resolve().parents[1] / "sample" / "structure.mp4"
+DEFAULT_STORE = Path(".structureflow")
+#: As in requests; said again, since the model of requests takes long to import.
+ENGINES = ("auto", "dis", "farneback", "raft")
+
+
+def add_commands(commands: Any) -> None:
+    """Declare both."""
+    run = add_command(
+        commands,
+        "run",
+        _run,
+        summary="run a whole job on the local cloud",
+        examples=["structureflow run job.json --out out", "structureflow run out/request.json --out again"],
+        more="The second example runs a finished job again, from what it left.",
+    )
+    run.add_argument("job", type=Path, metavar="JOB.json", help="the request; paths in it may be local files")
+    _add_options(run)
+
+    demo = add_command(
+        commands,
+        "demo",
+        _demo,
+        summary="run a job made of a video alone, or of the sample clip",
+        examples=["structureflow demo --out out", "structureflow demo --video clip.mp4 --out out -v"],
+    )
+    demo.add_argument("--video", type=Path, help="structure video (default: the project's sample)")
+    demo.add_argument("--job", type=Path, metavar="JOB.json", help="run this job instead")
+    _add_options(demo)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the job's folder goes")
+    parser.add_argument(
+        "--store",
+        type=Path,
+        default=DEFAULT_STORE,
+        metavar="DIR",
+        help=f"keeps flow and frame caches between runs (default: {DEFAULT_STORE})",
+    )
+    parser.add_argument("--no-store", action="store_true", help="keep nothing between runs")
+    parser.add_argument("--engine", choices=ENGINES, help="flow engine, in place of the job's own")
+    add_weights_option(parser)
+    parser.add_argument("--timeout", type=float, default=1800, metavar="SECONDS", help="give up after (default: 1800)")
+
+
+def add_weights_option(parser: argparse.ArgumentParser) -> None:
+    """Take the folder of RAFT's weights."""
+    parser.add_argument(
+        "--raft-weights",
+        type=Path,
+        metavar="DIR",
+        help="folder with raft_large.pth, raft_small.pth or both, for engine raft (default: where the image has them)",
+    )
+
+
+def _run(args: argparse.Namespace, output: Output) -> int:
+    return _run_file(args.job, args, output)
+
+
+def _demo(args: argparse.Namespace, output: Output) -> int:
+    from structureflow_local.demo import write_demo_job
+
+    if args.job is not None and args.video is not None:
+        raise InvalidRequestError("--video and --job: expected one of them; a job names its own structure video")
+    if args.job is not None:
+        return _run_file(args.job, args, output)
+    with TemporaryDirectory(prefix="structureflow-demo-") as folder:
+        return _run_file(write_demo_job(args.video or SAMPLE, Path(folder)), args, output)
+
+
+def _run_file(path: Path, args: argparse.Namespace, output: Output) -> int:
+    from structureflow_local.client import check_target
+    from structureflow_local.gpu import with_engine
+    from structureflow_local.jobfile import prepare
+    from structureflow_local.results import print_result
+    from structureflow_local.run import run_job
+
+    job = prepare(path)
+    if args.engine is not None:
+        job = with_engine(job, args.engine)
+    check_target(args.out)
+    store = None if args.no_store else args.store
+    status, files, cost = run_job(
+        job, args.out, store=store, timeout_s=args.timeout, output=output, raft_weights=args.raft_weights
+    )
+    print_result(output, status, args.out, files, cost)
+    return DONE if status.state == "done" else JOB_FAILED
