@@ -27,6 +27,10 @@ $(READY): requirements/dev.txt pyproject.toml local/pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable . --editable ./local
 	@touch $(READY)
 
+.PHONY: shell
+shell: $(READY) ## open a shell that finds the command structureflow
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $${SHELL:-/bin/sh}
+
 .PHONY: demo
 demo: $(READY) ## run a whole job here: make demo [VIDEO=clip.mp4] [JOB=job.json] [OUT=folder]
 	@$(BIN)/structureflow demo --out "$(OUT)" $(if $(VIDEO),--video "$(VIDEO)") $(if $(JOB),--job "$(JOB)")
