@@ -12,6 +12,7 @@ from types import FrameType
 from structureflow import __version__
 from structureflow.errors import StructureFlowError
 from structureflow_local import (
+    cost_command,
     doctor_command,
     flows_command,
     frames_command,
@@ -68,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     init_command.add_commands(commands)
     validate_command.add_commands(commands)
+    cost_command.add_commands(commands)
     doctor_command.add_commands(commands)
     run_command.add_commands(commands)
     job_commands.add_commands(commands)

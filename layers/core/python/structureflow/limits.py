@@ -70,6 +70,8 @@ MAX_WHOLE_NUMBER: Final = 2**53
 
 #: Of one job. The state machine's history holds 25,000 events, about 14 an item.
 MAX_SEGMENTS: Final = 400
+#: Of one job at the same time: an inline Map runs no more (Step Functions Developer Guide, "Map workflow state").
+MAX_CONCURRENT_SEGMENTS: Final = 40
 #: Of one segment; the largest at 4K must end within RenderSegment's timeout.
 MAX_SEGMENT_FRAMES: Final = 2_000
 #: Of all segments together: 50 in each of 400, or every frame of ten long ones. A guide is up to 1 kB in memory.

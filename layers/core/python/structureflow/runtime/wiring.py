@@ -16,7 +16,8 @@ from aws_lambda_powertools.metrics import MetricUnit
 from structureflow.errors import SettingsError, StructureFlowError
 from structureflow.jobs.deadline import Deadline
 from structureflow.jobs.inputs import Inputs
-from structureflow.jobs.services import MAX_CONCURRENCY, GpuLauncher, Services, clear_leftovers
+from structureflow.jobs.services import GpuLauncher, Services, clear_leftovers
+from structureflow.limits import MAX_CONCURRENT_SEGMENTS
 from structureflow.runtime.events import check_event, event_subject
 from structureflow.runtime.meter import Meter
 from structureflow.runtime.settings import Settings
@@ -86,7 +87,7 @@ def services() -> Services:
         start_segments=_start_segments,
         count=_count,
         gpu=_gpu(found),
-        max_concurrent_segments=found.max_concurrent_segments or MAX_CONCURRENCY,
+        max_concurrent_segments=found.max_concurrent_segments or MAX_CONCURRENT_SEGMENTS,
         memory_mb=found.memory_mb,
         deadline=deadline(),
         usage=lambda step: (meter().usage(step, found.memory_mb),),
