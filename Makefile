@@ -80,6 +80,11 @@ media-packages: $(READY) ## install what functions/Dockerfile copies, to build t
 sam-local: $(READY) ## run every function in Lambda's container on its golden event (needs Docker)
 	@$(BIN)/python -m structureflow_local.sam local
 
+.PHONY: smoke
+smoke: $(READY) ## run two tiny jobs on a deployed stack and print seconds, cost and cold starts: make smoke STACK=structureflow
+	@test -n "$(STACK)" || { echo "make smoke: say which stack, as in make smoke STACK=structureflow" >&2; exit 2; }
+	@$(BIN)/python -m structureflow_local.smoke --stack "$(STACK)" $(if $(REGION),--region "$(REGION)")
+
 .PHONY: audit
 audit: .venv-audit/.ready ## check the template for security findings (checkov; its exceptions are in .checkov.yaml)
 	@.venv-audit/bin/checkov --config-file .checkov.yaml --file template.yaml

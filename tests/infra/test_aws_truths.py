@@ -16,6 +16,7 @@ from structureflow.jobs.services import METRICS
 from structureflow.limits import MAX_CONCURRENT_SEGMENTS, MAX_SEGMENTS, NEW_ACCOUNT_MEMORY_MB
 from structureflow.models import cost
 from structureflow.runtime.settings import Settings
+from structureflow_local import sam_build
 from structureflow_local.cloud.template import load_template
 
 REPO = Path(__file__).resolve().parents[2]
@@ -44,6 +45,17 @@ def test_a_new_account_takes_every_functions_memory() -> None:
 def test_a_failed_first_deploy_leaves_nothing_and_a_later_deletion_keeps_the_data() -> None:
     kept = {name: body["DeletionPolicy"] for name, body in RESOURCES.items() if "DeletionPolicy" in body}
     assert kept == {"DataBucket": "RetainExceptOnCreate"}
+
+
+@pytest.mark.parametrize("architecture", sam_build.ARCHITECTURES)
+def test_a_stack_cannot_keep_another_architecture_than_was_built(architecture: str) -> None:
+    """On an update SAM sends the value that a parameter had before; what is no parameter has none."""
+    built = yaml_parse(sam_build.settled(TEXT, architecture))
+    assert "Architecture" not in built["Parameters"]
+    assert not [node for node in nodes(built) if node == {"Ref": "Architecture"} or "${Architecture" in str(node)]
+    assert built["Globals"]["Function"]["Architectures"] == [architecture]
+    assert built["Resources"]["LightLayer"]["Properties"]["CompatibleArchitectures"] == [architecture]
+    assert set(built["Parameters"]) == set(PARAMETERS) - {"Architecture"}
 
 
 # --- partitions and names ----------------------------------------------------------------------------

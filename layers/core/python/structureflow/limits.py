@@ -10,6 +10,12 @@ from typing import Final
 
 # --- AWS ---------------------------------------------------------------------------------------------
 
+#: Of one call of a function.
+MAX_FUNCTION_S: Final = 900
+#: Functions at a time in many a new account.
+NEW_ACCOUNT_CONCURRENCY: Final = 10
+#: Of an execution's history (Step Functions quotas).
+MAX_HISTORY_EVENTS: Final = 25_000
 #: Of a function in a new account; AWS raises it to 10,240 once the account is used, or when asked.
 NEW_ACCOUNT_MEMORY_MB: Final = 3_008
 #: That comes with a vCPU (AWS Lambda Developer Guide).

@@ -49,6 +49,7 @@ class StepUsage(BaseModel):
         memory_mb: memory that the function is given, which is what it is billed for.
         s3_writes: requests at the price of a PUT (PUT, COPY, POST, LIST), retries included.
         s3_reads: requests at the price of a GET.
+        cold_start: whether the call was the first of its process.
         s3_events: objects created or deleted, each of which S3 tells EventBridge; the request to delete is free.
     """
 
@@ -61,6 +62,7 @@ class StepUsage(BaseModel):
     s3_writes: int
     s3_reads: int
     s3_events: int = 0
+    cold_start: bool = False
 
 
 @dataclass(frozen=True, slots=True)

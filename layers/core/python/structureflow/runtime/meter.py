@@ -20,10 +20,12 @@ class Meter:
         self._requests: Counter[str] = Counter()
         self._deleted = 0
         self._begin = time.perf_counter()
+        self._calls = 0
 
     def restart(self) -> None:
         """Begin to count anew: a call begins."""
         with self._lock:
+            self._calls += 1
             self._requests.clear()
             self._deleted = 0
             self._begin = time.perf_counter()
@@ -38,6 +40,7 @@ class Meter:
         with self._lock:
             requests, deleted = dict(self._requests), self._deleted
             duration_s = time.perf_counter() - self._begin
+            calls = self._calls
         architecture: Architecture = "arm64" if platform.machine() in ("aarch64", "arm64") else "x86_64"
         classes: Counter[str] = Counter()
         for name, count in requests.items():
@@ -49,6 +52,7 @@ class Meter:
             architecture=architecture,
             s3_writes=classes["write"],
             s3_reads=classes["read"],
+            cold_start=calls <= 1,
             s3_events=sum(requests.get(name, 0) for name in CREATING) + deleted,
         )
 
