@@ -32,7 +32,7 @@ Frame = NDArray[np.uint8]
 
 def flows_of(frames: Sequence[Frame], preset: EnginePreset = PRESET) -> tuple[FlowSource, list[Gray]]:
     """Return the flows of the frames by an engine, and the frames on the flows' grid."""
-    height, width = working_size(*frames[0].shape[:2], preset.area_px)
+    height, width = working_size(frames[0].shape[0], frames[0].shape[1], preset.area_px)
     plan = ExtractionPlan(preset.name, preset.params, height, width)
     engine = build_engine(preset.name, preset.params)
     flows = extract_from_frames(iter(frames), plan, original_fps=25.0, workers=WORKERS, engine=engine)

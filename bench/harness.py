@@ -5,7 +5,7 @@ contenders are run alternately in one process, and the table shows ratios of med
 
     def rows(context):
         times = context.compare({"original": old, "structureflow": new}, rounds=5)
-        return [Row("flow", "cache write", "s", times["original"], times["structureflow"])]
+        return [Row("flow", "cache write*", "s", times["original"], times["structureflow"])]
 
 ``run(names)`` merges the rows into ``bench/results.json`` (by group and name; rows of modules that were not run
 stay), and writes ``bench/results.md`` and ``bench/results.png`` from the merged rows.
@@ -20,9 +20,10 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Final
 
@@ -182,18 +183,19 @@ def markdown(rows: list[Row], taken_on: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-#: Rows of the README's table, in its order: (group, start of the name, what a reader is told).
+#: Rows of the README's table, in its order: (group, pattern of names, what a reader is told). Where several rows of
+#: measurements fit, the table has the whole range of them, not the better one.
 SUMMARY: Final = (
-    ("job", "whole job", "a whole job: 100 frames of 720p, 3 segments, 2 cores"),
-    ("job", "a second job on the same video", "the next job on the same video"),
-    ("job", "a second job until", "the next job, until its segments start"),
-    ("flow", "cache size, 100 frames 720p", "flow cache (ours in both directions)"),
-    ("flow", "segment bytes", "bytes that a segment reads of it"),
-    ("flow", "segment read", "time to read a segment's 43 flows"),
-    ("flow", "cache write", "time to write the cache, given the flows"),
-    ("flow", "peak memory, 100", "peak memory of extraction"),
-    ("motion", "gap of 43 from frame 60: start anchor, against forward", "likeness of the carried frames, one anchor"),
-    ("motion", "gap of 43 from frame 60: both anchors", "likeness of the carried frames, both anchors"),
+    ("job", "whole job*", "a whole job: 100 frames of 720p, 3 segments, 2 cores"),
+    ("job", "a second job on the same video*", "the next job on the same video"),
+    ("job", "a second job until*", "the next job, until its segments start"),
+    ("flow", "cache size, 100 frames 720p*", "flow cache (ours in both directions)"),
+    ("flow", "segment bytes*", "bytes that a segment reads of it"),
+    ("flow", "segment read*", "time to read a segment's 43 flows"),
+    ("flow", "cache write*", "time to write the cache, given the flows"),
+    ("flow", "peak memory, 100*", "peak memory of extraction"),
+    ("motion", "gap of 43 from frame *: start anchor, against forward*", "likeness of the carried frames, one anchor"),
+    ("motion", "gap of 43 from frame *: both anchors*", "likeness of the carried frames, both anchors"),
 )
 _MARKS: Final = ("<!-- measured: written by make bench -->\n", "<!-- end of measured -->\n")
 
@@ -201,12 +203,16 @@ _MARKS: Final = ("<!-- measured: written by make bench -->\n", "<!-- end of meas
 def summary(rows: list[Row], taken_on: dict[str, Any]) -> str:
     """Return the README's table: what a user notices first, ours beside the original design done literally."""
     lines = ["| | original design | structureflow | |", "| --- | ---: | ---: | ---: |"]
-    for group, start, told in SUMMARY:
-        for row in rows:
-            if row.group == group and row.name.startswith(start) and row.ratio is not None:
-                more = f"{row.ratio:+.1f} dB" if row.unit == "dB" else f"**{_figure(row.ratio)}x**"
-                original = f"{_figure(row.original or 0)} {row.unit}"
-                lines.append(f"| {told} | {original} | {_figure(row.ours)} {row.unit} | {more} |")
+    for group, pattern, told in SUMMARY:
+        found = [row for row in rows if row.group == group and fnmatch(row.name, pattern) and row.ratio is not None]
+        if found:
+            unit = found[0].unit
+            original, ours = (
+                _range(values) for values in zip(*((row.original, row.ours) for row in found), strict=True)
+            )
+            gain = _range([row.ratio for row in found], "+.1f" if unit == "dB" else None)
+            more = f"{gain} dB" if unit == "dB" else f"**{gain}x**"
+            lines.append(f"| {told} | {original} {unit} | {ours} {unit} | {more} |")
     lines += [
         "",
         (
@@ -234,6 +240,14 @@ def _figure(value: float) -> str:
     if value >= 100:
         return f"{value:.0f}"
     return f"{value:.3g}"
+
+
+def _range(values: Sequence[float | None], form: str | None = None) -> str:
+    """Say the least and the largest value, or the one that there is."""
+    said = [
+        _figure(value or 0) if form is None else format(value or 0, form) for value in sorted(v or 0 for v in values)
+    ]
+    return said[0] if said[0] == said[-1] else f"{said[0]} to {said[-1]}"
 
 
 def plot(rows: list[Row], path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -54,7 +55,7 @@ def _original_segment(
     """Warp frame after frame along the forward flow, cross-fade, and write MPEG-4 part 2."""
     height, width = start.shape[:2]
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    frames = [start] * OVERLAP
+    frames: list[Any] = [start] * OVERLAP
     for flow in flows[:GAP]:
         frames.append(
             cv2.remap(frames[-1], x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
@@ -69,7 +70,9 @@ def _original_segment(
 
 def _our_jobs(clip: Path, images: list[NDArray[np.uint8]], folder: Path, *, rounds: int) -> tuple[float, float, float]:
     """Run the steps of jobs over a folder; return medians: first job, second job, second until its fan-out."""
-    first, second, fan_out = [], [], []
+    first: list[float] = []
+    second: list[float] = []
+    fan_out: list[float] = []
     for number in range(rounds):
         storage = LocalStorage(folder / str(number))
         folder.mkdir(exist_ok=True)
@@ -99,4 +102,5 @@ def _our_jobs(clip: Path, images: list[NDArray[np.uint8]], folder: Path, *, roun
             times.append(time.perf_counter() - begin)
             if status.state != "done" or not storage.exists(keys.job_manifest(task_id)):
                 raise SystemExit(f"job {task_id} did not finish: {status}")
-    return tuple(sorted(times)[rounds // 2] for times in (first, second, fan_out))  # type: ignore[return-value]
+    middle_first, middle_second, middle_fan_out = (sorted(times)[rounds // 2] for times in (first, second, fan_out))
+    return middle_first, middle_second, middle_fan_out

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -236,7 +237,7 @@ def _cost(context: Context, flows: FlowSource, structure: StructureGrays, frames
                 plain = replace(plain, matching=None)
             masked = replace(plain, masking=Masking("visibility", "grey", GRID, 4), seams="choose")
             times = context.compare(
-                {"plain": lambda plain=plain: rendered(plain), "masked": lambda masked=masked: rendered(masked)},
+                {"plain": partial(rendered, plain), "masked": partial(rendered, masked)},
                 rounds=7,
             )
             extra_ms = (times["masked"] - times["plain"]) * 1000 / GAP

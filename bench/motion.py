@@ -33,7 +33,7 @@ from structureflow.flow.engines import build_engine
 from structureflow.flow.extract import extract_to_archive, plan_extraction, prepare_frame
 from structureflow.flow.fields import Field32, FlowSource, compose_flows, invert_flow, resize_flow
 from structureflow.guide.images import fit
-from structureflow.guide.masks import MaskValue
+from structureflow.guide.ports import Mask
 from structureflow.guide.render import RenderSettings, render_segment
 from structureflow.media.decode import DecodeLimits, VideoReader
 from structureflow.models.job import Anchors, Segment
@@ -248,7 +248,7 @@ _NO_MAP = cast("NDArray[np.float32]", None)
 
 
 class _Discard:
-    def write(self, index: int, guide: Frame, mask: MaskValue) -> None:
+    def write(self, index: int, guide: Frame, mask: Mask) -> None:
         """Take a frame and forget it."""
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -112,7 +113,7 @@ def _steps_and_whole(job: Path, context: Context) -> tuple[float, float]:
         plan = timed(lambda: runner.plan(prepared.task_id))
         for index in plan.segments:
             event = RenderSegmentInput(task_id=prepared.task_id, run_id=plan.run_id, index=index)
-            timed(lambda event=event: render_segment(event, runner.services))
+            timed(partial(render_segment, event, runner.services))
         timed(lambda: assemble_job(AssembleJobInput(task_id=prepared.task_id, run_id=plan.run_id), runner.services))
         sums.append(sum(spent))
 

@@ -185,7 +185,9 @@ def _noise(frames: Sequence[Frame]) -> Iterator[Row]:
     placing = Placing.of(flows.meta, height * 8, width * 8)
     fine = np.stack(np.meshgrid(np.arange(width * FINENESS), np.arange(height * FINENESS)), axis=-1).reshape(-1, 2)
     cell = 8 / FINENESS
-    places = placing.to_grid((fine + 0.5) * cell - 0.5).reshape(*warper.shape, 2).astype(np.float32)
+    places = (
+        placing.to_grid(((fine + 0.5) * cell - 0.5).astype(np.float64)).reshape(*warper.shape, 2).astype(np.float32)
+    )
     scale = np.array(placing.scale, np.float32) / np.float32(cell)
     found = [warper.latents()]
     for move in moves(flows, grays):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,10 +116,6 @@ class _Job:
                     frames.append(planes.copy())
                 super().write(planes)
 
-        original = segment_files.BackgroundEncoder
-        segment_files.BackgroundEncoder = Keeping  # type: ignore[misc]
-        try:
+        with mock.patch.object(segment_files, "BackgroundEncoder", Keeping):
             self.run()
-        finally:
-            segment_files.BackgroundEncoder = original  # type: ignore[misc]
         return frames

@@ -31,7 +31,7 @@ def _members(data: bytearray) -> list[tuple[str, int]]:
     if end < 0 or end + 22 > len(data):
         return []
     position = struct.unpack_from("<I", data, end + 16)[0]
-    found = []
+    found: list[tuple[str, int]] = []
     while data[position : position + 4] == b"PK\1\2" and position + 46 <= len(data) and len(found) < 100:
         name, extra, comment = struct.unpack_from("<3H", data, position + 28)
         found.append((data[position + 46 : position + 46 + name].decode("latin-1"), position))

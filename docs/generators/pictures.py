@@ -109,7 +109,7 @@ def with_tracks(picture: Picture, places: NDArray[np.float32], seen: NDArray[np.
     """Draw where points came from and are: filled where they are seen, hollow where they are hidden."""
     shown = picture.copy()
     for number in range(places.shape[1]):
-        hue = np.uint8([[[number * 180 // places.shape[1], 200, 255]]])  # type: ignore[arg-type]
+        hue = np.array([[[number * 180 // places.shape[1], 200, 255]]], np.uint8)
         colour = tuple(int(value) for value in cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0])
         trail = np.rint(places[-12:, number]).astype(np.int32)
         cv2.polylines(shown, [trail[:, None]], False, colour, 1, cv2.LINE_AA)
@@ -121,7 +121,7 @@ def with_tracks(picture: Picture, places: NDArray[np.float32], seen: NDArray[np.
 def video(path: Path) -> Sequence[Picture]:
     """Return all frames, RGB."""
     with av.open(str(path), "r") as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in container.decode(video=0)]
 
 
 def write(name: str, rows: Sequence[Sequence[Picture]]) -> None:

@@ -14,7 +14,7 @@ from structureflow_local.cli import build_parser
 
 REPO = Path(__file__).resolve().parents[2]
 README = (REPO / "README.md").read_text()
-PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
+PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", REPO / "CHANGELOG.md", *sorted((REPO / "docs").glob("*.md"))]
 
 
 def blocks(language: str, text: str = README) -> list[str]:
@@ -40,6 +40,13 @@ def test_make_targets_exist(command: list[str]) -> None:
 @pytest.mark.parametrize("command", [c for c in commands() if c[0] == "structureflow"], ids=" ".join)
 def test_command_lines_parse(command: list[str]) -> None:
     build_parser().parse_args(command[1:])
+
+
+def test_commands_are_found_in_a_fresh_shell() -> None:
+    """Nothing is on the path there but what systems and AWS's own tools bring."""
+    for page in PAGES:
+        for block in blocks("bash", page.read_text()):
+            assert not re.findall(r"^structureflow ", block, re.MULTILINE), f"{page.name}: give its path"
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if c[:3] == ["sam", "local", "invoke"]], ids=" ".join)
