@@ -33,7 +33,7 @@ shell: $(READY) ## open a shell that finds the command structureflow
 
 .PHONY: demo
 demo: $(READY) ## run a whole job here: make demo [VIDEO=clip.mp4] [JOB=job.json] [OUT=folder]
-	@$(BIN)/structureflow demo --out "$(OUT)" $(if $(VIDEO),--video "$(VIDEO)") $(if $(JOB),--job "$(JOB)")
+	@$(BIN)/structureflow demo --cloud --out "$(OUT)" $(if $(VIDEO),--video "$(VIDEO)") $(if $(JOB),--job "$(JOB)")
 
 .PHONY: test
 test: $(READY) ## lint, types, and every test that needs no deployed stack
@@ -79,6 +79,11 @@ media-packages: $(READY) ## install what functions/Dockerfile copies, to build t
 .PHONY: sam-local
 sam-local: $(READY) ## run every function in Lambda's container on its golden event (needs Docker)
 	@$(BIN)/python -m structureflow_local.sam local
+
+.PHONY: smoke
+smoke: $(READY) ## run two tiny jobs on a deployed stack and print seconds, cost and cold starts: make smoke STACK=structureflow
+	@test -n "$(STACK)" || { echo "make smoke: say which stack, as in make smoke STACK=structureflow" >&2; exit 2; }
+	@$(BIN)/python -m structureflow_local.smoke --stack "$(STACK)" $(if $(REGION),--region "$(REGION)")
 
 .PHONY: audit
 audit: .venv-audit/.ready ## check the template for security findings (checkov; its exceptions are in .checkov.yaml)

@@ -12,7 +12,9 @@ from types import FrameType
 from structureflow import __version__
 from structureflow.errors import StructureFlowError
 from structureflow_local import (
+    cost_command,
     doctor_command,
+    flows_command,
     frames_command,
     init_command,
     inspect_command,
@@ -67,10 +69,12 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     init_command.add_commands(commands)
     validate_command.add_commands(commands)
+    cost_command.add_commands(commands)
     doctor_command.add_commands(commands)
     run_command.add_commands(commands)
     job_commands.add_commands(commands)
     inspect_command.add_commands(commands)
+    flows_command.add_commands(commands)
     frames_command.add_commands(commands)
     _add_servers(commands)
     return parser
@@ -107,6 +111,9 @@ def _viewer(args: argparse.Namespace, output: Output) -> int:
 
 
 def _serve(args: argparse.Namespace, output: Output) -> int:
+    from structureflow_local.local_cloud import check_cloud
+
+    check_cloud()
     from structureflow_local.run import serve_cloud
 
     serve_cloud(store=args.store, output=output, raft_weights=args.raft_weights)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import Final, cast
+from collections import Counter, defaultdict
+from typing import cast
 
-from structureflow.models.cost import Architecture, StepUsage, estimate_cost
+from structureflow.models.cost import (
+    CREATING,
+    DELETING,
+    Architecture,
+    StepUsage,
+    estimate_cost,
+    price_class,
+)
 from structureflow_local.cloud import LocalCloud
-
-_FREE: Final = frozenset({"DeleteObject", "DeleteObjects", "AbortMultipartUpload"})
-_READS: Final = frozenset({"GetObject", "HeadObject"})
 
 
 def measured_cost(cloud: LocalCloud, *, stored_bytes: int) -> dict[str, float]:
@@ -17,27 +21,37 @@ def measured_cost(cloud: LocalCloud, *, stored_bytes: int) -> dict[str, float]:
 
     Durations are this machine's, not Lambda's; memory is the template's. `stored_bytes` stay in the bucket.
     """
+    usage, transitions = measured_usage(cloud)
+    return estimate_cost(usage, transitions=transitions, stored_bytes=stored_bytes)
+
+
+def measured_usage(cloud: LocalCloud) -> tuple[list[StepUsage], int]:
+    """Return what each call of a function used, in their order, and the transitions of all executions."""
     architecture = cast(Architecture, cloud.template.parameters.get("Architecture", "x86_64"))
-    reads: dict[str | None, int] = defaultdict(int)
-    writes: dict[str | None, int] = defaultdict(int)
+    used: dict[str | None, Counter[str]] = defaultdict(Counter)
     for call in cloud.calls:
-        if call.service == "s3" and call.operation not in _FREE:
-            (reads if call.operation in _READS else writes)[call.function] += 1
+        if call.service == "s3":
+            own = used[call.function]
+            # Of DeleteObjects there is one call for each key, and each is free.
+            own[price_class(call.operation)] += 1
+            own["event"] += call.operation in CREATING or call.operation in DELETING
     usage = []
     for invocation in cloud.invocations:
         name = invocation.function
+        # All requests of a function count with its first call.
+        own = used.pop(name, Counter())
         usage.append(
             StepUsage(
                 step=name.removesuffix("Function"),
                 duration_s=invocation.billed_ms / 1000,
                 memory_mb=invocation.memory_mb,
                 architecture=architecture,
-                # All requests of a function count with its first call.
-                s3_writes=writes.pop(name, 0),
-                s3_reads=reads.pop(name, 0),
+                s3_writes=own["write"],
+                s3_reads=own["read"],
+                s3_events=own["event"],
             )
         )
-    return estimate_cost(usage, transitions=_transitions(cloud), stored_bytes=stored_bytes)
+    return usage, _transitions(cloud)
 
 
 def _transitions(cloud: LocalCloud) -> int:

@@ -129,6 +129,10 @@ def _unknown(client: JobClient, task_id: str, output: Output) -> int:
         raise JobStateError(f"job {task_id}: there is none (structureflow jobs list shows those that there are)")
     output.give(task_id=task_id, state="requested")
     output.say(f"{task_id}: requested, not started yet")
+    output.remark(
+        "A job begins within seconds; but S3 sends no events until about five minutes after a stack's first "
+        "deployment, and none for what was put before: then put the request again."
+    )
     return NOT_FINISHED
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 
 import yaml
 from samtranslator.yaml_helper import yaml_parse
@@ -35,8 +35,8 @@ def build(build_dir: Path, architecture: str, *, images: bool = True) -> Path:
     """Build every function and layer for `architecture`; return the built template.
 
     The layers' Makefile cannot see template parameters, so the architecture goes to it by its environment; and the
-    built template gets it as the parameter's default, so that `sam deploy` cannot pair functions of one
-    architecture with layers of the other.
+    built template has it in the parameter's place. A stack keeps a parameter's value from one deployment to the next,
+    whatever the default, and would pair functions of the old architecture with images and layers of the new one.
 
     Args:
         build_dir: where the artefacts and the built template go; images go to the Docker engine.
@@ -67,12 +67,30 @@ def build(build_dir: Path, architecture: str, *, images: bool = True) -> Path:
             environment=_make_environment(architecture, cache),
         )
     built = build_dir / "template.yaml"
-    text = built.read_text()
-    head, parameter, rest = text.partition("\n  Architecture:\n")
-    if not parameter:
-        raise SamError(f"{built}: expected a parameter Architecture")
-    built.write_text(head + parameter + rest.replace("Default: x86_64", f"Default: {architecture}", 1))
+    built.write_text(settled(built.read_text(), architecture))
     return built
+
+
+def settled(template: str, architecture: str) -> str:
+    """Return a template without its parameter Architecture, and the architecture wherever it is referred to.
+
+    Raises:
+        SamError: it has no such parameter.
+    """
+    document = yaml_parse(template)
+    if document.get("Parameters", {}).pop("Architecture", None) is None:
+        raise SamError("template.yaml: expected a parameter Architecture")
+    return str(yaml.safe_dump(_with_architecture(document, architecture), sort_keys=False))
+
+
+def _with_architecture(node: Any, architecture: str) -> Any:
+    if node == {"Ref": "Architecture"}:
+        return architecture
+    if isinstance(node, dict):
+        return {name: _with_architecture(value, architecture) for name, value in node.items()}
+    if isinstance(node, list):
+        return [_with_architecture(value, architecture) for value in node]
+    return node
 
 
 def install_packages(architecture: str) -> Path:

@@ -109,7 +109,9 @@ def test_a_job_is_shown_listed_fetched_and_deleted(runner: JobRunner, command: C
     assert "NotAVideoError" in out
     code, out, _ = command("status", "running")
     assert (code, out.startswith("running: running, stage")) == (0, True)
-    assert command("status", "waiting") == (5, "waiting: requested, not started yet\n", "")
+    code, out, err = command("status", "waiting")
+    assert (code, out) == (5, "waiting: requested, not started yet\n")
+    assert "five minutes after a stack's first deployment" in " ".join(err.split())
     code, _, err = command("status", "none")
     assert (code, err.startswith("JobStateError: job none: there is none")) == (2, True)
 

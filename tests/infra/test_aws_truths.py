@@ -11,8 +11,12 @@ from typing import Any
 import pytest
 from samtranslator.yaml_helper import yaml_parse
 
-from structureflow.limits import MAX_SEGMENTS, NEW_ACCOUNT_MEMORY_MB
+from structureflow.jobs import forecast
+from structureflow.jobs.services import METRICS
+from structureflow.limits import MAX_CONCURRENT_SEGMENTS, MAX_SEGMENTS, NEW_ACCOUNT_MEMORY_MB
+from structureflow.models import cost
 from structureflow.runtime.settings import Settings
+from structureflow_local import sam_build
 from structureflow_local.cloud.template import load_template
 
 REPO = Path(__file__).resolve().parents[2]
@@ -41,6 +45,17 @@ def test_a_new_account_takes_every_functions_memory() -> None:
 def test_a_failed_first_deploy_leaves_nothing_and_a_later_deletion_keeps_the_data() -> None:
     kept = {name: body["DeletionPolicy"] for name, body in RESOURCES.items() if "DeletionPolicy" in body}
     assert kept == {"DataBucket": "RetainExceptOnCreate"}
+
+
+@pytest.mark.parametrize("architecture", sam_build.ARCHITECTURES)
+def test_a_stack_cannot_keep_another_architecture_than_was_built(architecture: str) -> None:
+    """On an update SAM sends the value that a parameter had before; what is no parameter has none."""
+    built = yaml_parse(sam_build.settled(TEXT, architecture))
+    assert "Architecture" not in built["Parameters"]
+    assert not [node for node in nodes(built) if node == {"Ref": "Architecture"} or "${Architecture" in str(node)]
+    assert built["Globals"]["Function"]["Architectures"] == [architecture]
+    assert built["Resources"]["LightLayer"]["Properties"]["CompatibleArchitectures"] == [architecture]
+    assert set(built["Parameters"]) == set(PARAMETERS) - {"Architecture"}
 
 
 # --- partitions and names ----------------------------------------------------------------------------
@@ -120,6 +135,35 @@ def test_who_reads_input_buckets_may_decrypt_them(name: str) -> None:
     (statement,) = policy.get("PolicyDocument", policy)["Statement"]
     assert (statement["Action"], statement["Resource"]) == ("kms:Decrypt", {"Ref": "AllowedInputKeyArns"})
     assert statement["Condition"] == {"StringLike": {"kms:ViaService": {"Fn::Sub": "s3.*.${AWS::URLSuffix}"}}}
+
+
+# --- cost --------------------------------------------------------------------------------------------
+
+
+def test_what_a_stack_costs_by_itself_is_what_the_template_has() -> None:
+    always = {name: body for name, body in RESOURCES.items() if "Condition" not in body}
+
+    def without_gpu(metrics: list[Any]) -> list[Any]:
+        return [one for one in metrics if not (isinstance(one, dict) and "Fn::If" in one)]
+
+    looked_at = 0
+    for body in always.values():
+        if body["Type"] == "AWS::CloudWatch::Alarm":
+            metrics = without_gpu(body["Properties"].get("Metrics", []))
+            looked_at += sum("MetricStat" in metric for metric in metrics) or 1
+    assert looked_at == cost.ALARM_METRICS
+    assert sum(body["Type"] == "AWS::CloudWatch::Dashboard" for body in always.values()) == cost.DASHBOARDS
+    assert len(METRICS) == cost.CUSTOM_METRICS
+
+
+def test_estimates_before_a_run_are_of_the_templates_defaults() -> None:
+    assert PARAMETERS["OrchestratorMemoryMegabytes"]["Default"] == NEW_ACCOUNT_MEMORY_MB
+    assert PARAMETERS["SegmentMemoryMegabytes"]["Default"] == NEW_ACCOUNT_MEMORY_MB
+    concurrency = PARAMETERS["MaxConcurrentSegments"]
+    assert concurrency["Default"] == concurrency["MaxValue"] == MAX_CONCURRENT_SEGMENTS
+    functions = load_template(REPO / "template.yaml").functions
+    assert functions["PlanSegmentsFunction"].memory_mb == forecast.PLAN_MB
+    assert functions["AssembleJobFunction"].memory_mb == forecast.ASSEMBLE_MB
 
 
 # --- time --------------------------------------------------------------------------------------------

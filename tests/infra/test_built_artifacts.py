@@ -121,7 +121,9 @@ def test_the_built_template_deploys_the_architecture_that_was_built(
     build: Callable[[str], Path], architecture: str
 ) -> None:
     folder = build(architecture)
-    assert yaml_parse((folder / "template.yaml").read_text())["Parameters"]["Architecture"]["Default"] == architecture
+    built = yaml_parse((folder / "template.yaml").read_text())
+    assert "Architecture" not in built["Parameters"]
+    assert built["Globals"]["Function"]["Architectures"] == [architecture]
 
 
 @runs_here
@@ -237,26 +239,6 @@ def test_every_handler_does_its_part_of_a_job_from_the_built_artifacts_alone(
     assert any(f"decode to {sam_containers.FRAMES} frames" in line for line in lines)
     page = json.loads(payloads["ApiFunction"]["body"])
     assert [frame["width_px"] for frame in page["frames"]] == [64] * 4, "thumbnails, so that Pillow was needed"
-
-
-@runs_here
-def test_the_tracer_works_with_the_runtimes_own_sdk(
-    build: Callable[[str], Path], packages: Callable[[str], Path], sdk: Path
-) -> None:
-    """The tracer's package needs botocore, which is left to Lambda's runtime."""
-    for folder in (build("x86_64") / "LightLayer" / "python", packages("x86_64")):
-        program = (
-            "from aws_lambda_powertools import Tracer\n"
-            "tracer = Tracer(auto_patch=False, disabled=False)\n"
-            "import aws_xray_sdk\n"
-            f"assert aws_xray_sdk.__file__.startswith({str(folder)!r}), aws_xray_sdk.__file__\n"
-            "tracer.provider.begin_segment('function')\n"
-            "with tracer.provider.in_subsegment(name='## app') as part:\n"
-            "    part.put_annotation('task_id', 'sample')\n"
-            "assert part.annotations == {'task_id': 'sample'}\n"
-            "tracer.provider.clear_trace_entities()\n"
-        )
-        in_isolation(program, [folder, sdk], {"LAMBDA_TASK_ROOT": ""})
 
 
 # --- one list of packages ----------------------------------------------------------------------------

@@ -17,7 +17,12 @@ import pytest
 
 from structureflow import errors
 from structureflow.jobs.publish import TURN
-from structureflow.limits import MAX_SEGMENTS
+from structureflow.limits import (
+    MAX_CONCURRENT_SEGMENTS,
+    MAX_HISTORY_EVENTS,
+    MAX_SEGMENTS,
+    NEW_ACCOUNT_CONCURRENCY,
+)
 from structureflow_local.cloud.template import FunctionSpec, load_template
 
 REPO = Path(__file__).resolve().parents[2]
@@ -190,22 +195,33 @@ def throttling() -> dict[str, Any]:
 @pytest.mark.parametrize(("items", "seconds"), [(12, 35), (12, 300), (40, 300), (100, 60), (MAX_SEGMENTS, 35)])
 def test_a_new_account_of_ten_ends_every_job(items: int, seconds: float) -> None:
     """The last segment may have fallen asleep for the longest wait at the moment at which a place became free."""
-    ideal = -(-items // 10) * seconds
+    ideal = -(-items // NEW_ACCOUNT_CONCURRENCY) * seconds
     for seed in range(20):
-        ended = run_throttled(items, seconds, slots=10, width=40, block=throttling(), seed=seed)
+        ended = run_throttled(
+            items, seconds, slots=NEW_ACCOUNT_CONCURRENCY, width=MAX_CONCURRENT_SEGMENTS, block=throttling(), seed=seed
+        )
         assert ended is not None
         assert ended[0] < 1.1 * ideal + throttling()["MaxDelaySeconds"]
     five = {**throttling(), "MaxAttempts": 5, "MaxDelaySeconds": 30}
-    assert run_throttled(12, 35, slots=10, width=40, block=five, seed=0) is None, "five tries were never enough"
+    assert (
+        run_throttled(12, 35, slots=NEW_ACCOUNT_CONCURRENCY, width=MAX_CONCURRENT_SEGMENTS, block=five, seed=0) is None
+    ), "five tries were never enough"
 
 
 def test_the_longest_throttled_job_ends_and_fits_the_history() -> None:
     """A Standard execution holds 25,000 events: seven for an item's task, three more each time that it is tried."""
     seconds = load_template(REPO / "template.yaml").functions["RenderSegmentFunction"].timeout_s
     for seed in range(5):
-        ended = run_throttled(MAX_SEGMENTS, seconds, slots=10, width=40, block=throttling(), seed=seed)
+        ended = run_throttled(
+            MAX_SEGMENTS,
+            seconds,
+            slots=NEW_ACCOUNT_CONCURRENCY,
+            width=MAX_CONCURRENT_SEGMENTS,
+            block=throttling(),
+            seed=seed,
+        )
         assert ended is not None
-        assert MAX_SEGMENTS * 7 + ended[1] * 3 < 25_000
+        assert MAX_SEGMENTS * 7 + ended[1] * 3 < MAX_HISTORY_EVENTS
 
 
 # --- asynchronous calls --------------------------------------------------------------------------------

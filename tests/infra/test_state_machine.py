@@ -98,6 +98,6 @@ def test_payloads_do_not_grow_with_the_video() -> None:
 
 def test_a_map_of_the_most_segments_fits_the_history() -> None:
     """25,000 events are allowed (Step Functions quotas); one task an item costs about 7; twice that for retries."""
-    from structureflow.limits import MAX_SEGMENTS
+    from structureflow.limits import MAX_HISTORY_EVENTS, MAX_SEGMENTS
 
-    assert MAX_SEGMENTS * 7 * 2 < 25_000
+    assert MAX_SEGMENTS * 7 * 2 < MAX_HISTORY_EVENTS

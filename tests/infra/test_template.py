@@ -14,6 +14,8 @@ import pytest
 import yaml
 from samtranslator.yaml_helper import yaml_parse
 
+from structureflow.limits import MAX_FUNCTION_S
+
 REPO = Path(__file__).resolve().parents[2]
 TEMPLATE: dict[str, Any] = yaml_parse((REPO / "template.yaml").read_text())
 TEXT = (REPO / "template.yaml").read_text()
@@ -83,7 +85,7 @@ def test_memory_and_timeout_are_said_and_justified(name: str) -> None:
     for field in ("MemorySize", "Timeout"):
         (found,) = [number for number in range(start, len(lines)) if lines[number].startswith(f"      {field}:")][:1]
         assert lines[found - 1].strip().startswith("#"), f"{name}.{field} has no reason above it"
-    assert FUNCTIONS[name]["Properties"]["Timeout"] <= 900
+    assert FUNCTIONS[name]["Properties"]["Timeout"] <= MAX_FUNCTION_S
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -50,21 +50,6 @@ def test_a_key_in_a_job_names_it(key: str, task_id: str | None) -> None:
     assert keys.job_of(key) == task_id
 
 
-@pytest.mark.parametrize(
-    ("environment", "traced"),
-    [
-        ({"LAMBDA_TASK_ROOT": "/var/task"}, True),
-        ({"LAMBDA_TASK_ROOT": "/var/task", "AWS_ENDPOINT_URL_S3": ""}, True),
-        ({}, False),
-        ({"LAMBDA_TASK_ROOT": "/var/task", "AWS_SAM_LOCAL": "true"}, False),
-        ({"LAMBDA_TASK_ROOT": "/x", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, False),
-        ({"LAMBDA_TASK_ROOT": "/x", "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}, False),
-    ],
-)
-def test_only_aws_is_traced(environment: dict[str, str], traced: bool) -> None:
-    assert wiring._is_traced(environment) == traced
-
-
 @pytest.fixture
 def fresh_wiring(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process's logger and metrics as new, and the library's logger put back afterwards."""

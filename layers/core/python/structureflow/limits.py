@@ -10,6 +10,12 @@ from typing import Final
 
 # --- AWS ---------------------------------------------------------------------------------------------
 
+#: Of one call of a function.
+MAX_FUNCTION_S: Final = 900
+#: Functions at a time in many a new account.
+NEW_ACCOUNT_CONCURRENCY: Final = 10
+#: Of an execution's history (Step Functions quotas).
+MAX_HISTORY_EVENTS: Final = 25_000
 #: Of a function in a new account; AWS raises it to 10,240 once the account is used, or when asked.
 NEW_ACCOUNT_MEMORY_MB: Final = 3_008
 #: That comes with a vCPU (AWS Lambda Developer Guide).
@@ -70,6 +76,8 @@ MAX_WHOLE_NUMBER: Final = 2**53
 
 #: Of one job. The state machine's history holds 25,000 events, about 14 an item.
 MAX_SEGMENTS: Final = 400
+#: Of one job at the same time: an inline Map runs no more (Step Functions Developer Guide, "Map workflow state").
+MAX_CONCURRENT_SEGMENTS: Final = 40
 #: Of one segment; the largest at 4K must end within RenderSegment's timeout.
 MAX_SEGMENT_FRAMES: Final = 2_000
 #: Of all segments together: 50 in each of 400, or every frame of ten long ones. A guide is up to 1 kB in memory.

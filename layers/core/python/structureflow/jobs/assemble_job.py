@@ -73,7 +73,8 @@ def _finish(services: Services, record: JobRecord) -> None:
             )
         previews = list(pool.map(lambda index: _preview(storage, record, index), indices))
     manifest = _manifest(storage, record, results)
-    manifest = manifest.model_copy(update={"cost_usd": _cost(manifest, record, services)})
+    manifest = manifest.model_copy(update={"usage": (*record.usage, *services.usage("AssembleJob"))})
+    manifest = manifest.model_copy(update={"cost_usd": _cost(manifest)})
     report = storage.put(
         keys.run_report(task_id, run_id),
         render_report(as_published(manifest), record, previews, manifest.cost_usd),
@@ -145,13 +146,9 @@ def _manifest(storage: Storage, record: JobRecord, results: tuple[SegmentResult,
     )
 
 
-def _cost(manifest: Manifest, record: JobRecord, services: Services) -> dict[str, float]:
+def _cost(manifest: Manifest) -> dict[str, float]:
     """Estimate what the run cost, from what each step says of itself; empty where nobody measured."""
-    usage = (
-        *record.usage,
-        *(one for result in manifest.segments for one in result.usage),
-        *services.usage("AssembleJob"),
-    )
+    usage = (*manifest.usage, *(one for result in manifest.segments for one in result.usage))
     if not usage:
         return {}
     outputs = [output for result in manifest.segments for output in result.outputs.values()]

@@ -10,8 +10,8 @@ from structureflow import keys
 from structureflow.errors import JobStateError, ObjectExistsError, ObjectNotFoundError
 from structureflow.jobs.documents import load_record, read_status
 from structureflow.jobs.pointer import advance
-from structureflow.jobs.services import MAX_CONCURRENCY, Services
-from structureflow.limits import MAX_CLAIM_BYTES
+from structureflow.jobs.services import Services
+from structureflow.limits import MAX_CLAIM_BYTES, MAX_CONCURRENT_SEGMENTS
 from structureflow.models.results import JobStatus
 from structureflow.storage.base import Storage
 from structureflow.storage.bounded import read_bounded
@@ -36,7 +36,7 @@ class SegmentPlan(BaseModel):
     run_id: str
     claimed: bool
     segments: tuple[int, ...]
-    max_concurrency: int = MAX_CONCURRENCY
+    max_concurrency: int = MAX_CONCURRENT_SEGMENTS
 
 
 def plan_segments(event: PlanSegmentsInput, services: Services) -> SegmentPlan:

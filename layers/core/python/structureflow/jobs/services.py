@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from structureflow.errors import MemoryLimitError
 from structureflow.jobs.deadline import Deadline
 from structureflow.jobs.inputs import Inputs
-from structureflow.limits import MEMORY_SHARE
+from structureflow.limits import MAX_CONCURRENT_SEGMENTS, MEMORY_SHARE
 from structureflow.models.cost import StepUsage
 from structureflow.models.results import now
 from structureflow.storage.base import Storage
@@ -41,8 +41,6 @@ METRICS = (
 
 #: Names of temporary folders begin with it; the number of the process follows.
 _SCRATCH: Final = "structureflow-"
-#: An inline Map runs no more items at once (Step Functions Developer Guide, "Map workflow state").
-MAX_CONCURRENCY: Final = 40
 
 
 class GpuLauncher(Protocol):
@@ -108,7 +106,7 @@ class Services:
     start_segments: Callable[[str, Mapping[str, Any]], None]
     count: Counter
     gpu: GpuLauncher | None = None
-    max_concurrent_segments: int = MAX_CONCURRENCY
+    max_concurrent_segments: int = MAX_CONCURRENT_SEGMENTS
     requests_at_once: int = 16
     clock: Callable[[], datetime] = now
     vcpus: float | None = None

@@ -9,6 +9,34 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 Architecture = Literal["x86_64", "arm64"]
+PriceClass = Literal["write", "read", "free"]
+
+#: What S3 asks for each of its requests that anything here sends: as for a PUT, as for a GET, nothing.
+S3_REQUESTS: Final[dict[str, PriceClass]] = {
+    "PutObject": "write",
+    "CopyObject": "write",
+    "CreateMultipartUpload": "write",
+    "UploadPart": "write",
+    "UploadPartCopy": "write",
+    "CompleteMultipartUpload": "write",
+    "ListObjects": "write",
+    "ListObjectsV2": "write",
+    "GetObject": "read",
+    "HeadObject": "read",
+    "DeleteObject": "free",
+    "DeleteObjects": "free",
+    "AbortMultipartUpload": "free",
+}
+#: Requests of which each creates an object; each object that is deleted is an event too.
+CREATING: Final = frozenset({"PutObject", "CopyObject", "CompleteMultipartUpload"})
+DELETING: Final = frozenset({"DeleteObject", "DeleteObjects"})
+
+
+def price_class(operation: str) -> PriceClass:
+    """Return how a request to S3 is priced; one that nobody thought of as the dearest."""
+    return S3_REQUESTS.get(operation, "write")
+
+
 _DAYS_STORED: Final = 30
 
 
@@ -20,7 +48,9 @@ class StepUsage(BaseModel):
         duration_s: from the event to the moment of writing this down; Lambda bills in milliseconds.
         memory_mb: memory that the function is given, which is what it is billed for.
         s3_writes: requests at the price of a PUT (PUT, COPY, POST, LIST), retries included.
-        s3_reads: requests at the price of a GET; deleting is free.
+        s3_reads: requests at the price of a GET.
+        cold_start: whether the call was the first of its process.
+        s3_events: objects created or deleted, each of which S3 tells EventBridge; the request to delete is free.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -31,6 +61,8 @@ class StepUsage(BaseModel):
     architecture: Architecture
     s3_writes: int
     s3_reads: int
+    s3_events: int = 0
+    cold_start: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +80,18 @@ class PriceTable:
     state_transition: float
     #: S3 events are opt-in events of EventBridge: each object created or deleted in the bucket is one.
     event: float
+    #: A month of each: a metric that an alarm looks at, a dashboard, a metric of our own that had data, a GB in ECR.
+    alarm_metric: float
+    dashboard: float
+    custom_metric: float
+    ecr_gb: float
 
     def gb_second(self, architecture: Architecture) -> float:
         """Price of a GB-second of Lambda."""
         return self.lambda_gb_second_arm64 if architecture == "arm64" else self.lambda_gb_second_x86_64
 
 
-#: From the price pages of AWS Lambda, Amazon S3, AWS Step Functions and Amazon EventBridge.
+#: From the price pages of AWS Lambda, Amazon S3, AWS Step Functions, Amazon EventBridge, Amazon CloudWatch, Amazon ECR.
 PRICES: Final = PriceTable(
     region="us-east-1",
     as_of="2026-01",
@@ -66,7 +103,18 @@ PRICES: Final = PriceTable(
     s3_gb_month=0.023,
     state_transition=0.000025,
     event=1.0 / 1_000_000,
+    alarm_metric=0.10,
+    dashboard=3.0,
+    custom_metric=0.30,
+    ecr_gb=0.10,
 )
+
+#: What the template deploys, whatever runs: metrics of all alarms, dashboards, metrics of our own, and the media image
+#: in gigabytes, once for each function that it is pushed for.
+ALARM_METRICS: Final = 17
+DASHBOARDS: Final = 1
+CUSTOM_METRICS: Final = 11
+IMAGES_GB: Final = 4 * 0.33
 
 
 def transitions_of(segments: int) -> int:
@@ -97,6 +145,16 @@ def estimate_cost(
     writes = sum(one.s3_writes for one in used)
     items["S3 requests"] = writes * prices.s3_write + sum(one.s3_reads for one in used) * prices.s3_read
     items["Step Functions transitions"] = transitions * prices.state_transition
-    items["EventBridge events"] = writes * prices.event
+    items["EventBridge events"] = sum(one.s3_events for one in used) * prices.event
     items[f"S3 storage for {_DAYS_STORED} days"] = stored_bytes / 1e9 * prices.s3_gb_month
     return items
+
+
+def fixed_monthly(prices: PriceTable = PRICES) -> dict[str, float]:
+    """Return US dollars by item that a stack without the GPU part costs a month, without free tiers."""
+    return {
+        "alarms": ALARM_METRICS * prices.alarm_metric,
+        "dashboard": DASHBOARDS * prices.dashboard,
+        "metrics, in months with jobs": CUSTOM_METRICS * prices.custom_metric,
+        "image in ECR": IMAGES_GB * prices.ecr_gb,
+    }

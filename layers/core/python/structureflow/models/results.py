@@ -220,7 +220,8 @@ class SegmentResult(Model):
 class Manifest(Model):
     """``manifest.json``: every output of a finished job.
 
-    `cost_usd` is an estimate by item; `notices` are what a user should know of the whole job, in words.
+    `cost_usd` is an estimate by item, `usage` what the steps beside the segments measured of themselves; `notices` are
+    what a user should know of the whole job, in words.
     """
 
     task_id: str
@@ -238,6 +239,7 @@ class Manifest(Model):
     notices: tuple[str, ...] = ()
     timings_s: dict[str, float]
     cost_usd: dict[str, float] = {}
+    usage: tuple[StepUsage, ...] = ()
     created_at: datetime
     finished_at: datetime
 

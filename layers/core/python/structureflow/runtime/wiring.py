@@ -6,8 +6,7 @@ import functools
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 from aws_lambda_powertools import Logger, Metrics
@@ -16,7 +15,8 @@ from aws_lambda_powertools.metrics import MetricUnit
 from structureflow.errors import SettingsError, StructureFlowError
 from structureflow.jobs.deadline import Deadline
 from structureflow.jobs.inputs import Inputs
-from structureflow.jobs.services import MAX_CONCURRENCY, GpuLauncher, Services, clear_leftovers
+from structureflow.jobs.services import GpuLauncher, Services, clear_leftovers
+from structureflow.limits import MAX_CONCURRENT_SEGMENTS
 from structureflow.runtime.events import check_event, event_subject
 from structureflow.runtime.meter import Meter
 from structureflow.runtime.settings import Settings
@@ -86,7 +86,7 @@ def services() -> Services:
         start_segments=_start_segments,
         count=_count,
         gpu=_gpu(found),
-        max_concurrent_segments=found.max_concurrent_segments or MAX_CONCURRENCY,
+        max_concurrent_segments=found.max_concurrent_segments or MAX_CONCURRENT_SEGMENTS,
         memory_mb=found.memory_mb,
         deadline=deadline(),
         usage=lambda step: (meter().usage(step, found.memory_mb),),
@@ -94,7 +94,7 @@ def services() -> Services:
 
 
 def instrumented(handler: _Handler) -> _Handler:
-    """Wrap a handler with log context, metrics and, on AWS, a trace; typed errors are logged once, then raised.
+    """Wrap a handler with log context and metrics; typed errors are logged once, then raised.
 
     An event of more values than `structureflow.limits.MAX_EVENT_VALUES` is refused before the handler sees it.
 
@@ -110,8 +110,7 @@ def instrumented(handler: _Handler) -> _Handler:
         subject = event_subject(event)
         logger().append_keys(**subject)
         try:
-            with _trace(handler.__module__, subject):
-                return handler(event, context)
+            return handler(event, context)
         except StructureFlowError as error:
             logger().exception("step failed", extra={"error": error.as_dict()})
             raise
@@ -121,31 +120,6 @@ def instrumented(handler: _Handler) -> _Handler:
                 metrics().flush_metrics()
 
     return cast(_Handler, logger().inject_lambda_context(wrapped, clear_state=True))
-
-
-@contextmanager
-def _trace(name: str, subject: Mapping[str, Any]) -> Iterator[None]:
-    """Record the block as a part of the function's X-Ray trace, to be found by its job; only on AWS.
-
-    S3 requests are not traced one by one: they run in threads, which the SDK's context does not follow, and a
-    timeline has thousands.
-    """
-    if not _is_traced(os.environ):
-        yield
-        return
-    from aws_lambda_powertools import Tracer
-
-    tracer = Tracer(auto_patch=False)
-    with tracer.provider.in_subsegment(name=f"## {name}") as part:
-        for key, value in subject.items():
-            part.put_annotation(key, value)
-        yield
-
-
-def _is_traced(environment: Mapping[str, str]) -> bool:
-    """Tell whether X-Ray listens: on Lambda, and neither beside a local store nor in SAM's containers."""
-    elsewhere = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_SAM_LOCAL")
-    return bool(environment.get("LAMBDA_TASK_ROOT")) and not any(environment.get(name) for name in elsewhere)
 
 
 @functools.cache
