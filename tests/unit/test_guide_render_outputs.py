@@ -10,7 +10,7 @@ import pytest
 from structureflow.errors import FlowError, GuidanceError
 from structureflow.guide.given import cross_fade
 from structureflow.guide.masks import grey_frame, mask_frame
-from structureflow.guide.ports import MotionSink
+from structureflow.guide.ports import Mask, MotionSink
 from structureflow.testing.scenes import (
     ArrayFlows,
     occlusion_scene,
