@@ -14,9 +14,9 @@ app = APIGatewayHttpResolver()
 
 
 def refuse_foreign_pages(app: APIGatewayHttpResolver, next_middleware: NextMiddleware) -> Response[str]:
-    """Let nobody but programs, and pages of the API's own host, come to a route."""
+    """Let nobody but programs, pages of the API's own host, and those that the stack allows come to a route."""
     event = app.current_event
-    api.check_origin(event.headers.get("origin"), event.request_context.domain_name)
+    api.check_origin(event.headers.get("origin"), event.request_context.domain_name, services().allowed_origins)
     return next_middleware(app)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import importlib.util
 import json
 from collections.abc import Callable
@@ -206,3 +207,13 @@ def test_a_timeline_is_rebuilt_from_its_chunks(runner: JobRunner, tmp_path: Path
     assert runner.counts["TimelinesRebuilt"] == 1
     with pytest.raises(errors.TimelineNotFoundError):
         rebuild_timeline(RebuildTimelineInput(timeline_id="none"), runner.services)
+
+
+def test_pages_of_allowed_origins_may_ask(ask: Ask, runner: JobRunner) -> None:
+    foreign = "https://screens.example.org"
+    assert ask("job_status", origin=foreign)[0] == 403
+    runner.services = dataclasses.replace(runner.services, allowed_origins=(foreign,))
+    assert ask("job_status", origin=foreign)[0] == 200
+    assert ask("job_status", origin="https://Screens.Example.Org")[0] == 200
+    for other in ("https://screens.example.org.evil.net", "http://screens.example.org", "null", ""):
+        assert ask("job_status", origin=other)[0] == 403, other

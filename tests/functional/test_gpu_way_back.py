@@ -12,9 +12,12 @@ import pytest
 from structureflow import keys
 from structureflow.errors import GpuUnavailableError, ModelWeightsError, SupersededRunError, TransientStorageError
 from structureflow.flow.archive import open_flow_archive
+from structureflow.jobs import settle_gpu as settle_module
+from structureflow.jobs.deadline import Deadline
 from structureflow.jobs.documents import load_record, put_document
 from structureflow.jobs.extract_job import extract_and_commit
 from structureflow.jobs.extraction_order import load_order, note_failure, order_source
+from structureflow.jobs.gpu_claim import CLAIM_LASTS, settling
 from structureflow.jobs.inputs import Inputs
 from structureflow.jobs.orchestrate import OrchestrateResult
 from structureflow.jobs.settle_gpu import SettledOrder, SettleGpuInput, settle_gpu
@@ -271,6 +274,87 @@ def test_two_overdue_orders_are_both_settled(
     assert {order.run_id for order in look(runner)} == {result.run_id for result in runs}
 
 
+def test_an_order_is_settled_by_one_at_a_time(
+    runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event of a task's end, and the schedule that found it overdue, at the same moment."""
+    result = start(runner, raft)
+    extractions: list[tuple[SettledOrder, ...]] = []
+    extract = settle_module.extract_and_commit
+
+    def meanwhile(*args: Any, **options: Any) -> JobRecord:
+        extractions.append(stopped(runner, result.run_id))
+        return extract(*args, **options)
+
+    monkeypatch.setattr(settle_module, "extract_and_commit", meanwhile)
+    assert stopped(runner, result.run_id) == (SettledOrder(run_id=result.run_id, engine="dis"),)
+    assert extractions == [()]
+    assert runner.keys("work/") == []
+
+
+def test_a_claim_of_a_process_that_was_killed_ends(runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any]) -> None:
+    result = start(runner, raft)
+    with settling(result.run_id, runner.services) as is_ours:
+        assert is_ours
+        assert stopped(runner, result.run_id) == ()
+        later = runner.services.clock() + CLAIM_LASTS + timedelta(seconds=1)
+        runner.services = replace(runner.services, clock=lambda: later)
+        assert stopped(runner, result.run_id) == (SettledOrder(run_id=result.run_id, engine="dis"),)
+    assert runner.keys("work/") == []
+
+
+@pytest.mark.parametrize("spoiled", [b"", b"[]", b'{"until": "soon"}', b'{"until": "2026-01-01T00:00:00"}'])
+def test_a_spoiled_claim_holds_nobody_back(
+    runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any], spoiled: bytes
+) -> None:
+    result = start(runner, raft)
+    runner.storage.put(keys.gpu_claim(result.run_id), spoiled)
+    assert stopped(runner, result.run_id) == (SettledOrder(run_id=result.run_id, engine="dis"),)
+
+
+def test_every_overdue_task_is_stopped_before_any_extraction(
+    runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_pan_clip(runner.storage, "videos/other.mp4", tmp_path, dx=3)
+    runs = [start(runner, raft), start(runner, {**raft, "task_id": "t2", "structure_video": "videos/other.mp4"})]
+    for result in runs:
+        age_order(runner, result.run_id, 1)
+    stopped_then: list[int] = []
+    extract = settle_module.extract_and_commit
+
+    def looking(*args: Any, **options: Any) -> JobRecord:
+        stopped_then.append(len(gpu.stopped))
+        return extract(*args, **options)
+
+    monkeypatch.setattr(settle_module, "extract_and_commit", looking)
+    look(runner)
+    assert stopped_then == [2, 2]
+
+
+def test_what_half_of_the_time_does_not_do_is_left_to_the_next_look(
+    runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An extraction that runs out of time fails its job, so none begins late."""
+    put_pan_clip(runner.storage, "videos/other.mp4", tmp_path, dx=3)
+    runs = [start(runner, raft), start(runner, {**raft, "task_id": "t2", "structure_video": "videos/other.mp4"})]
+    for result in runs:
+        age_order(runner, result.run_id, 1)
+    left = [900.0]
+    extract = settle_module.extract_and_commit
+
+    def slow(*args: Any, **options: Any) -> JobRecord:
+        record = extract(*args, **options)
+        left[0] -= 600
+        return record
+
+    monkeypatch.setattr(settle_module, "extract_and_commit", slow)
+    runner.services = replace(runner.services, deadline=Deadline(lambda: left[0]))
+    (first,) = look(runner)
+    left[0] = 900.0
+    (second,) = look(runner)
+    assert {first.run_id, second.run_id} == {result.run_id for result in runs}
+
+
 def test_what_the_task_said_of_its_failure_stands_in_the_record(
     runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any]
 ) -> None:
@@ -334,7 +418,7 @@ def test_a_store_that_breaks_off_for_one_order_settles_the_others(
     with pytest.raises(TransientStorageError):
         look(runner)
     assert record_of(runner, runs[whole_run]).engine == "dis"
-    assert runner.keys(keys.GPU_ORDERS_PREFIX) == [keys.gpu_order(broken_run)]
+    assert runner.keys("work/") == [keys.gpu_order(broken_run)], "the claim is given back"
     runner.services = healthy
     assert look(runner) == (SettledOrder(run_id=broken_run, engine="dis"),)
 

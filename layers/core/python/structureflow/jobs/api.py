@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, TypeVar
 
@@ -160,18 +160,22 @@ class ClearedTimeline(Model):
     removed: int
 
 
-def check_origin(origin: str | None, host: str) -> None:
+def check_origin(origin: str | None, host: str, allowed: Sequence[str] = ()) -> None:
     """Refuse a request that a page of another site makes in somebody's browser.
 
     Args:
         origin: the ``Origin`` header; programs send none.
         host: by which the API was called.
+        allowed: further origins, as browsers send them.
 
     Raises:
-        ForeignOriginError: the page is not of this host.
+        ForeignOriginError: the page is neither of this host nor of one of those.
     """
-    if origin is not None and origin.lower() not in {f"https://{host.lower()}", f"http://{host.lower()}"}:
-        raise ForeignOriginError(f"expected no Origin or that of {host}, got {origin!r:.80}")
+    known = {f"https://{host}", f"http://{host}", *(one.rstrip("/") for one in allowed)}
+    if origin is not None and origin.lower() not in {one.lower() for one in known}:
+        raise ForeignOriginError(
+            f"expected no Origin, that of {host}, or one that the stack allows, got {origin!r:.80}"
+        )
 
 
 def parse_sequences(text: str) -> list[int]:
