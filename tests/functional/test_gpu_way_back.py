@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,44 +11,23 @@ import pytest
 from structureflow import keys
 from structureflow.errors import GpuUnavailableError, ModelWeightsError, SupersededRunError, TransientStorageError
 from structureflow.flow.archive import open_flow_archive
-from structureflow.jobs import settle_gpu as settle_module
-from structureflow.jobs.deadline import Deadline
-from structureflow.jobs.documents import load_record, put_document
 from structureflow.jobs.extract_job import extract_and_commit
 from structureflow.jobs.extraction_order import load_order, note_failure, order_source
-from structureflow.jobs.gpu_claim import CLAIM_LASTS, settling
 from structureflow.jobs.inputs import Inputs
-from structureflow.jobs.orchestrate import OrchestrateResult
-from structureflow.jobs.settle_gpu import SettledOrder, SettleGpuInput, settle_gpu
-from structureflow.models.results import JobRecord, now
+from structureflow.jobs.settle_gpu import SettledOrder
 from structureflow.testing.gpu import PanEngine
 from structureflow.testing.jobs import JobRunner, put_pan_clip
 from structureflow.testing.storage import CountingStorage, Fault, FaultStorage
-
-KILLED = "the GPU task stopped: Essential container in task exited; exit code 137"
-#: Pixels times frames of the clip.
-CLIP = 160 * 96 * 9
-
-
-class RecordingGpu:
-    """Starts nothing, but writes down what it was asked for; `refusal` makes it refuse."""
-
-    def __init__(self, *, timeout_s: float = 600.0, auto_pixel_frames: int = CLIP + 1) -> None:
-        self.timeout_s = timeout_s
-        self.auto_pixel_frames = auto_pixel_frames
-        self.refusal: str | None = None
-        self.started: list[tuple[str, str]] = []
-        self.stopped: list[str] = []
-
-    def start(self, order_key: str, run_id: str) -> str:
-        if self.refusal is not None:
-            raise GpuUnavailableError(self.refusal)
-        self.started.append((order_key, run_id))
-        return f"arn:aws:ecs:::task/{run_id}"
-
-    def stop(self, run_id: str, reason: str) -> None:
-        assert reason
-        self.stopped.append(run_id)
+from tests.functional.gpu_orders import (
+    KILLED,
+    RecordingGpu,
+    age_order,
+    look,
+    record_of,
+    run_task,
+    start,
+    stopped,
+)
 
 
 @pytest.fixture
@@ -64,36 +42,6 @@ def gpu(runner: JobRunner) -> RecordingGpu:
 def raft(request_document: dict[str, Any]) -> dict[str, Any]:
     """The request, for RAFT."""
     return {**request_document, "engine": "raft"}
-
-
-def start(runner: JobRunner, document: dict[str, Any]) -> OrchestrateResult:
-    runner.put_request(document["task_id"], document)
-    return runner.orchestrate(document["task_id"])
-
-
-def run_task(runner: JobRunner, order_key: str) -> JobRecord:
-    """Do what the container does."""
-    order = load_order(runner.storage, order_key)
-    return extract_and_commit(order, order_source(order, runner.services), runner.services, engine=PanEngine())
-
-
-def stopped(runner: JobRunner, run_id: str, reason: str = KILLED) -> tuple[SettledOrder, ...]:
-    return settle_gpu(SettleGpuInput(run_id=run_id, reason=reason), runner.services).settled
-
-
-def look(runner: JobRunner) -> tuple[SettledOrder, ...]:
-    return settle_gpu(SettleGpuInput(), runner.services).settled
-
-
-def record_of(runner: JobRunner, task_id: str = "t1") -> JobRecord:
-    return load_record(runner.storage, task_id)
-
-
-def age_order(runner: JobRunner, run_id: str, seconds: float) -> None:
-    """Move the deadline of an order to so many seconds ago."""
-    key = keys.gpu_order(run_id)
-    order = load_order(runner.storage, key)
-    put_document(runner.storage, key, order.model_copy(update={"deadline": now() - timedelta(seconds=seconds)}))
 
 
 # --- there, and done ----------------------------------------------------------------------------------
@@ -272,87 +220,6 @@ def test_two_overdue_orders_are_both_settled(
     for result in runs:
         age_order(runner, result.run_id, 1)
     assert {order.run_id for order in look(runner)} == {result.run_id for result in runs}
-
-
-def test_an_order_is_settled_by_one_at_a_time(
-    runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The event of a task's end, and the schedule that found it overdue, at the same moment."""
-    result = start(runner, raft)
-    extractions: list[tuple[SettledOrder, ...]] = []
-    extract = settle_module.extract_and_commit
-
-    def meanwhile(*args: Any, **options: Any) -> JobRecord:
-        extractions.append(stopped(runner, result.run_id))
-        return extract(*args, **options)
-
-    monkeypatch.setattr(settle_module, "extract_and_commit", meanwhile)
-    assert stopped(runner, result.run_id) == (SettledOrder(run_id=result.run_id, engine="dis"),)
-    assert extractions == [()]
-    assert runner.keys("work/") == []
-
-
-def test_a_claim_of_a_process_that_was_killed_ends(runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any]) -> None:
-    result = start(runner, raft)
-    with settling(result.run_id, runner.services) as is_ours:
-        assert is_ours
-        assert stopped(runner, result.run_id) == ()
-        later = runner.services.clock() + CLAIM_LASTS + timedelta(seconds=1)
-        runner.services = replace(runner.services, clock=lambda: later)
-        assert stopped(runner, result.run_id) == (SettledOrder(run_id=result.run_id, engine="dis"),)
-    assert runner.keys("work/") == []
-
-
-@pytest.mark.parametrize("spoiled", [b"", b"[]", b'{"until": "soon"}', b'{"until": "2026-01-01T00:00:00"}'])
-def test_a_spoiled_claim_holds_nobody_back(
-    runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any], spoiled: bytes
-) -> None:
-    result = start(runner, raft)
-    runner.storage.put(keys.gpu_claim(result.run_id), spoiled)
-    assert stopped(runner, result.run_id) == (SettledOrder(run_id=result.run_id, engine="dis"),)
-
-
-def test_every_overdue_task_is_stopped_before_any_extraction(
-    runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put_pan_clip(runner.storage, "videos/other.mp4", tmp_path, dx=3)
-    runs = [start(runner, raft), start(runner, {**raft, "task_id": "t2", "structure_video": "videos/other.mp4"})]
-    for result in runs:
-        age_order(runner, result.run_id, 1)
-    stopped_then: list[int] = []
-    extract = settle_module.extract_and_commit
-
-    def looking(*args: Any, **options: Any) -> JobRecord:
-        stopped_then.append(len(gpu.stopped))
-        return extract(*args, **options)
-
-    monkeypatch.setattr(settle_module, "extract_and_commit", looking)
-    look(runner)
-    assert stopped_then == [2, 2]
-
-
-def test_what_half_of_the_time_does_not_do_is_left_to_the_next_look(
-    runner: JobRunner, gpu: RecordingGpu, raft: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An extraction that runs out of time fails its job, so none begins late."""
-    put_pan_clip(runner.storage, "videos/other.mp4", tmp_path, dx=3)
-    runs = [start(runner, raft), start(runner, {**raft, "task_id": "t2", "structure_video": "videos/other.mp4"})]
-    for result in runs:
-        age_order(runner, result.run_id, 1)
-    left = [900.0]
-    extract = settle_module.extract_and_commit
-
-    def slow(*args: Any, **options: Any) -> JobRecord:
-        record = extract(*args, **options)
-        left[0] -= 600
-        return record
-
-    monkeypatch.setattr(settle_module, "extract_and_commit", slow)
-    runner.services = replace(runner.services, deadline=Deadline(lambda: left[0]))
-    (first,) = look(runner)
-    left[0] = 900.0
-    (second,) = look(runner)
-    assert {first.run_id, second.run_id} == {result.run_id for result in runs}
 
 
 def test_what_the_task_said_of_its_failure_stands_in_the_record(
