@@ -33,7 +33,7 @@ shell: $(READY) ## open a shell that finds the command structureflow
 
 .PHONY: demo
 demo: $(READY) ## run a whole job here: make demo [VIDEO=clip.mp4] [JOB=job.json] [OUT=folder]
-	@$(BIN)/structureflow demo --out "$(OUT)" $(if $(VIDEO),--video "$(VIDEO)") $(if $(JOB),--job "$(JOB)")
+	@$(BIN)/structureflow demo --cloud --out "$(OUT)" $(if $(VIDEO),--video "$(VIDEO)") $(if $(JOB),--job "$(JOB)")
 
 .PHONY: test
 test: $(READY) ## lint, types, and every test that needs no deployed stack

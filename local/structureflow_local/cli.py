@@ -14,6 +14,7 @@ from structureflow.errors import StructureFlowError
 from structureflow_local import (
     cost_command,
     doctor_command,
+    flows_command,
     frames_command,
     init_command,
     inspect_command,
@@ -73,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     run_command.add_commands(commands)
     job_commands.add_commands(commands)
     inspect_command.add_commands(commands)
+    flows_command.add_commands(commands)
     frames_command.add_commands(commands)
     _add_servers(commands)
     return parser
@@ -109,6 +111,9 @@ def _viewer(args: argparse.Namespace, output: Output) -> int:
 
 
 def _serve(args: argparse.Namespace, output: Output) -> int:
+    from structureflow_local.local_cloud import check_cloud
+
+    check_cloud()
     from structureflow_local.run import serve_cloud
 
     serve_cloud(store=args.store, output=output, raft_weights=args.raft_weights)

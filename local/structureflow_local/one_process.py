@@ -45,6 +45,7 @@ from structureflow.storage.base import Storage
 from structureflow.storage.http import HttpsSource
 from structureflow.storage.local import LocalStorage
 from structureflow_local.client import PreparedJob
+from structureflow_local.exits import NotFinishedError
 from structureflow_local.given_files import GivenFiles
 from structureflow_local.gpu import DEFAULT_WEIGHTS, wants_gpu
 from structureflow_local.raft_here import RaftHere
@@ -72,6 +73,7 @@ class OneProcess:
 
     Attributes:
         storage: where the job's folder is, while the block lasts.
+        workers: as given, or as found.
     """
 
     storage: Storage
@@ -88,7 +90,7 @@ class OneProcess:
         self._job = job
         self._store = store
         self._raft_weights = raft_weights or DEFAULT_WEIGHTS
-        self._workers = workers or usable_cpus()
+        self.workers = workers or usable_cpus()
         self._memory_mb = memory_mb or psutil.virtual_memory().available // 2**20
         self._stop = threading.Event()
         self._files = ExitStack()
@@ -123,7 +125,7 @@ class OneProcess:
         """Wait until the job is done or failed; `watch` sees its status ten times a second, and at the end.
 
         Raises:
-            JobStateError: it did not end within `timeout_s`.
+            NotFinishedError: it did not end within `timeout_s`.
             Exception: an unexpected one of this module itself.
         """
         if self._thread is None:
@@ -133,7 +135,7 @@ class OneProcess:
             self._thread.join(_POLL_S)
             watch(read_status(self.storage, self._job.task_id))
             if self._thread.is_alive() and time.monotonic() > deadline:
-                raise JobStateError(f"job {self._job.task_id}: expected an end within {timeout_s:.0f} s")
+                raise NotFinishedError(f"job {self._job.task_id}: expected an end within {timeout_s:.0f} s")
         if self._error is not None:
             raise self._error
         status = read_status(self.storage, self._job.task_id)
@@ -195,7 +197,7 @@ class OneProcess:
             inputs=Inputs(self.storage, BUCKET, web=web, max_bytes=_MAX_INPUT_BYTES),
             max_video_frames=MAX_VIDEO_FRAMES,
             max_input_bytes=_MAX_INPUT_BYTES,
-            workers=self._workers,
+            workers=self.workers,
             work_dir=Path(tempfile.gettempdir()),
             start_segments=start_segments,
             count=count,
@@ -209,7 +211,7 @@ class OneProcess:
         record = load_record(self.storage, self._job.task_id, run_id)
         needs_mb = segment_mb(record.request, *record.resolution)
         fitting = int(MEMORY_SHARE * self._memory_mb / needs_mb)
-        at_once = max(1, min(fitting, self._workers, len(items)))
+        at_once = max(1, min(fitting, self.workers, len(items)))
         with ThreadPoolExecutor(at_once, thread_name_prefix="segment") as pool:
             return list(ordered_map(items, do, at_once - 1, pool=pool))
 

@@ -15,10 +15,10 @@ from structureflow_local.client import JobClient, PreparedJob, holds_results
 from structureflow_local.cloud import LocalCloud
 from structureflow_local.costs import measured_cost
 from structureflow_local.gpu import gpu_part, wants_gpu, what_is_missing
+from structureflow_local.local_cloud import TEMPLATE as TEMPLATE
 from structureflow_local.output import Output, size
 from structureflow_local.progress import JobProgress
 
-TEMPLATE = Path(__file__).resolve().parents[2] / "template.yaml"
 BUCKET = "DataBucket"
 
 

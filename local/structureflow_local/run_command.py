@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,7 +13,11 @@ from structureflow_local.exits import DONE, JOB_FAILED
 from structureflow_local.output import Output
 from structureflow_local.parsers import add_command
 
-SAMPLE = Path(__file__).resolve().parents[1] / "sample" / "structure.mp4"
+#: In a wheel beside this module; in a checkout in a folder of its own.
+SAMPLES = (
+    Path(__file__).resolve().parent / "structure.mp4",
+    Path(__file__).resolve().parents[1] / "sample" / "structure.mp4",
+)
 DEFAULT_STORE = Path(".structureflow")
 #: As in requests; said again, since the model of requests takes long to import.
 ENGINES = ("auto", "dis", "farneback", "raft")
@@ -24,9 +29,10 @@ def add_commands(commands: Any) -> None:
         commands,
         "run",
         _run,
-        summary="run a whole job on the local cloud",
+        summary="run a whole job on this machine, in one process",
         examples=["structureflow run job.json --out out", "structureflow run out/request.json --out again"],
-        more="The second example runs a finished job again, from what it left.",
+        more="The second example runs a finished job again, from what it left. --cloud runs it on the local cloud "
+        "instead, as it is deployed.",
     )
     run.add_argument("job", type=Path, metavar="JOB.json", help="the request; paths in it may be local files")
     _add_options(run)
@@ -45,6 +51,11 @@ def add_commands(commands: Any) -> None:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the job's folder goes")
+    parser.add_argument(
+        "--cloud",
+        action="store_true",
+        help="on the local cloud: template.yaml, every function a process of its own (Linux, in a checkout)",
+    )
     parser.add_argument(
         "--store",
         type=Path,
@@ -80,7 +91,12 @@ def _demo(args: argparse.Namespace, output: Output) -> int:
     if args.job is not None:
         return _run_file(args.job, args, output)
     with TemporaryDirectory(prefix="structureflow-demo-") as folder:
-        return _run_file(write_demo_job(args.video or SAMPLE, Path(folder)), args, output)
+        return _run_file(write_demo_job(args.video or sample(), Path(folder)), args, output)
+
+
+def sample() -> Path:
+    """Return the project's sample clip."""
+    return next(path for path in SAMPLES if path.is_file())
 
 
 def _run_file(path: Path, args: argparse.Namespace, output: Output) -> int:
@@ -88,15 +104,24 @@ def _run_file(path: Path, args: argparse.Namespace, output: Output) -> int:
     from structureflow_local.gpu import with_engine
     from structureflow_local.jobfile import prepare
     from structureflow_local.results import print_result
-    from structureflow_local.run import run_job
 
     job = prepare(path)
     if args.engine is not None:
         job = with_engine(job, args.engine)
     check_target(args.out)
     store = None if args.no_store else args.store
-    status, files, cost = run_job(
-        job, args.out, store=store, timeout_s=args.timeout, output=output, raft_weights=args.raft_weights
-    )
+    options = {"timeout_s": args.timeout, "output": output, "raft_weights": args.raft_weights}
+    cost: Mapping[str, float] | None = None
+    if args.cloud:
+        from structureflow_local.local_cloud import check_cloud
+
+        check_cloud()
+        from structureflow_local.run import run_job
+
+        status, files, cost = run_job(job, args.out, store=store, **options)
+    else:
+        from structureflow_local.run_here import run_job_here
+
+        status, files = run_job_here(job, args.out, store=store, **options)
     print_result(output, status, args.out, files, cost)
     return DONE if status.state == "done" else JOB_FAILED

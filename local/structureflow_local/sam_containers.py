@@ -183,14 +183,14 @@ def _put_sample(storage: Storage, folder: Path) -> None:
     """Put the job and the timeline that the golden events name."""
     from structureflow_local.client import JobClient, prepare_job
     from structureflow_local.demo import write_demo_job
-    from structureflow_local.run_command import SAMPLE
+    from structureflow_local.run_command import sample
 
-    document = json.loads(write_demo_job(SAMPLE, folder).read_text())
+    document = json.loads(write_demo_job(sample(), folder).read_text())
     start, end, *_ = document.pop("images")
     guides = [{"at": [0, 4], "image": start}, {"at": [FRAMES - 3, FRAMES - 1], "image": end}]
     document |= {"task_id": TASK_ID, "timeline_id": TIMELINE_ID, "resolution": [320, 192], "target": None}
     document["segments"] = [{"frames": FRAMES, "guides": guides}]
-    storage.put_file(f"{keys.timeline_chunks_prefix(TIMELINE_ID)}000.mp4", SAMPLE)
+    storage.put_file(f"{keys.timeline_chunks_prefix(TIMELINE_ID)}000.mp4", sample())
     JobClient(storage).submit(prepare_job(json.dumps(document), name=TASK_ID, folder=folder))
 
 

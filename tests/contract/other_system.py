@@ -8,6 +8,7 @@ locks of Windows are put in its place.
 from __future__ import annotations
 
 import errno
+import importlib
 import importlib.abc
 import os
 import pkgutil
@@ -17,6 +18,8 @@ import types
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from typing import Any
+
+import psutil
 
 #: Of POSIX, which Windows is not.
 POSIX_MODULES = {"fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios", "tty"}
@@ -45,6 +48,11 @@ class _Absent(importlib.abc.MetaPathFinder):
 def become(system: str) -> None:
     """Turn this process into one on ``win32`` or ``darwin``, with nothing of ours imported."""
     load_everything()
+    for name in ("structureflow_local.cli", "structureflow_local.run_here", "structureflow_local.validate_command"):
+        importlib.import_module(name)
+    # psutil is built for each system, and asks each in its own way
+    memory = psutil.virtual_memory()
+    psutil.virtual_memory = lambda: memory
     for name in [name for name in sys.modules if name.partition(".")[0] in {"structureflow", "structureflow_local"}]:
         del sys.modules[name]
     gone = set(LINUX_FUNCTIONS)

@@ -22,7 +22,7 @@ PAGE = (REPO / "docs" / "python.md").read_text()
 COMPAT = (REPO / "docs" / "compat.md").read_text()
 NAMES = [name for name in structureflow.__all__ if name != "__version__"]
 #: What callers are given, or inherit from; shown at work where it comes from.
-GIVEN = {"FlowArchive", "FlowMeta", "FlowSource", "RenderedGuide", "Storage", "StructureFlowError"}
+GIVEN = {"FlowArchive", "FlowMeta", "FlowSource", "PointTracks", "RenderedGuide", "Storage", "StructureFlowError"}
 #: Plain sets of values, and what needs a server.
 PLAIN = {"ArrayFlows", "DecodeLimits", "Frame", "Masking", "Overlay", "S3Settings", "S3Storage"}
 #: One example shows all three.

@@ -162,6 +162,35 @@ def test_a_guide_that_fails_leaves_the_older_one(media: Path, tmp_path: Path) ->
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+# --- tracks ------------------------------------------------------------------------------------------
+
+
+def test_tracks_are_those_of_a_job(media: Path, tmp_path: Path) -> None:
+    storage = MemoryStorage()
+    for name in ("clip.mp4", "a.png"):
+        storage.put(name, (media / name).read_bytes())
+    segment = {"frames": 12, "guides": [{"at": 0, "image": "a.png"}]}
+    request = {
+        "task_id": "tracks",
+        "structure_video": "clip.mp4",
+        "segments": [segment],
+        "tracking": "composed",
+        "outputs": ["tracks"],
+        "tracks": {"grid": [4, 3]},
+    }
+    assert JobRunner(storage, tmp_path).run("tracks", request).state == "done"
+    tracks = sf.track_points(media / "flows.npz", 12, grid=(4, 3))
+    for path in tracks.save(tmp_path / "saved"):
+        assert path.read_bytes() == storage.get(f"jobs/tracks/segments/000/tracks/{path.name}").data, path.name
+    assert tracks.places.shape == (12, 12, 2)
+
+
+@pytest.mark.parametrize("points", [[], [(1, 2, 3)], [(160, 5)], [(-1, 5)], [(float("nan"), 5)], [(0, 0)] * 1025])
+def test_points_outside_are_refused(media: Path, points: list[tuple[float, ...]]) -> None:
+    with pytest.raises(GuidanceError, match="points: expected"):
+        sf.track_points(media / "flows.npz", 12, points=points)  # type: ignore[arg-type]
+
+
 # --- flows -------------------------------------------------------------------------------------------
 
 

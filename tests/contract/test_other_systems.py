@@ -47,6 +47,28 @@ def test_the_page_of_the_library_runs(system: str, tmp_path: Path) -> None:
     assert (tmp_path / "guide" / "guide.mp4").stat().st_size > 0
 
 
+JOB = """
+import json, logging, sys
+from pathlib import Path
+from structureflow_local.cli import main
+job = {"task_id": "walk", "structure_video": "clip.mp4", "images": ["a.png", "b.png", "a.png"], "frames": 17}
+job |= {"overlap": 3, "outputs": ["flow_vis", "tracks"], "overlays": ["flow"]}
+Path("job.json").write_text(json.dumps(job))
+print(main(["validate", "job.json"]), main(["run", "job.json", "--out", "out"]))
+print(main(["run", "out/request.json", "--out", "again"]))
+"""
+
+
+@SYSTEMS
+def test_a_job_runs(system: str, tmp_path: Path) -> None:
+    make_media(tmp_path)
+    lines = run_on(system, JOB, tmp_path).splitlines()
+    assert "0 0" in lines
+    assert lines[-1] == "0"
+    assert any("found in the cache" in line for line in lines)
+    assert (tmp_path / "again" / "segments" / "001" / "flow_vis.mp4").stat().st_size > 0
+
+
 STORE = """
 import structureflow as sf
 from structureflow.errors import InvalidKeyError, ObjectChangedError, ObjectExistsError, ObjectNotFoundError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import structureflow
+from structureflow.models.results import Manifest
 from tests.contract.installed import Environment, build_wheels, metadata_of
 from tests.contract.library_media import make_media
 
@@ -103,8 +105,50 @@ for use in (lambda: sf.extract_flows("clip.mp4"), lambda: sf.S3Storage("bucket")
     ]
 
 
-def test_the_command_comes_with_its_extra(wheels: dict[str, Path], tmp_path: Path) -> None:
-    environment = Environment(tmp_path / "venv", wheels, "structureflow[cli]")
+@pytest.fixture(scope="module")
+def command(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment with the command line, and without the local cloud's packages."""
+    environment = Environment(tmp_path_factory.mktemp("command") / "venv", wheels, "structureflow[cli]")
     assert "No broken requirements" in environment.check()
-    done = environment.run(["structureflow", "--version"], tmp_path)
+    return environment
+
+
+def test_the_command_comes_with_its_extra(command: Environment, tmp_path: Path) -> None:
+    done = command.run(["structureflow", "--version"], tmp_path)
     assert (done.returncode, done.stdout) == (0, f"structureflow {structureflow.__version__}\n"), done.stderr
+
+
+def test_a_job_runs_outside_of_the_checkout(command: Environment, tmp_path: Path) -> None:
+    make_media(tmp_path)
+    job = {"task_id": "walk", "structure_video": "clip.mp4", "images": ["a.png", "b.png"], "frames": 17, "overlap": 3}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    done = command.run(["structureflow", "run", "job.json", "--out", "out"], tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    manifest = Manifest.model_validate_json((tmp_path / "out" / "manifest.json").read_bytes())
+    assert [segment.frames for segment in manifest.segments] == [17]
+    assert not manifest.fallbacks
+    assert (tmp_path / "out" / "segments" / "000" / "guide.mp4").stat().st_size > 0
+    assert b"job report" in (tmp_path / "out" / "report.html").read_bytes()
+    # what it left runs again, and finds the flows
+    done = command.run(["structureflow", "run", "out/request.json", "--out", "again"], tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "found in the cache" in done.stdout
+    for name in ("guide.mp4", "mask.mp4"):
+        first, second = ((tmp_path / out / "segments" / "000" / name).read_bytes() for out in ("out", "again"))
+        assert first == second
+
+
+def test_the_sample_comes_with_it(command: Environment, tmp_path: Path) -> None:
+    done = command.run(["structureflow", "demo", "--out", "out", "--no-store"], tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "out" / "segments" / "002" / "guide.mp4").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+
+
+def test_the_local_cloud_says_what_it_needs(command: Environment, tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_text("{}")
+    for words in (["run", "job.json", "--out", "out", "--cloud"], ["serve"]):
+        done = command.run(["structureflow", *words], tmp_path)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert "SettingsError: the local cloud runs the template.yaml of a checkout" in done.stderr
+        assert "Traceback" not in done.stderr

@@ -46,15 +46,19 @@ def structureflow(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProc
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """The demo's job on the real clip, and what the command said."""
     folder = tmp_path_factory.mktemp("demo")
-    done = structureflow("demo", "--video", CLIP, "--out", folder / "out", "--store", folder / "store", cwd=folder)
+    done = structureflow(
+        "demo", "--cloud", "--video", CLIP, "--out", folder / "out", "--store", folder / "store", cwd=folder
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "out", done
 
 
 def test_the_folder_holds_what_the_design_lists(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     out, _ = demo
-    names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
-    assert names == {
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    inputs = {name for name in names if name.startswith("inputs/")}
+    assert len(inputs) == 5, "the video and four pictures, so that the request runs again"
+    assert names - inputs == {
         "request.json",
         "job.json",
         "manifest.json",
@@ -150,7 +154,7 @@ def test_a_second_run_finds_the_flows(demo: tuple[Path, subprocess.CompletedProc
     (tmp_path / "out" / "notes.txt").write_text("of the user")
     (tmp_path / "out" / "segments" / "009").mkdir()
     (tmp_path / "out" / "segments" / "009" / "guide.mp4").write_bytes(b"of an earlier job")
-    done = structureflow("demo", "--video", CLIP, "--out", tmp_path / "out", "--store", store, cwd=tmp_path)
+    done = structureflow("demo", "--cloud", "--video", CLIP, "--out", tmp_path / "out", "--store", store, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "found in the cache" in done.stdout
     record = JobRecord.model_validate_json((tmp_path / "out" / "job.json").read_bytes())
@@ -171,20 +175,24 @@ def test_a_second_run_finds_the_flows(demo: tuple[Path, subprocess.CompletedProc
         ('{"structure_video": "text.mp4", "images": ["image.png", "image.png"]}', "NotAVideoError"),
     ],
 )
-def test_a_bad_job_ends_with_exit_code_2_and_a_typed_error(tmp_path: Path, text: str, code: str) -> None:
+@pytest.mark.parametrize("where", [[], ["--cloud"]], ids=["here", "cloud"])
+def test_a_bad_job_ends_with_exit_code_3_and_a_typed_error(
+    tmp_path: Path, text: str, code: str, where: list[str]
+) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     from PIL import Image
 
     Image.new("RGB", (64, 64), "red").save(tmp_path / "image.png")
     (tmp_path / "job.json").write_text(text)
-    done = structureflow("run", "job.json", "--out", "out", cwd=tmp_path)
-    assert done.returncode == 2, done.stdout + done.stderr
+    done = structureflow("run", "job.json", "--out", "out", *where, cwd=tmp_path)
+    assert done.returncode == 3, done.stdout + done.stderr
     assert code in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     status = JobStatus.model_validate_json((tmp_path / "out" / "status.json").read_bytes())
     assert status.error is not None
     assert status.error.code == code
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"status.json", "request.json"}
+    # its inputs come with the request, which runs again
+    assert {path.name for path in (tmp_path / "out").iterdir()} - {"inputs"} == {"status.json", "request.json"}
 
 
 def test_a_climbing_task_id_is_refused_before_anything_starts(tmp_path: Path) -> None:
@@ -267,7 +275,7 @@ def children_of(pid: int) -> Iterator[int]:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_process_is_left_behind(tmp_path: Path, how: signal.Signals) -> None:
     process = subprocess.Popen(
-        [COMMAND, "demo", "--out", tmp_path / "out", "--no-store"],
+        [COMMAND, "demo", "--cloud", "--out", tmp_path / "out", "--no-store"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -22,7 +22,10 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.mark.parametrize("has_weights", [True, False], ids=["weights", "no weights"])
-def test_another_engine_for_a_job_file(tmp_path: Path, small: RandomWeights, has_weights: bool) -> None:
+@pytest.mark.parametrize("where", [[], ["--cloud"]], ids=["here", "cloud"])
+def test_another_engine_for_a_job_file(
+    tmp_path: Path, small: RandomWeights, has_weights: bool, where: list[str]
+) -> None:
     write_clip(tmp_path / "clip.mp4", pan_frames(4, 96, 160, dx=3, dy=1))
     (tmp_path / "anchor.png").write_bytes(png(np.ascontiguousarray(next(pan_frames(1, 96, 160, dx=3, dy=1)))))
     job = {
@@ -36,7 +39,7 @@ def test_another_engine_for_a_job_file(tmp_path: Path, small: RandomWeights, has
     weights = small.path.parent if has_weights else tmp_path
     arguments = ["run", "job.json", "--engine", "raft", "--out", "out", "--no-store", "--raft-weights", str(weights)]
     done = subprocess.run(
-        [sys.executable, "-m", "structureflow_local.cli", *arguments],
+        [sys.executable, "-m", "structureflow_local.cli", *arguments, *where],
         cwd=tmp_path,
         env={**os.environ, "COLUMNS": "200"},
         capture_output=True,
@@ -55,6 +58,9 @@ def test_another_engine_for_a_job_file(tmp_path: Path, small: RandomWeights, has
     assert manifest.engine == "dis"
     (step,) = manifest.fallbacks
     assert (step.wanted, step.used) == ("raft", "dis")
-    assert "exit code 1: SettingsError: RAFT_WEIGHTS_URI" in step.reason
-    assert "RAFT cannot run: no raft_large.pth" in done.stdout
+    if where:
+        assert "exit code 1: SettingsError: RAFT_WEIGHTS_URI" in step.reason
+        assert "RAFT cannot run: no raft_large.pth" in done.stdout
+    else:
+        assert "no raft_large.pth or raft_small.pth in" in step.reason
     assert "wanted raft, used dis" in done.stdout

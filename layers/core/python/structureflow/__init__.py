@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from structureflow.flow.colors import flow_to_rgb as flow_to_rgb
     from structureflow.flow.exchange import export_flows as export_flows
     from structureflow.flow.exchange import import_flows as import_flows
+    from structureflow.flow.exchange import save_flows as save_flows
     from structureflow.flow.fields import FlowMeta as FlowMeta
     from structureflow.flow.fields import FlowSource as FlowSource
     from structureflow.flow.fields import adjust_flow_field_count as adjust_flow_field_count
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     from structureflow.frames.overlays import save_overlays as save_overlays
     from structureflow.guide.apply import apply_structure_motion as apply_structure_motion
     from structureflow.guide.masks import Masking as Masking
+    from structureflow.guide.scene import GuideOptions as GuideOptions
     from structureflow.guide.tracker import GuidanceTracker as GuidanceTracker
-    from structureflow.guide.videos import GuideOptions as GuideOptions
     from structureflow.guide.videos import RenderedGuide as RenderedGuide
     from structureflow.guide.videos import render_guide as render_guide
     from structureflow.guide.videos import write_guide as write_guide
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
     from structureflow.storage.memory import MemoryStorage as MemoryStorage
     from structureflow.storage.s3 import S3Storage as S3Storage
     from structureflow.storage.s3_settings import S3Settings as S3Settings
+    from structureflow.targets.follow import PointTracks as PointTracks
+    from structureflow.targets.follow import track_points as track_points
 
 __version__ = "0.1.0"
 
@@ -59,7 +62,7 @@ _MODULES: Final = {
     "errors": ("StructureFlowError",),
     "flow.archive": ("FlowArchive",),
     "flow.colors": ("flow_normaliser", "flow_to_rgb"),
-    "flow.exchange": ("export_flows", "import_flows"),
+    "flow.exchange": ("export_flows", "import_flows", "save_flows"),
     "flow.fields": ("FlowMeta", "FlowSource", "adjust_flow_field_count", "resize_flow"),
     "flow.files": ("extract_flows", "extract_flows_of_frames", "open_flows"),
     "flow.image_files": ("read_flo", "read_kitti", "write_flo", "write_kitti"),
@@ -68,8 +71,9 @@ _MODULES: Final = {
     "frames.overlays": ("Overlay", "list_overlay_frames", "load_overlays", "save_overlays"),
     "guide.apply": ("apply_structure_motion",),
     "guide.masks": ("Masking",),
+    "guide.scene": ("GuideOptions",),
     "guide.tracker": ("GuidanceTracker",),
-    "guide.videos": ("GuideOptions", "RenderedGuide", "render_guide", "write_guide"),
+    "guide.videos": ("RenderedGuide", "render_guide", "write_guide"),
     "media.decode": ("VideoReader",),
     "media.encode": ("encode_h264",),
     "media.limits": ("DecodeLimits",),
@@ -78,6 +82,7 @@ _MODULES: Final = {
     "storage.memory": ("MemoryStorage",),
     "storage.s3": ("S3Storage",),
     "storage.s3_settings": ("S3Settings",),
+    "targets.follow": ("PointTracks", "track_points"),
 }
 _HOMES: Final = {name: f"structureflow.{module}" for module, names in _MODULES.items() for name in names}
 __all__ = ["__version__", *sorted(_HOMES)]

@@ -36,6 +36,7 @@ _MEMBERS: Final = {"forward": "flows", "backward": "flows_backward"}
 _NUMBER: Final = re.compile(r"(\d+)(?!.*\d)")
 #: What an imported folder is of where nothing says so.
 _UNKNOWN_FPS: Final = 16.0
+_MAX_FPS: Final = 1000.0
 
 Reader = Callable[[Path], tuple[Field32, Valid]]
 
@@ -118,6 +119,8 @@ def import_flows(
     (11, True)
     """
     path, target = Path(source), Path(archive)
+    if (fps is not None and not 0 < fps <= _MAX_FPS) or (size is not None and min(size) < 1):
+        raise FlowError(f"expected a rate up to {_MAX_FPS:g} and sides of 1 or more, got {fps} and {size}")
     if path.is_dir():
         return _from_folder(path, target, fps, size)
     opened = open_flow_file(path)
@@ -132,6 +135,24 @@ def import_flows(
     backward = (flow for _, flow in _each(opened, "backward")) if meta.has_backward else None
     forward = (flow for _, flow in _each(opened, "forward"))
     return _written(target, (meta.height, meta.width), forward, backward, notes, opened.meta.total_flows)
+
+
+def save_flows(flows: FlowSource, archive: PathLike) -> FlowArchive:
+    """Write flows of any source as an archive, such as those of frames in memory; an older file there is replaced.
+
+    Returns:
+        The archive, opened. Vectors are rounded to 1/16 pixel.
+
+    Raises:
+        FlowError, FlowCacheError: the source cannot be read, or has more than an archive may hold.
+
+    >>> save_flows(open_flows("flows.npz"), "copy.npz").meta.total_flows
+    11
+    """
+    meta = flows.meta
+    backward = (flow for _, flow in _each(flows, "backward")) if meta.has_backward else None
+    forward = (flow for _, flow in _each(flows, "forward"))
+    return _written(Path(archive), (meta.height, meta.width), forward, backward, _described(meta), meta.total_flows)
 
 
 # --- out ---------------------------------------------------------------------------------------------
@@ -272,8 +293,10 @@ def _written(
         display_max_px = float(notes.get("display_max_px", 0.0))
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise FlowError(f"flows.json: expected what export_flows writes: {error}") from error
-    if not fps > 0 or min(width, height) < 1:
-        raise FlowError(f"expected a rate above 0 and sides of 1 or more, got {fps} and {width}x{height}")
+    if not 0 < fps <= _MAX_FPS or min(width, height) < 1:
+        raise FlowError(
+            f"flows.json: expected a rate up to {_MAX_FPS:g} and sides of 1 or more, got {fps} and {width}x{height}"
+        )
     with FlowArchiveWriter(target, height=grid[0], width=grid[1], backward=backward is not None) as writer:
         for flow in forward:
             writer.feed(flow, None if backward is None else next(backward))

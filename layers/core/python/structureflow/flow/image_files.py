@@ -127,7 +127,7 @@ def write_kitti(path: PathLike, flow: NDArray[Any], known: Valid | None = None) 
     if longest > _KITTI_LONGEST_PX:
         raise FlowError(f"KITTI: expected vectors of up to {_KITTI_LONGEST_PX:.0f} pixels per axis, got {longest:.1f}")
     image = np.ones((height, width, 3), np.uint16)
-    image[..., 2:0:-1] = np.rint(checked * np.float32(_KITTI_STEP) + np.float32(_KITTI_ZERO)).astype(np.uint16)
+    image[..., 2:0:-1] = (np.rint(checked * np.float32(_KITTI_STEP)) + np.float32(_KITTI_ZERO)).astype(np.uint16)
     if known is not None:
         image[~_mask(known, height, width)] = 0
     encoded, buffer = cv2.imencode(".png", image)
