@@ -12,6 +12,7 @@ import pytest
 from structureflow import keys
 from structureflow.jobs import settle_gpu as settle_module
 from structureflow.jobs.deadline import Deadline
+from structureflow.jobs.extract_job import extract_and_commit
 from structureflow.jobs.gpu_claim import CLAIM_LASTS, settling
 from structureflow.jobs.settle_gpu import SettledOrder
 from structureflow.models.results import JobRecord
@@ -39,7 +40,7 @@ def test_an_order_is_settled_by_one_at_a_time(
     """The event of a task's end, and the schedule that found it overdue, at the same moment."""
     result = start(runner, raft)
     extractions: list[tuple[SettledOrder, ...]] = []
-    extract = settle_module.extract_and_commit
+    extract = extract_and_commit
 
     def meanwhile(*args: Any, **options: Any) -> JobRecord:
         extractions.append(stopped(runner, result.run_id))
@@ -79,7 +80,7 @@ def test_every_overdue_task_is_stopped_before_any_extraction(
     for result in runs:
         age_order(runner, result.run_id, 1)
     stopped_then: list[int] = []
-    extract = settle_module.extract_and_commit
+    extract = extract_and_commit
 
     def looking(*args: Any, **options: Any) -> JobRecord:
         stopped_then.append(len(gpu.stopped))
@@ -99,7 +100,7 @@ def test_what_half_of_the_time_does_not_do_is_left_to_the_next_look(
     for result in runs:
         age_order(runner, result.run_id, 1)
     left = [900.0]
-    extract = settle_module.extract_and_commit
+    extract = extract_and_commit
 
     def slow(*args: Any, **options: Any) -> JobRecord:
         record = extract(*args, **options)
