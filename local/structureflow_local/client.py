@@ -146,8 +146,8 @@ def _fetched_input(folder: Path, reference: str) -> Path | None:
 
 def _upload_name(path: Path) -> str:
     """A plain, unique name: files of the same name in different folders must not meet."""
-    if _UPLOADED.match(path.name):
-        # of an input that was fetched: it has such a name
+    if path.parent.name == "inputs" and _UPLOADED.match(path.name):
+        # of an input that was fetched: it has such a name already
         return path.name
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in path.name).replace("..", "_.")
@@ -165,10 +165,14 @@ class JobClient:
         """Their bucket."""
         return self._storage
 
-    def submit(self, job: PreparedJob) -> None:
-        """Upload a job's files, then its request, whose arrival starts it."""
+    def submit(self, job: PreparedJob, *, transferred: Callable[[int], None] = lambda _: None) -> None:
+        """Upload a job's files, then its request, whose arrival starts it.
+
+        `transferred` is called with the size in bytes of each file that is there.
+        """
         with ThreadPoolExecutor(_TRANSFERS, thread_name_prefix="upload") as pool:
-            list(pool.map(lambda item: self._storage.put_file(item[0], item[1]), job.uploads.items()))
+            for info in pool.map(lambda item: self._storage.put_file(item[0], item[1]), job.uploads.items()):
+                transferred(info.size_bytes)
         self._storage.put(keys.job_request(job.task_id), job.request, content_type="application/json")
 
     def status(self, task_id: str) -> JobStatus | None:
@@ -183,6 +187,7 @@ class JobClient:
         task_id: str,
         *,
         timeout_s: float,
+        poll_s: float = _POLL_S,
         watch: Callable[[JobStatus | None], None] = lambda _: None,
         newer_than: JobStatus | None = None,
     ) -> JobStatus:
@@ -206,7 +211,7 @@ class JobClient:
                     f"job {task_id}: expected an end within {timeout_s:.0f} s, "
                     f"but it is {status.stage if status else 'not started'}"
                 )
-            time.sleep(_POLL_S)
+            time.sleep(poll_s)
 
     def outputs(self, task_id: str, *, inputs: bool = False) -> Iterator[ObjectInfo]:
         """Iterate over what a user collects of a job's folder, with the `inputs` that were uploaded for it if asked."""
@@ -228,7 +233,14 @@ class JobClient:
             yield task_id
             after = f"jobs/{task_id}/\U0010ffff"
 
-    def fetch(self, task_id: str, target: Path, *, inputs: bool = False) -> list[Path]:
+    def fetch(
+        self,
+        task_id: str,
+        target: Path,
+        *,
+        inputs: bool = False,
+        transferred: Callable[[int], None] = lambda _: None,
+    ) -> list[Path]:
         """Download a job's folder into `target`, in place of what an earlier job left there.
 
         It is downloaded beside `target` and put in its place when it is whole; files of the user's stay.
@@ -236,6 +248,7 @@ class JobClient:
         Args:
             inputs: download the files that were uploaded for the job too, below ``inputs/``: its request then runs
                 again from `target`, wherever.
+            transferred: called with the size in bytes of each file that is there.
 
         Returns:
             The files, each `target`, as it was given, with the name below it.
@@ -261,9 +274,12 @@ class JobClient:
                 return target / name
 
             with ThreadPoolExecutor(_TRANSFERS, thread_name_prefix="fetch") as pool:
-                files = sorted(pool.map(fetch_one, found))
+                files = []
+                for info, path in zip(found, pool.map(fetch_one, found), strict=True):
+                    files.append(path)
+                    transferred(info.size_bytes)
             _swap(fresh, place, Path(beside) / "replaced")
-        return files
+        return sorted(files)
 
     def clean(self, task_id: str) -> int:
         """Delete a job's folder; return how many objects were there.

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from structureflow import keys
 from structureflow.errors import FrameCacheError, InvalidRequestError, TimelineNotFoundError
 from structureflow.frames.cache import Chunk, FrameCache
+from structureflow.frames.chunks import DecodedChunkFrame, OpenVideo, open_video
 from structureflow.frames.jpeg import decode_jpeg, encode_jpeg, thumbnail
 from structureflow.frames.overlays import list_overlay_frames
 from structureflow.storage.base import Storage
 from structureflow_local.exits import BAD_INPUT, DONE
 from structureflow_local.output import Output
+from structureflow_local.progress import counting
 
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 
@@ -35,7 +39,8 @@ def run(args: argparse.Namespace, storage: Storage, output: Output) -> int:
             output.give(timeline=args.timeline_id, removed=removed)
             output.say(f"{args.timeline_id}: {removed} objects removed")
         case "rebuild":
-            manifest = cache.rebuild(args.timeline_id, quality=args.quality)
+            with counting(output, "decode", None, "frames") as done:
+                manifest = cache.rebuild(args.timeline_id, quality=args.quality, opener=_counted(done))
             output.give(timeline=args.timeline_id, frames=manifest.total, chunks=len(manifest.chunks))
             output.say(f"{args.timeline_id}: {manifest.total} frames of {len(manifest.chunks)} chunks cached")
         case "adopt":
@@ -69,22 +74,39 @@ def _cache(cache: FrameCache, args: argparse.Namespace, output: Output) -> int:
     names = [path.name for path in args.videos]
     if len(set(names)) != len(names):
         raise InvalidRequestError(f"expected videos with different file names, got {', '.join(names)}")
-    if args.keep_chunks:
-        # Numbered, because chunks are in order of their names.
-        width = len(str(len(names)))
-        for number, path in enumerate(args.videos):
-            key = keys.timeline_chunk(args.timeline_id, f"{number:0{width}d}-{_plain(path.name)}")
-            cache.storage.put_file(key, path)
-        manifest = cache.rebuild(args.timeline_id, quality=args.quality)
-    else:
-        chunks = (Chunk(path.name, path) for path in args.videos)
-        manifest = cache.cache_videos(args.timeline_id, chunks, quality=args.quality)
+    with counting(output, "decode", None, "frames") as done:
+        if args.keep_chunks:
+            # Numbered, because chunks are in order of their names.
+            width = len(str(len(names)))
+            for number, path in enumerate(args.videos):
+                key = keys.timeline_chunk(args.timeline_id, f"{number:0{width}d}-{_plain(path.name)}")
+                cache.storage.put_file(key, path)
+            manifest = cache.rebuild(args.timeline_id, quality=args.quality, opener=_counted(done))
+        else:
+            chunks = (Chunk(path.name, path) for path in args.videos)
+            manifest = cache.cache_videos(args.timeline_id, chunks, quality=args.quality, opener=_counted(done))
     size = sum(manifest.frames.size_bytes)
     output.give(timeline=args.timeline_id, frames=manifest.total, videos=len(manifest.chunks), size_bytes=size)
     output.say(
         f"{args.timeline_id}: {manifest.total} frames of {len(manifest.chunks)} videos cached, {size / 1e6:.1f} MB"
     )
     return DONE
+
+
+def _counted(done: Callable[[int], None]) -> OpenVideo:
+    """Open videos as ever, and tell `done` of each frame."""
+
+    @contextmanager
+    def opened(path: Path) -> Iterator[Iterable[DecodedChunkFrame]]:
+        with open_video(path) as frames:
+            yield _told(frames)
+
+    def _told(frames: Iterable[DecodedChunkFrame]) -> Iterator[DecodedChunkFrame]:
+        for frame in frames:
+            yield frame
+            done(1)
+
+    return opened
 
 
 def _plain(name: str) -> str:
@@ -157,9 +179,12 @@ def _get(cache: FrameCache, args: argparse.Namespace, output: Output) -> int:
     wanted = parse_frames(args.frames)
     _make_folder(args.out)
     files = []
-    for record, data in cache.iter_cached_jpegs(args.timeline_id, wanted):
-        shown = data if args.width is None else encode_jpeg(thumbnail(decode_jpeg(data), args.width))
-        files.append(_write(args.out / f"{record.sequence:06d}.jpg", shown))
+    total = cache.manifest(args.timeline_id).total if wanted is None else len(wanted)
+    with counting(output, "get", total, "frames") as done:
+        for record, data in cache.iter_cached_jpegs(args.timeline_id, wanted):
+            shown = data if args.width is None else encode_jpeg(thumbnail(decode_jpeg(data), args.width))
+            files.append(_write(args.out / f"{record.sequence:06d}.jpg", shown))
+            done(1)
     output.give(timeline=args.timeline_id, files=files)
     output.say(f"{args.timeline_id}: {len(files)} frames written to {args.out}")
     return DONE

@@ -6,7 +6,7 @@ import hashlib
 import heapq
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -85,7 +85,7 @@ class GivenFiles(Storage):
         """See `Storage.head`."""
         return self._info(key) if key in self._files else self._store.head(key)
 
-    def checksums(self, info: ObjectInfo) -> Iterable[Checksum]:  # type: ignore[override]
+    def checksums(self, info: ObjectInfo) -> Sequence[Checksum]:
         """See `Storage.checksums`."""
         return info.checksums if info.key in self._files else self._store.checksums(info)
 

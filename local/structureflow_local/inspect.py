@@ -35,6 +35,7 @@ from structureflow.storage.base import ByteRange, ObjectInfo, StoredObject, Suff
 from structureflow_local.evidence import inspect_results
 from structureflow_local.exits import DONE
 from structureflow_local.output import Output, cells, table
+from structureflow_local.progress import counting
 
 _TILE_WIDTH_PX: Final = 240
 _COLUMNS: Final = 5
@@ -211,13 +212,15 @@ def _verify(archive: FlowArchive, output: Output) -> None:
     meta = archive.meta
     step = max(1, _VERIFIED_BYTES // (meta.height * meta.width * 8))
     longest, spread = 0.0, 0.0
-    for start in range(0, meta.total_flows, step):
-        stop = min(meta.total_flows, start + step)
-        flows = archive.read("forward", start, stop)
-        longest = max(longest, float(np.abs(flows).max()))
-        if meta.has_backward:
-            backward = archive.read("backward", start, stop)
-            spread = max(spread, float(np.abs(backward).max()))
+    with counting(output, "verify", meta.total_flows, "flows") as done:
+        for start in range(0, meta.total_flows, step):
+            stop = min(meta.total_flows, start + step)
+            flows = archive.read("forward", start, stop)
+            longest = max(longest, float(np.abs(flows).max()))
+            if meta.has_backward:
+                backward = archive.read("backward", start, stop)
+                spread = max(spread, float(np.abs(backward).max()))
+            done(stop - start)
     output.give(verified=True)
     output.say(f"all checksums are right; longest component {max(longest, spread):g} px of the grid")
 

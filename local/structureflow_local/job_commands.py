@@ -6,7 +6,7 @@ import argparse
 import sys
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from structureflow.errors import InvalidRequestError, JobStateError, StructureFlowError
 from structureflow.models.results import JobStatus
@@ -14,9 +14,11 @@ from structureflow_local.client import JobClient, check_target
 from structureflow_local.exits import BAD_INPUT, DONE, JOB_FAILED, NOT_FINISHED
 from structureflow_local.output import Output, cells, table
 from structureflow_local.parsers import add_command, add_place, storage_of
-from structureflow_local.progress import JobProgress
+from structureflow_local.progress import JobProgress, counting
 
-_LISTED: int = 200
+_LISTED: Final = 200
+#: Each look at a job is a few requests, which cost in a bucket of AWS.
+_POLL_S: Final = 0.5
 
 
 def add_commands(commands: Any) -> None:
@@ -102,7 +104,9 @@ def _submit(args: argparse.Namespace, output: Output) -> int:
     job = prepare(args.job)
     client = JobClient(storage_of(args))
     before = client.status(job.task_id) if args.wait else None
-    client.submit(job)
+    uploaded = sum(path.stat().st_size for path in job.uploads.values())
+    with counting(output, "upload", uploaded, "bytes") as transferred:
+        client.submit(job, transferred=transferred)
     output.give(task_id=job.task_id, uploaded=sorted(job.uploads))
     output.say(job.task_id)
     return _wait(args, output, client, job.task_id, newer_than=before) if args.wait else DONE
@@ -136,7 +140,9 @@ def _wait(
     args: argparse.Namespace, output: Output, client: JobClient, task_id: str, newer_than: JobStatus | None = None
 ) -> int:
     with JobProgress(output, client.storage) as progress:
-        status = client.wait(task_id, timeout_s=args.timeout, watch=progress.watch, newer_than=newer_than)
+        status = client.wait(
+            task_id, timeout_s=args.timeout, poll_s=_POLL_S, watch=progress.watch, newer_than=newer_than
+        )
     _say_status(output, status)
     return JOB_FAILED if status.state == "failed" else DONE
 
@@ -187,7 +193,9 @@ def _fetch(args: argparse.Namespace, output: Output) -> int:
         _say_status(output, status)
         return JOB_FAILED if status.state == "failed" else NOT_FINISHED
     check_target(args.out)
-    files = client.fetch(args.task_id, args.out, inputs=args.inputs)
+    size_bytes = sum(info.size_bytes for info in client.outputs(args.task_id, inputs=args.inputs))
+    with counting(output, "download", size_bytes, "bytes") as transferred:
+        files = client.fetch(args.task_id, args.out, inputs=args.inputs, transferred=transferred)
     output.give(task_id=args.task_id, files=files)
     for path in files:
         output.say(str(path))

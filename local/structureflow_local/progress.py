@@ -7,11 +7,14 @@ alone, each at once.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Self
 
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     TaskID,
@@ -34,6 +37,31 @@ _STAGES: Final = {
     "segments": "the state machine fans out",
     "publish": "results take the places of those before",
 }
+_LEFT: Final = (TextColumn("left", markup=False), TimeRemainingColumn())
+
+
+@contextmanager
+def counting(output: Output, what: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+    """Show how much of something is done, on a terminal; elsewhere its result alone is said, at its end.
+
+    Args:
+        what: is done, in a word.
+        total: how much there is; None where nobody knows.
+        unit: of `total`, as in ``frames``; ``bytes`` are shown as megabytes.
+
+    Yields:
+        A function that is called with how much more is done.
+    """
+    if not output.live:
+        yield lambda _: None
+        return
+    amount = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+    columns = [TextColumn("{task.description}", markup=False), BarColumn(), amount]
+    if unit != "bytes":
+        columns.append(TextColumn(unit, markup=False))
+    with Progress(*columns, TimeElapsedColumn(), *_LEFT, console=output.console, transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.advance(task, done)
 
 
 class JobProgress:
@@ -61,8 +89,7 @@ class JobProgress:
                 MofNCompleteColumn(),
                 TextColumn("frames, {task.fields[segments]}", markup=False),
                 TimeElapsedColumn(),
-                TextColumn("left", markup=False),
-                TimeRemainingColumn(),
+                *_LEFT,
                 console=output.console,
                 transient=True,
             )

@@ -110,7 +110,8 @@ def _windows_locks() -> types.ModuleType:
             raise OSError(errno.EDEADLK, os.strerror(errno.EDEADLK)) from error
 
     module.locking = locking
-    return module
+    made: types.ModuleType = module
+    return made
 
 
 def _no_signals(process: int, number: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from structureflow.media.encode import H264Writer, encode_h264
 from structureflow.media.planes import flat_planes, frozen, rgb_to_planes
 from structureflow.testing.videos import pan_frames
 
-SIZE = {"height": 96, "width": 128, "fps": 16.0}
+SIZE: dict[str, Any] = {"height": 96, "width": 128, "fps": 16.0}
 
 
 def encoding_threads() -> list[threading.Thread]:

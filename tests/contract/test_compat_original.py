@@ -123,7 +123,7 @@ def upload(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, An
         stored = tmp_path / "store" / call["task_id"] / Path(call["local_path"]).name
         stored.parent.mkdir(parents=True, exist_ok=True)
         stored.write_bytes(Path(call["local_path"]).read_bytes())
-        return stored.as_uri()
+        return str(stored.as_uri())
 
     monkeypatch.setattr(compat.places._PLACES, "upload", upload_and_get_final_output_location)
     common = types.ModuleType("source.common_utils")

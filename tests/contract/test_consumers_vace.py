@@ -52,8 +52,9 @@ def decoded(path: Path) -> tuple[NDArray[np.uint8], list[tuple[float, float]]]:
         stream = container.streams.video[0]
         for frame in container.decode(stream):
             frames.append(frame.to_ndarray(format="rgb24"))
-            start = float(frame.pts * stream.time_base)
-            times.append((start, start + float(frame.duration * stream.time_base)))
+            assert None not in (frame.pts, stream.time_base, frame.duration)
+            start = float((frame.pts or 0) * (stream.time_base or 0))
+            times.append((start, start + float(frame.duration * (stream.time_base or 0))))
     return np.stack(frames), times
 
 

@@ -108,7 +108,7 @@ def test_fields_become_pictures_of_one_time_that_move_as_the_camera_did(
         assert error(image, first) < 0.75 * error(stored, first)
     for one, two in pairwise(frames):
         assert error(one, two) > 1
-        shift, _ = cv2.phaseCorrelate(*(np.float64(image.mean(-1)) for image in (one, two)))
+        shift, _ = cv2.phaseCorrelate(one.mean(-1, dtype=np.float64), two.mean(-1, dtype=np.float64))
         assert shift[0] == pytest.approx(2 * step, abs=0.7)
         assert shift[1] == pytest.approx(0, abs=0.3)
 
@@ -162,7 +162,7 @@ def test_the_matrix_is_read_as_ffmpeg_reads_it(tmp_path: Path) -> None:
             turned = []
             for frame in container.decode(stream):
                 graph.vpush(frame)
-                turned.append(graph.vpull().to_ndarray(format="rgb24"))
+                turned.append(np.asarray(graph.vpull().to_ndarray(format="rgb24"), np.uint8))
         assert_shows(path, turned)
 
 

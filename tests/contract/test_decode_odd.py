@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -34,7 +35,8 @@ def decode(name: str) -> list[DecodedFrame]:
 def by_pyav(name: str, stream: int = 0) -> list[Image]:
     """Decode the plain way: nothing applied but FFmpeg's own conversion."""
     with av.open(str(odd(name))) as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(container.streams[stream])]
+        video: Any = container.streams[stream]
+        return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in container.decode(video)]
 
 
 def error(one: Image, other: Image) -> float:

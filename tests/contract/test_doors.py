@@ -244,7 +244,7 @@ def test_sams_s3_has_the_same_doors() -> None:
 
 
 def client(cloud: LocalCloud, key: Key, service: str = "s3", **config: Any) -> Any:
-    session = boto3.Session(key.access_key, key.secret, region_name=cloud.region)
+    session: Any = boto3.Session(key.access_key, key.secret, region_name=cloud.region)
     return session.client(service, endpoint_url=cloud.endpoint_url, config=Config(**config))
 
 

@@ -233,7 +233,7 @@ def test_memory_is_bounded_by_what_is_read() -> None:
     flows = np.zeros((60, 256, 320, 2), np.float32)
     flows[:, :8] = 1.5
     for order in ("C", "F"):
-        data = _npz(flows=np.array(flows, order=order))  # type: ignore[call-overload]
+        data = _npz(flows=np.array(flows, order=order))
         archive = open_flow_archive(BytesReader({"a": data}), "a")
         archive.expect(50, 54)
         tracemalloc.start()

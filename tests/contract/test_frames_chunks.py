@@ -152,7 +152,7 @@ def test_chunks_that_change_while_they_are_read_are_not_cached(store: MemoryStor
     """Half of the old chunks and half of the new ones is no video."""
 
     class Meddling(WrapperStorage):
-        def get_to_file(self, key: str, path: Path, **options: Any) -> ObjectInfo:  # type: ignore[override]
+        def get_to_file(self, key: str, path: Path, **options: Any) -> ObjectInfo:
             info = super().get_to_file(key, path, **options)
             if key.endswith("chunk-2.mp4"):
                 other = "timelines/t/chunks/chunk-1.mp4"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -105,11 +106,12 @@ def test_a_file_that_goes_is_gone(store: GivenFiles, mine: Path, tmp_path: Path)
 
 def test_nobody_writes_to_the_users_files(store: GivenFiles, mine: Path, tmp_path: Path) -> None:
     store.put("other", b"new")
-    for write in (
+    writes: list[Callable[[], object]] = [
         lambda: store.put(KEY, b"new"),
         lambda: store.put_file(KEY, tmp_path / "clip.mp4"),
         lambda: store.copy("other", KEY),
-    ):
+    ]
+    for write in writes:
         with pytest.raises(InvalidKeyError, match="only read"):
             write()
     assert store.delete([KEY, "other"]) == 2

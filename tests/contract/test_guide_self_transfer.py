@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from structureflow.flow.extract import extract_from_frames, plan_extraction, prepare_frame
 from structureflow.flow.fields import FlowSource, resize_flow
 from structureflow.guide.images import fit
-from structureflow.guide.masks import MaskValue
-from structureflow.guide.ports import Gray
+from structureflow.guide.ports import Gray, Mask
 from structureflow.guide.refine import MATCHING
 from structureflow.guide.render import RenderSettings, render_segment
 from structureflow.media.decode import DecodeLimits, VideoReader
@@ -61,9 +60,9 @@ class _Guides:
 class _Kept:
     def __init__(self) -> None:
         self.frames: list[Frame] = []
-        self.masks: list[int] = []
+        self.masks: list[Mask] = []
 
-    def write(self, index: int, guide: Frame, mask: MaskValue) -> None:
+    def write(self, index: int, guide: Frame, mask: Mask) -> None:
         assert index == len(self.frames)
         self.frames.append(guide.copy())
         self.masks.append(mask)

@@ -17,7 +17,7 @@ from structureflow_local.cloud.template import Template, load_template
 
 FIXTURE = Path(__file__).resolve().parent.parent / "fixtures" / "local"
 
-Edit = Callable[[dict[str, Any]], None]
+Edit = Callable[[dict[str, Any]], object]
 
 
 @pytest.fixture(scope="module")

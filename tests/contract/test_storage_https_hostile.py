@@ -50,7 +50,7 @@ def _headers(secure: ssl.SSLSocket, _: bytes) -> None:
 
 
 def _continue(secure: ssl.SSLSocket, _: bytes) -> None:
-    for _ in range(1000):
+    for _time in range(1000):
         secure.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         time.sleep(0.02)
 
@@ -67,14 +67,14 @@ def _chunk_line(secure: ssl.SSLSocket, _: bytes) -> None:
 
 def _chunks(secure: ssl.SSLSocket, _: bytes) -> None:
     secure.sendall(OK + b"Transfer-Encoding: chunked\r\n\r\n")
-    for _ in range(1000):
+    for _time in range(1000):
         secure.sendall(b"1\r\nx\r\n")
         time.sleep(0.02)
 
 
 def _trailers(secure: ssl.SSLSocket, _: bytes) -> None:
     secure.sendall(OK + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n")
-    for _ in range(1000):
+    for _time in range(1000):
         secure.sendall(b"X-More: y\r\n")
         time.sleep(0.02)
 
@@ -160,30 +160,30 @@ def test_tries_share_the_deadline(serve: Callable[..., Hostile], pem: Path) -> N
 def _flood_chunked(secure: ssl.SSLSocket, _: bytes) -> None:
     secure.sendall(OK + b"Transfer-Encoding: chunked\r\n\r\n")
     block = b"10000\r\n" + bytes(65_536) + b"\r\n"
-    for _ in range(4000):
+    for _time in range(4000):
         secure.sendall(block)
 
 
 def _flood_to_the_end(secure: ssl.SSLSocket, _: bytes) -> None:
     secure.sendall(OK + b"\r\n")
-    for _ in range(4000):
+    for _time in range(4000):
         secure.sendall(bytes(65_536))
 
 
 def _flood_trailers(secure: ssl.SSLSocket, _: bytes) -> None:
     secure.sendall(OK + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n")
-    for _ in range(40_000):
+    for _time in range(40_000):
         secure.sendall(b"X-More: " + b"y" * 8000 + b"\r\n")
 
 
 def _flood_continue(secure: ssl.SSLSocket, _: bytes) -> None:
-    for _ in range(40_000):
+    for _time in range(40_000):
         secure.sendall(b"HTTP/1.1 100 Continue\r\nX: " + b"y" * 8000 + b"\r\n\r\n")
 
 
 def _long_header(secure: ssl.SSLSocket, _: bytes) -> None:
     secure.sendall(OK + b"X-Long: ")
-    for _ in range(4000):
+    for _time in range(4000):
         secure.sendall(b"y" * 65_536)
 
 
@@ -222,7 +222,7 @@ def test_the_size_is_learned_without_keeping_the_body(serve: Callable[..., Hosti
             secure.sendall(b"HTTP/1.1 405 No\r\nContent-Length: 0\r\n\r\n")
         else:
             secure.sendall(OK + b"Transfer-Encoding: chunked\r\n\r\n")
-            for _ in range(24):
+            for _time in range(24):
                 secure.sendall(b"100000\r\n" + bytes(1 << 20) + b"\r\n")
             secure.sendall(b"0\r\n\r\n")
 

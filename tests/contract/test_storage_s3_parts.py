@@ -65,9 +65,11 @@ def refuse(storage: S3Storage, operation: str, code: str, when: Any = lambda: Tr
             return None
         raw = io.BytesIO(body)
         raw.stream = lambda *_a, **_k: iter([body])  # type: ignore[attr-defined]
-        return AWSResponse(request.url, 400, {"content-type": "application/xml"}, raw)
+        headers: Any = {"content-type": "application/xml"}
+        return AWSResponse(request.url, 400, headers, raw)
 
-    storage.client.meta.events.register(f"before-send.s3.{operation}", answer)
+    events: Any = storage.client.meta.events
+    events.register(f"before-send.s3.{operation}", answer)
 
 
 @pytest.mark.parametrize("way", ["bytes", "file"])

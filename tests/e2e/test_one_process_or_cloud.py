@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from structureflow.limits import MB_PER_VCPU
 from structureflow.models.results import Manifest, SegmentResult
-from structureflow.runtime.settings import MB_PER_VCPU
 from structureflow.testing.videos import pan_frames, write_clip
 from structureflow_local.client import JobClient, prepare_job
 from structureflow_local.cloud import LocalCloud
@@ -64,20 +64,20 @@ def test_the_same_results(tmp_path: Path) -> None:
     )
     assert set(here) == set(there)
     compared = set()
-    for name, path in here.items():
-        if name.suffix in {".mp4", ".npz", ".png", ".npy", ".txt", ".pth"} or name.name == "request.json":
-            assert path.read_bytes() == there[name].read_bytes(), name
-            compared.add(name.suffix)
-        elif name.name == "result.json":
-            one, other = (SegmentResult.model_validate_json(found.read_bytes()) for found in (path, there[name]))
+    for made_at, path in here.items():
+        if made_at.suffix in {".mp4", ".npz", ".png", ".npy", ".txt", ".pth"} or made_at.name == "request.json":
+            assert path.read_bytes() == there[made_at].read_bytes(), made_at
+            compared.add(made_at.suffix)
+        elif made_at.name == "result.json":
+            one, other = (SegmentResult.model_validate_json(found.read_bytes()) for found in (path, there[made_at]))
             assert one.model_dump(exclude=ITS_OWN) == other.model_dump(exclude=ITS_OWN)
             assert {key: made.size_bytes for key, made in one.outputs.items()} == {
                 key: made.size_bytes for key, made in other.outputs.items()
             }
     assert {".mp4", ".npz", ".png"} <= compared
-    one, other = (
+    whole, whole_other = (
         Manifest.model_validate_json((tmp_path / name / "manifest.json").read_bytes()) for name in ("here", "cloud")
     )
-    assert one.engine == other.engine
-    assert not one.fallbacks
+    assert whole.engine == whole_other.engine
+    assert not whole.fallbacks
     assert not other.fallbacks

@@ -115,6 +115,7 @@ def test_masks_keep_what_is_guided_and_what_an_anchor_shows(
             kept.append(float((mask == 0).mean()))
             assert index in unguided or kept[-1] == 1, (result.index, index)
             assert index not in left or kept[-1] == 0, (result.index, index)
+        assert result.kept is not None
         assert result.kept == pytest.approx(np.mean(kept))
         assert 0.5 < result.kept < 1, "a mask that asks for something, and keeps most"
     assert manifest.notices == ()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from structureflow import keys
@@ -70,29 +71,33 @@ class Meddler:
         self.headless.discard(task_id)
         deployment.put_request(task_id, document(job, task_id))
 
+    def _put_again(self, deployment: Deployment, task_id: str) -> None:
+        self.put(deployment, task_id, self.tasks[task_id])
+
+    def _put_other(self, deployment: Deployment, task_id: str, others: Sequence[str]) -> None:
+        self.put(deployment, task_id, others[int(deployment.faults.chance("job", task_id) * len(others))])
+
     def _acts(self, deployment: Deployment) -> Iterator[tuple[str, Callable[[], None]]]:
         bucket = deployment.bucket
         for task_id in self.tasks:
-            yield f"puts {task_id} again", lambda task_id=task_id: self.put(deployment, task_id, self.tasks[task_id])
+            yield f"puts {task_id} again", partial(self._put_again, deployment, task_id)
             others = [job for job in JOBS if job not in ("gpu", self.tasks[task_id])]
             yield (
                 f"puts another {task_id}",
-                lambda task_id=task_id, others=others: self.put(
-                    deployment, task_id, others[int(deployment.faults.chance("job", task_id) * len(others))]
-                ),
+                partial(self._put_other, deployment, task_id, others),
             )
-            yield f"deletes the request of {task_id}", lambda task_id=task_id: self._delete_request(deployment, task_id)
-            yield f"deletes job {task_id}", lambda task_id=task_id: self._delete_job(deployment, task_id)
+            yield f"deletes the request of {task_id}", partial(self._delete_request, deployment, task_id)
+            yield f"deletes job {task_id}", partial(self._delete_job, deployment, task_id)
         yield "replaces the video", lambda: self._replace(deployment, VIDEO, inputs()[OTHER_VIDEO])
         yield "replaces an image", lambda: self._replace(deployment, IMAGES[0], inputs()[IMAGES[1]])
         for key in (VIDEO, *IMAGES):
             for damage in DAMAGE:
-                yield f"makes {key} {damage}", lambda key=key, damage=damage: self._damage(deployment, key, damage)
+                yield f"makes {key} {damage}", partial(self._damage, deployment, key, damage)
         for info in list(bucket.list("cache/")):
             for damage in DAMAGE:
                 yield (
                     f"makes {info.key} {damage}",
-                    lambda key=info.key, damage=damage: self._damage(deployment, key, damage),
+                    partial(self._damage, deployment, info.key, damage),
                 )
         for info in list(bucket.list("jobs/")):
             if info.key.endswith("/request.json"):
@@ -100,7 +105,7 @@ class Meddler:
             for damage in DAMAGE:
                 yield (
                     f"makes {info.key} {damage}",
-                    lambda key=info.key, damage=damage: self._damage(deployment, key, damage),
+                    partial(self._damage, deployment, info.key, damage),
                 )
 
     def _delete_request(self, deployment: Deployment, task_id: str) -> None:

@@ -68,7 +68,7 @@ def behind_faults(server: str, rates: Rates, **settings: Any) -> Iterator[tuple[
     make_bucket(server, bucket)
     faults = Faults(0, rates, clock=RealClock() if rates.delay else Clock())
     with faulty_server(forward_to(server), faults) as url:
-        chosen = {"max_attempts": 1, "conditional_writes": "yes"} | settings
+        chosen: dict[str, Any] = {"max_attempts": 1, "conditional_writes": "yes"} | settings
         yield S3Storage(bucket, settings=replace(loopback_settings(url), **chosen)), faults
 
 
@@ -141,7 +141,7 @@ class Model:
         self.knows(key, None)
 
     def read(self, key: str, _: random.Random) -> None:
-        data, _ = get_verified(self.storage, key, lambda: self.storage.get(key))
+        data, _verified = get_verified(self.storage, key, lambda: self.storage.get(key))
         assert data in self.possible(key)
         self.knows(key, data)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -331,7 +332,7 @@ def test_a_status_damaged_at_any_moment_leaves_a_typed_end_or_none(damage: str, 
     """Who takes the status away takes the job back; who spoils it gets a typed error, or the next run."""
     for moment in moments()[:: 4 * EVERY]:
         case = Case(tmp_path)
-        case.at(moment, lambda case=case: case.meddler._damage(case.deployment, keys.job_status("t1"), damage))
+        case.at(moment, partial(case.meddler._damage, case.deployment, keys.job_status("t1"), damage))
         try:
             case.run()
             case.again()

@@ -66,7 +66,7 @@ class Run:
         self.kind = name
         jobs = [job for job in JOBS if kind.gpu or job != "gpu"]
         chosen = ["gpu" if name == "gpu" else source.choice(jobs), *source.sample(jobs, source.randrange(2))]
-        self.meddler = Meddler(dict.fromkeys(f"t{number}" for number in range(1, len(chosen) + 1)))
+        self.meddler = Meddler({f"t{number}": "" for number in range(1, len(chosen) + 1)})
         self.deployment = Deployment(
             DEFINITION, TIMEOUTS_S, Faults(seed, kind.rates), kind.hostility, folder, gpu=kind.gpu
         )

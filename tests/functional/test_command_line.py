@@ -39,7 +39,7 @@ from structureflow_local.client import JobClient, prepare_job
 from structureflow_local.exits import NotFinishedError, exit_code
 from structureflow_local.jobfile import prepare
 from structureflow_local.output import Output
-from structureflow_local.progress import JobProgress
+from structureflow_local.progress import JobProgress, counting
 
 ODD = "[red]a[/red] [/] \\["
 
@@ -275,6 +275,22 @@ def test_the_display_has_frames_segments_and_time_on_a_terminal_and_plain_lines_
     lines = [line.split(" s  ", 1)[1] for line in piped.getvalue().splitlines()]
     assert [line.split("  ")[0] for line in lines] == ["flows", "segments", "segment 0", "segment 1"]
     assert "5 frames 160x96: 3 filled by motion, 0 left to the generator" in lines[2]
+
+
+def test_whatever_takes_long_is_counted_on_a_terminal_and_quiet_in_a_pipe() -> None:
+    live, piped = io.StringIO(), io.StringIO()
+    for unit, said in (("bytes", "3.0/4.0 MB"), ("frames", "3000000/4000000 frames")):
+        with counting(
+            Output(console=Console(file=live, force_terminal=True, width=120)), "work", 4_000_000, unit
+        ) as done:
+            done(1_000_000)
+            done(2_000_000)
+        assert re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", live.getvalue()).count(said) >= 1, live.getvalue()
+    with counting(Output(console=Console(file=piped)), "work", None, "frames") as done:
+        done(1)
+    with counting(Output(as_json=True), "work", None, "frames") as done:
+        done(1)
+    assert piped.getvalue() == ""
 
 
 # --- a request that was fetched ----------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -38,8 +40,8 @@ def test_this_machine_can_do_what_its_tests_do(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_said_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = doctor.importlib.util.find_spec
-    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None if name == "moto" else there(name))
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "moto" else there(name))
     monkeypatch.setattr(shutil, "which", lambda _: None)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
     found = by_name(examine_machine(tmp_path))
@@ -56,7 +58,7 @@ def test_a_package_that_cannot_be_imported_is_no_surprise_later(
     def import_module(name: str) -> Any:
         raise ImportError(f"{name}: libGL.so.1 is missing")
 
-    monkeypatch.setattr(doctor.importlib, "import_module", import_module)
+    monkeypatch.setattr(importlib, "import_module", import_module)
     assert main(["doctor", "--store", str(tmp_path)]) == 2
     printed = capsys.readouterr().out
     assert "broken   packages" in printed

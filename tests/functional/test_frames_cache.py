@@ -137,7 +137,7 @@ def test_a_slow_store_holds_back_the_decoder(store: MemoryStorage) -> None:
     gate = threading.Event()
 
     class Gated(LatencyStorage):
-        def get(self, key: str, **options: Any) -> StoredObject:  # type: ignore[override]
+        def get(self, key: str, **options: Any) -> StoredObject:
             gate.wait(10)
             return super().get(key, **options)
 

@@ -51,7 +51,7 @@ class RaftStandIn(DisEngine):
     """Flows of DIS under the name of RAFT: what matters here is who computed them."""
 
     @property
-    def name(self) -> Any:
+    def name(self) -> Any:  # type: ignore[override]
         return "raft"
 
 
@@ -250,7 +250,7 @@ def test_a_store_that_breaks_off_leaves_the_order_for_the_next_try(
 def test_auto_takes_the_gpu_for_heavy_videos(
     runner: JobRunner, launcher: Launcher, request_document: dict[str, Any], auto_pixel_frames: int, engine: str
 ) -> None:
-    launcher.auto_pixel_frames = auto_pixel_frames  # type: ignore[misc]
+    launcher.auto_pixel_frames = auto_pixel_frames
     runner.put_request("t1", request_document)
     assert runner.orchestrate("t1").engine == engine
     assert len(launcher.started) == (engine == "raft")
@@ -261,7 +261,7 @@ def test_auto_takes_flows_that_are_there(
 ) -> None:
     runner.put_request("t1", request_document)
     assert runner.orchestrate("t1").flow_cache_hit is False
-    launcher.auto_pixel_frames = 1  # type: ignore[misc]
+    launcher.auto_pixel_frames = 1
     runner.put_request("t2", {**request_document, "task_id": "t2"})
     result = runner.orchestrate("t2")
     assert (result.engine, result.flow_cache_hit) == ("dis", True)

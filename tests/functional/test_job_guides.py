@@ -13,6 +13,7 @@ from structureflow import keys
 from structureflow.errors import InvalidRequestError, StorageError
 from structureflow.jobs import guides as guides_module
 from structureflow.jobs.render_segment import RenderSegmentInput, render_segment
+from structureflow.media.decode import VideoReader
 from structureflow.storage.base import Storage
 from structureflow.storage.memory import MemoryStorage
 from structureflow.testing.jobs import JobRunner, png
@@ -140,7 +141,7 @@ def test_a_guide_video_is_fetched_once_and_read_on(
     runner: JobRunner, request_document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []
-    reader = guides_module.VideoReader
+    reader = VideoReader
 
     def counted(path: Path, *arguments: Any) -> Any:
         opened.append(path)

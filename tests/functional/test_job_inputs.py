@@ -42,7 +42,7 @@ class Meddling(WrapperStorage):
         self._now(key)
         return super().get_to_file(key, path, max_bytes=max_bytes, if_match=if_match)
 
-    def get(self, key: str, **options: Any) -> StoredObject:  # type: ignore[override]
+    def get(self, key: str, **options: Any) -> StoredObject:
         self._now(key)
         return super().get(key, **options)
 
@@ -108,7 +108,7 @@ def flow_arrays(archive: bytes) -> bytes:
     import numpy as np
 
     with np.load(io.BytesIO(archive)) as arrays:
-        return arrays["flows"].tobytes() + arrays["flows_backward"].tobytes()
+        return bytes(arrays["flows"].tobytes() + arrays["flows_backward"].tobytes())
 
 
 def without_flows_and_frames(runner: JobRunner, task_id: str = "t1") -> None:

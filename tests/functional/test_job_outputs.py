@@ -201,9 +201,9 @@ def test_points_and_boxes_of_ones_own(tmp_path: Path) -> None:
     )
     folder = published.folder / "tracks"
     places, _ = tracks.read_wan_move(folder / "tracks.npy", folder / "visibility.npy")
-    np.testing.assert_allclose(places[0], [[0, 0], [63.5, 127.5], [31.25, 60]], atol=1e-4)
+    np.testing.assert_allclose(places[0], np.array([[0, 0], [63.5, 127.5], [31.25, 60]]), atol=1e-4)
     # the frame is covered: 128/96 as large, so 2 px are 2.67
-    np.testing.assert_allclose(places[1, 2] - places[0, 2], [2 * 128 / 96, 0], atol=0.4)
+    np.testing.assert_allclose(places[1, 2] - places[0, 2], np.array([2 * 128 / 96, 0]), atol=0.4)
 
 
 def test_warped_noise_is_still_where_the_guide_is_and_goes_with_it(made: tuple[Published, JobRunner]) -> None:

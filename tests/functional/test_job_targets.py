@@ -77,6 +77,7 @@ def test_the_share_that_is_kept_is_that_of_the_mask(runner: JobRunner, tmp_path:
     runner.storage.get_to_file(keys.segment_file("t1", 0, "mask.mp4"), path)
     masks = np.stack(list(decode_rgb(path)))
     assert set(np.unique(masks)) == {0, 255}
+    assert result.kept is not None
     assert result.kept == pytest.approx(float((masks == 0).mean()))
     assert manifest.segments[0].kept == result.kept
     assert f"keeps {100 * result.kept:.1f} % of all pixels" in report

@@ -17,6 +17,7 @@ from structureflow import keys
 from structureflow.errors import JobStateError, NotAVideoError
 from structureflow.jobs.documents import load_record
 from structureflow.models.results import JobStatus, Manifest, SegmentResult
+from structureflow.runtime.machine import call_step
 from structureflow.storage.local import LocalStorage
 from structureflow.storage.memory import MemoryStorage
 from structureflow.testing.jobs import JobRunner
@@ -236,7 +237,7 @@ def test_as_many_segments_at_once_as_there_is_room_for(
     lock = threading.Lock()
     gate = threading.Barrier(most)
     now = seen = 0
-    call = one_process.call_step
+    call = call_step
 
     def counted(step: str, payload: Any, services: Any) -> Any:
         nonlocal now, seen

@@ -22,7 +22,7 @@ from structureflow_local.cloud.template.resources import Resources
 from structureflow_local.gpu import _PARAMETERS as GPU
 
 REPO = Path(__file__).resolve().parents[2]
-TEMPLATES = {
+TEMPLATES: Mapping[str, tuple[Path, Mapping[str, str]]] = {
     "deployed": (REPO / "template.yaml", {}),
     "deployed with the GPU part": (REPO / "template.yaml", GPU),
     "of the local cloud's own tests": (REPO / "tests" / "fixtures" / "local" / "template.yaml", {}),
@@ -133,7 +133,8 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     monkey = pytest.MonkeyPatch()
     monkey.setenv("AWS_DEFAULT_REGION", REGION)
     if request.param == "sparse":
-        path, parameters = sparse_template(tmp_path_factory.mktemp("sparse")), {}
+        path = sparse_template(tmp_path_factory.mktemp("sparse"))
+        parameters: Mapping[str, str] = {}
     else:
         path, parameters = TEMPLATES[request.param]
     try:

@@ -68,7 +68,8 @@ def contents() -> tuple[Content, ...]:
     """Archives of every kind, each with flows of its own."""
 
     def grid(count: int, seed: int) -> NDArray[np.float32]:
-        return np.rint(smooth_flows(count, HEIGHT, WIDTH, seed=seed) * 16) / np.float32(16) + np.float32(0)
+        flows = np.rint(smooth_flows(count, HEIGHT, WIDTH, seed=seed) * 16) / np.float32(16) + np.float32(0)
+        return flows.astype(np.float32)
 
     def plain(write: Any, flows: Any, order: Any = "C", **more: Any) -> bytes:
         buffer = io.BytesIO()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,9 @@ def archive(folder: Path, name: str, flows: NDArray[np.float32], *, backward: bo
 def test_any_range_is_that_of_the_parts(wanted: list[tuple[int, int, int]], data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        parts, plain, cuts = [], [], []
+        parts: list[Any] = []
+        plain: list[Any] = []
+        cuts: list[int] = []
         for number, (flows, start, frames) in enumerate(wanted):
             begin = min(start, flows - 1)
             count = min(frames, flows + 1 - begin)

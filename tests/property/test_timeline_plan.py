@@ -192,7 +192,7 @@ def test_time_is_kept_where_the_rate_varies(frames: int, driven: int, gaps: list
     """Stretched by time, equally far apart in time; at its own speed, the frame of the moment."""
     times = np.concatenate([[0.0], np.cumsum(gaps[: frames - 1])])
     stretched = Stretch(0, driven, 0, frames, "retime", times_s=times)
-    at = [np.interp(stretched.source_node(frame), np.arange(frames), times) for frame in range(driven)]
+    at = [float(np.interp(stretched.source_node(frame) or 0, np.arange(frames), times)) for frame in range(driven)]
     np.testing.assert_allclose(np.diff(at), times[-1] / (driven - 1), atol=1e-5)
     assert (stretched.source_node(0), stretched.source_node(driven - 1)) == (0, frames - 1)
     own_speed = Stretch(0, driven, 0, frames, "clip", step_s=0.05, times_s=times)

@@ -45,7 +45,7 @@ def _flow_picture(flow: NDArray[np.float64]) -> NDArray[np.uint8]:
     part = (hue - low)[..., None]
     colour = ((1 - part) * wheel[low] + part * wheel[high]) / 255
     colour = np.where((radius <= 1)[..., None], 1 - radius[..., None] * (1 - colour), colour * 0.75)
-    return np.floor(255 * colour).astype(np.uint8)
+    return np.asarray(np.floor(255 * colour), np.uint8)
 
 
 def _wheel() -> NDArray[np.float64]:

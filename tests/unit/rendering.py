@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from structureflow.flow.fields import FlowSource
-from structureflow.guide.masks import MaskValue
+from structureflow.guide.ports import Mask
 from structureflow.guide.render import RenderOutcome, RenderSettings, render_segment
 from structureflow.models.job import Segment
 from structureflow.references import Reference
@@ -43,9 +43,9 @@ class Kept:
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
-        self.masks: list[int] = []
+        self.masks: list[Mask] = []
 
-    def write(self, index: int, guide: Frame, mask: MaskValue) -> None:
+    def write(self, index: int, guide: Frame, mask: Mask) -> None:
         assert index == len(self.frames)
         self.frames.append(guide.copy())
         self.masks.append(mask)

@@ -108,7 +108,7 @@ def followed() -> tuple[Field, Camera, Camera]:
 def test_the_cameras_part_moves_everything_as_the_ground_goes(followed: tuple[Field, Camera, Camera]) -> None:
     legs = PartLegs(lambda number: followed[0][number], 0.0, "camera", once)
     way = Carry(legs, 0.0, (HEIGHT, WIDTH)).to(STEPS)
-    np.testing.assert_allclose(way, np.broadcast_to(np.float32([3 * STEPS, 0]), way.shape), atol=0.5)
+    np.testing.assert_allclose(way, np.broadcast_to(np.array([3 * STEPS, 0], np.float32), way.shape), atol=0.5)
 
 
 def test_the_subjects_part_moves_the_object_across_a_ground_that_stands(
@@ -121,7 +121,7 @@ def test_the_subjects_part_moves_the_object_across_a_ground_that_stands(
     rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
     away = np.hypot(columns - x, rows - y)
     on, off = away < 16, (np.abs(rows - y) > 36) & (columns < WIDTH - 3 * STEPS - 4)
-    error = np.abs(way[on] - np.float32([-3 * STEPS, -STEPS])).max(axis=-1)
+    error = np.abs(way[on] - np.array([-3 * STEPS, -STEPS], np.float32)).max(axis=-1)
     assert np.percentile(error, 95) < 1
     assert np.abs(way[off]).max() < 0.3
 
@@ -169,7 +169,7 @@ def test_both_anchors_of_a_gap_take_the_part_of_the_motion(part: MotionPart, anc
         gap = GapMotion(
             planned, plan, 0, count, from_start=True, from_end=True, wants_visibility=True, wants_flow=True, feed=feed
         )
-        moved = np.float32([2, -1] if part == "camera" else [0, 0])
+        moved = np.array([2, -1] if part == "camera" else [0, 0], np.float32)
         inner = np.s_[20:-20, 24:-24]
         for offset, frame in enumerate(gap.frames(), start=1):
             assert frame is not None

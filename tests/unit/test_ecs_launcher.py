@@ -88,5 +88,5 @@ def test_stopping_finds_the_tasks_of_the_run(stubbed: tuple[EcsLauncher, Stubber
 
 def test_limits_of_ecs_are_kept() -> None:
     """Client tokens have at most 64 characters, overrides 8,192 (ECS API Reference, RunTask)."""
-    assert len(EXPECTED["clientToken"]) <= 64
+    assert len(str(EXPECTED["clientToken"])) <= 64
     assert len(str(EXPECTED["overrides"])) < 8192

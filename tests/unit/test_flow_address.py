@@ -34,7 +34,7 @@ def test_everything_that_the_flows_depend_on_is_in_it() -> None:
         other(dict(dis.params), area_px=dis.area_px + 1),
     ]
     assert len(set(addresses)) == len(addresses)
-    assert other(dict(reversed(dis.params.items()))) == addresses[0]
+    assert other(dict(reversed(list(dis.params.items())))) == addresses[0]
 
 
 def test_an_unknown_engine_is_named() -> None:

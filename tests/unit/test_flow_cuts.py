@@ -132,8 +132,8 @@ def test_empty_pictures_are_like_nothing() -> None:
 def test_colour_is_looked_at_by_its_luma() -> None:
     first, second = texture(HEIGHT, WIDTH, seed=1), texture(HEIGHT, WIDTH, seed=2)
     weights = np.array([0.299, 0.587, 0.114])
-    luma = [np.rint(image @ weights).astype(np.uint8) for image in (first, second)]
-    assert discontinuity(first, second, *ASTRAY) == pytest.approx(discontinuity(*luma, *ASTRAY), abs=0.01)
+    one, two = (np.rint(image @ weights).astype(np.uint8) for image in (first, second))
+    assert discontinuity(first, second, *ASTRAY) == pytest.approx(discontinuity(one, two, *ASTRAY), abs=0.01)
     # alike in red, which has more of the luma than blue, in which they are not
     red_first = np.dstack([ONE, np.zeros_like(ONE), ONE])
     red_second = np.dstack([ONE, np.zeros_like(ONE), TWO])

@@ -15,7 +15,7 @@ from structureflow.testing.videos import texture
 @pytest.mark.parametrize("size", [(720, 1280), (1280, 720), (333, 517), (64, 48)])
 @pytest.mark.parametrize("width_px", [1, 32, 320, 500])
 def test_a_thumbnail_is_the_area_mean_of_its_frame(size: tuple[int, int], width_px: int) -> None:
-    image = cv2.GaussianBlur(texture(*size, seed=3), (0, 0), 2)
+    image = np.asarray(cv2.GaussianBlur(texture(*size, seed=3), (0, 0), 2), np.uint8)
     data = encode_jpeg(image, 95)
     scaled, width, height = thumbnail_jpeg(data, width_px, 95)
     # Through a JPEG too, which averages the colours of neighbours.

@@ -56,7 +56,8 @@ class Guides:
         self._scene = scene
 
     def image(self, reference: Any) -> Picture:
-        return self._scene.frames[int(str(reference).rpartition("/")[2])]
+        frame: Picture = self._scene.frames[int(str(reference).rpartition("/")[2])]
+        return frame
 
     def video(self, reference: Any, first: int, count: int) -> Iterator[Picture]:
         raise AssertionError(f"{reference} {first} {count}")
@@ -94,7 +95,7 @@ def rendered(
         HEIGHT, WIDTH, treatment, anchors, strength, 0, window, workers=workers, matching=MATCHING[quality]
     )
     sink = Kept()
-    outcome = render_segment(segment, played, Guides(scene), settings, sink, frames)  # type: ignore[arg-type]
+    outcome = render_segment(segment, played, Guides(scene), settings, sink, frames)
     return sink.frames, outcome
 
 

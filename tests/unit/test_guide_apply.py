@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from structureflow.errors import FlowError, GuidanceError
 from structureflow.guide.apply import apply_structure_motion
-from structureflow.guide.masks import MaskValue
+from structureflow.guide.ports import Mask
 from structureflow.guide.render import RenderSettings, render_segment
 from structureflow.guide.tracker import GuidanceTracker
 from structureflow.models.job import Segment
@@ -39,9 +39,9 @@ class Kept:
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
-        self.masks: list[int] = []
+        self.masks: list[Mask] = []
 
-    def write(self, index: int, guide: Frame, mask: MaskValue) -> None:
+    def write(self, index: int, guide: Frame, mask: Mask) -> None:
         assert index == len(self.frames)
         self.frames.append(guide.copy())
         self.masks.append(mask)

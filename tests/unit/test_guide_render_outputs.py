@@ -9,8 +9,8 @@ import pytest
 
 from structureflow.errors import FlowError, GuidanceError
 from structureflow.guide.given import cross_fade
-from structureflow.guide.masks import MaskValue, grey_frame, mask_frame
-from structureflow.guide.ports import MotionSink
+from structureflow.guide.masks import grey_frame, mask_frame
+from structureflow.guide.ports import Mask, MotionSink
 from structureflow.testing.scenes import (
     ArrayFlows,
     occlusion_scene,
@@ -178,7 +178,7 @@ def test_wild_flows_are_survived() -> None:
 
 def test_a_sinks_error_ends_the_work() -> None:
     class Full(Kept):
-        def write(self, index: int, guide: Frame, mask: MaskValue) -> None:
+        def write(self, index: int, guide: Frame, mask: Mask) -> None:
             if index == 4:
                 raise OSError("disk full")
             super().write(index, guide, mask)

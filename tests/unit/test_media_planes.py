@@ -85,8 +85,8 @@ def test_results_may_be_written_into_memory_that_is_there() -> None:
     image = patches()
     for convert, given in ((rgb_to_planes, image), (grey_to_planes, np.ascontiguousarray(image[..., 0]))):
         out = np.zeros(planes_shape(32, 48), np.uint8)
-        assert convert(given, out) is out  # type: ignore[operator]
-        np.testing.assert_array_equal(out, convert(given))  # type: ignore[operator]
+        assert convert(given, out) is out
+        np.testing.assert_array_equal(out, convert(given))
 
 
 def test_flat_pictures_cannot_be_changed() -> None:

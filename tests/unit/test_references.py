@@ -53,7 +53,7 @@ def test_documents_are_written_without_queries_and_read_with_them() -> None:
     assert _Document(source=Reference("x")).source == "x"
     for bad in ("", "x" * 2049, 5, None):
         with pytest.raises(ValidationError):
-            _Document(source=bad)  # type: ignore[arg-type]
+            _Document(source=bad)
 
 
 @pytest.mark.parametrize(

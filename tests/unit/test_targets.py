@@ -31,8 +31,8 @@ def clip(folder: Path, frames: int) -> Clip:
 
 
 def pan(dx: float, dy: float = 0.0, *, total: float = 0.0) -> Move:
-    step = np.broadcast_to(np.float32([dx, dy]), (HEIGHT, WIDTH, 2))
-    way = np.broadcast_to(np.float32([-total, 0]), (HEIGHT, WIDTH, 2))
+    step = np.broadcast_to(np.array([dx, dy], np.float32), (HEIGHT, WIDTH, 2))
+    way = np.broadcast_to(np.array([-total, 0], np.float32), (HEIGHT, WIDTH, 2))
     return Move(step, step, way, np.full((HEIGHT // 2, WIDTH // 2), 255, np.uint8))
 
 

@@ -44,6 +44,8 @@ from structureflow.storage._https_wire import (
 )
 from structureflow.storage.base import Checksum, ObjectInfo, StoredObject
 
+__all__ = ["Address", "HttpsSource", "is_public"]
+
 _T = TypeVar("_T")
 _ATTEMPTS: Final = 2
 _PAUSE_S: Final = 0.2
