@@ -122,7 +122,7 @@ def _steps_and_whole(job: Path, context: Context) -> tuple[float, float]:
             "steps": _fresh(context.folder, steps),
             "whole": _fresh(context.folder, lambda folder: _in_one_process(job, folder)),
         },
-        rounds=5,
+        rounds=3,
     )
     kept = sums if context.quick else sums[1:]
     return sorted(kept)[len(kept) // 2], times["whole"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from structureflow_local import (
     run_command,
     validate_command,
 )
-from structureflow_local.exits import DONE, INTERRUPTED, MEANINGS, exit_code
+from structureflow_local.exits import DONE, INTERRUPTED, MEANINGS, UNEXPECTED, exit_code
 from structureflow_local.output import Output
 from structureflow_local.parsers import add_command, add_place, storage_of
 from structureflow_local.run_command import DEFAULT_STORE, add_weights_option
@@ -37,18 +38,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     output = Output(as_json=args.json, verbose=args.verbose)
     try:
-        code: int = args.run(args, output)
-    except StructureFlowError as error:
-        output.fail(error)
-        code = exit_code(error)
+        try:
+            code: int = args.run(args, output)
+        except StructureFlowError as error:
+            output.fail(error)
+            code = exit_code(error)
+        output.finish()
     except KeyboardInterrupt:
         output.remark("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        # who read it has enough
-        sys.stderr.close()
-        return DONE
-    output.finish()
+        # Who read it has enough. Python would try once more to write what is left, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNEXPECTED
     return code
 
 

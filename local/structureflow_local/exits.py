@@ -7,7 +7,7 @@ from typing import Final
 from structureflow.errors import JobStateError, ObjectNotFoundError, StorageError, StructureFlowError, TransientError
 
 DONE: Final = 0
-#: An error that nobody foresaw; it comes with a traceback.
+#: An error that nobody foresaw, with a traceback; or nobody reads on.
 UNEXPECTED: Final = 1
 #: Of the request, a file, an option or a name.
 BAD_INPUT: Final = 2

@@ -145,6 +145,21 @@ def test_the_sample_comes_with_it(command: Environment, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
+def test_commands_that_need_no_cloud_work(command: Environment, tmp_path: Path) -> None:
+    make_media(tmp_path)
+    for words in (
+        ["init", "clip.mp4", "a.png", "b.png", "--out", "job.jsonc"],
+        ["validate", "job.jsonc"],
+        ["doctor"],
+        ["inspect", "flows.npz", "--png", "sheet.png"],
+        ["flows", "export", "flows.npz", "plain.npz", "--format", "npz"],
+        ["frames", "--folder", "store", "list"],
+    ):
+        done = command.run(["structureflow", *words], tmp_path)
+        assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        assert "Traceback" not in done.stderr
+
+
 def test_the_local_cloud_says_what_it_needs(command: Environment, tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text("{}")
     for words in (["run", "job.json", "--out", "out", "--cloud"], ["serve"]):

@@ -80,4 +80,4 @@ def test_the_same_results(tmp_path: Path) -> None:
     )
     assert whole.engine == whole_other.engine
     assert not whole.fallbacks
-    assert not other.fallbacks
+    assert not whole_other.fallbacks

@@ -233,6 +233,20 @@ def test_what_cannot_be_reached_is_said_so(capsys: pytest.CaptureFixture[str], m
     assert "s3://b/jobs/t/status.json" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_who_has_read_enough_gets_no_complaint(runner: JobRunner, tmp_path: Path, options: list[str]) -> None:
+    for number in range(3):
+        runner.put_request(f"t{number}", request("t"))
+    words = ["jobs", "list", "--folder", str(tmp_path / "store"), *options]
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run(
+        [sys.executable, "-m", "structureflow_local.cli", *words], stdout=theirs, stderr=subprocess.PIPE, check=False
+    )
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
 # --- waiting -----------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,9 +16,11 @@ from structureflow.errors import (
     FrameCacheError,
     FrameCorruptError,
     FrameNotFoundError,
+    TransientStorageError,
 )
 from structureflow.frames.cache import FrameCache
 from structureflow.frames.jpeg import encode_jpeg
+from structureflow.frames.slot import Waiting
 from structureflow.storage.base import ObjectInfo
 from structureflow.storage.memory import MemoryStorage
 from structureflow.testing.frames import make_frames, psnr
@@ -182,3 +185,21 @@ def test_a_store_that_tags_replies_and_listings_differently_still_settles(store:
     assert odd.requests["get"] == 10 + 1
     assert cache.check_cache(TIMELINE).whole
     assert [frame.timestamp for frame in cache.iter_cached_frames(TIMELINE)] == [frame.timestamp for frame in frames]
+
+
+def test_a_writer_that_leaves_tries_again_to_part_its_frames_from_anothers(store: MemoryStorage) -> None:
+    """Its frame lies where the manifest of a later writer lists another one; the first look at that fails."""
+    slept: list[float] = []
+    fault = Fault("get", f"{PREFIX}manifest.json", error=TransientStorageError("away"), times=0)
+    broken = FaultStorage(store, fault)
+    leaving, staying = FrameCache(broken, wait=Waiting(sleep=slept.append)), FrameCache(store)
+    with leaving.writer(TIMELINE, source_identity="a") as writer:
+        staying.cache_frames(TIMELINE, make_frames(1, seed=1), source_identity="b")
+        (stored,) = store.list(f"{PREFIX}frames/")
+        writer.add(0, make_frames(1, seed=2)[0].image, timestamp=0.0, chunk_id="source")
+        while not any(info.etag != stored.etag for info in store.list(f"{PREFIX}frames/")):
+            time.sleep(0.01)
+        fault.times = 1
+    assert fault.struck == 1
+    assert len(slept) == 1
+    assert not staying.cache_exists(TIMELINE)

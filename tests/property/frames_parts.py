@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
@@ -66,6 +68,23 @@ class Guarded(WrapperStorage):
                     continue
                 self.torn += sorted(frames & {record.key for record in manifest.records()})
         return self.inner.delete(deleted)
+
+
+@contextmanager
+def watched(log: logging.Logger) -> Iterator[list[str]]:
+    """Collect what is logged in the block."""
+    messages: list[str] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    handler = Collect()
+    log.addHandler(handler)
+    try:
+        yield messages
+    finally:
+        log.removeHandler(handler)
 
 
 @dataclass

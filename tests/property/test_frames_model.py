@@ -8,18 +8,21 @@ typed error: never a picture that nobody cached.
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from structureflow.errors import (
     FrameCacheError,
+    FrameCorruptError,
     FrameNotFoundError,
     NotAnImageError,
     StorageError,
@@ -47,6 +50,7 @@ from tests.property.frames_parts import (
     cached,
     jpeg,
     picture,
+    watched,
 )
 
 
@@ -67,6 +71,7 @@ class FrameCacheMachine(RuleBasedStateMachine):
         self.possible: dict[str, list[Cached]] = {timeline_id: [None] for timeline_id in TIMELINES}
         self.overlays: dict[str, dict[tuple[str, str, int], int]] = {timeline_id: {} for timeline_id in TIMELINES}
         self.writers: list[Open] = []
+        self.given_up: set[str] = set()
         note(f"seed of the faults: {seed}")
         for timeline_id, video in zip(TIMELINES, videos, strict=True):
             frames = ((sequence, picture(video, sequence), sequence / 25, "source") for sequence in range(LONGEST))
@@ -166,7 +171,10 @@ class FrameCacheMachine(RuleBasedStateMachine):
 
     def _leave(self, one: Open, error: StructureFlowError | None) -> None:
         self.writers.remove(one)
-        one.writer.__exit__(type(error) if error else None, error, None)
+        with watched(logging.getLogger("structureflow.frames.writer")) as messages:
+            one.writer.__exit__(type(error) if error else None, error, None)
+        if any("uncommitted frames remain" in message for message in messages):
+            self.given_up.add(one.timeline_id)
 
     @rule(timeline_id=st.sampled_from(TIMELINES), overlays=st.booleans())
     def clear(self, timeline_id: str, overlays: bool) -> None:
@@ -208,9 +216,8 @@ class FrameCacheMachine(RuleBasedStateMachine):
             assert self.fits(timeline_id, {record.sequence: data for record, data in loaded}, whole=False)
             assert all(record.timestamp == record.sequence / 25 for record, _ in loaded)
         elif isinstance(error, FrameNotFoundError) and not self.disturbed(timeline_id) and self.rates == Rates():
-            (state,) = self.possible[timeline_id]
-            assert state is not None
-            assert not set(wanted) <= set(state)
+            states = [state for state in self.possible[timeline_id] if state is not None]
+            assert any(not set(wanted) <= set(state) for state in states)
 
     @rule(timeline_id=st.sampled_from(TIMELINES))
     def load_pixels(self, timeline_id: str) -> None:
@@ -347,9 +354,15 @@ class FrameCacheMachine(RuleBasedStateMachine):
         self.clock.sleep(600)
         for timeline_id in TIMELINES:
             if self.clean.cache_exists(timeline_id):
-                assert compare_listing(self.store.inner, self.clean.manifest(timeline_id)).whole, str(self.faults)
-                found = {record.sequence: data for record, data in self.clean.iter_cached_jpegs(timeline_id)}
-                assert self.fits(timeline_id, found, whole=True), str(self.faults)
+                whole = compare_listing(self.store.inner, self.clean.manifest(timeline_id)).whole
+                if not whole and timeline_id in self.given_up:
+                    # The store refused every try to clean up: who reads is told, and nobody gets a wrong frame.
+                    with pytest.raises((FrameCorruptError, FrameNotFoundError)):
+                        list(self.clean.iter_cached_jpegs(timeline_id))
+                else:
+                    assert whole, str(self.faults)
+                    found = {record.sequence: data for record, data in self.clean.iter_cached_jpegs(timeline_id)}
+                    assert self.fits(timeline_id, found, whole=True), str(self.faults)
             self._write(self.clean, timeline_id, 1, 90, ((0, picture(1, 0), 0.0, "source"),))
             (only,) = self.clean.iter_cached_jpegs(timeline_id)
             assert only[1] == jpeg(1, 0, 90)

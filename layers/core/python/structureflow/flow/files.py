@@ -53,7 +53,7 @@ def extract_flows(
     Args:
         video: a local file.
         archive: where the archive shall be (``.npz``); an older file there is replaced. Without it, and without
-            `cache`, the archive is kept in memory: 80 kB a frame at the default quality.
+            `cache`, the archive is kept in memory: 0.1 to 0.2 MB a frame at the default quality.
         cache: a folder of archives, named by the video's bytes, engine and quality: what is there is opened, not
             computed again. Several processes may share it.
         engine: ``dis``, ``farneback``, or ``raft``, which needs PyTorch (``pip install 'structureflow[raft]'``).

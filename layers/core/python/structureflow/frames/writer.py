@@ -38,6 +38,8 @@ _WAITING_PER_WORKER: Final = 4
 #: Hashes of two encodings of the same frame differ in no more bits than this.
 SAME_FRAME_BITS: Final = 6
 _SETTLE_ROUNDS: Final = 6
+#: Before each further try to clean up: frames of two videos in one timeline are worth some patience.
+_CLEANING_PAUSES_S: Final = (0.2, 1.0, 4.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,8 @@ class FrameCacheWriter:
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
         self._committed = False
-        self._slot = ManifestSlot(storage, timeline_id, wait)
+        self._wait = wait or Waiting()
+        self._slot = ManifestSlot(storage, timeline_id, self._wait)
 
     def __enter__(self) -> FrameCacheWriter:
         encoding = ThreadPoolExecutor(self._workers, thread_name_prefix="frame-encode")
@@ -293,14 +296,19 @@ class FrameCacheWriter:
 
     def _remove_written(self) -> None:
         """Remove the frames written, unless another writer has committed meanwhile, whose they may be."""
-        try:
-            with self._slot.held(None) as held:
-                if held:
-                    self._storage.delete([record.key for record in self._records.values()])
-            if not held:
-                self._leave_fitting()
-        except (FrameCacheError, StorageError) as error:
-            _log.warning("timeline %s: uncommitted frames remain: %s", self._timeline_id, error)
+        for pause_s in (*_CLEANING_PAUSES_S, None):
+            try:
+                with self._slot.held(None) as held:
+                    if held:
+                        self._storage.delete([record.key for record in self._records.values()])
+                if not held:
+                    self._leave_fitting()
+                return
+            except (FrameCacheError, StorageError) as error:
+                if pause_s is None or not error.transient:
+                    _log.warning("timeline %s: uncommitted frames remain: %s", self._timeline_id, error)
+                    return
+            self._wait.sleep(pause_s)
 
     def _leave_fitting(self) -> None:
         """Withdraw the other writer's manifest if frames of ours have come into it."""

@@ -55,7 +55,8 @@ class FailJobInput(BaseModel):
 def fail_job(event: FailJobInput, services: Services) -> JobStatus | None:
     """End the run of an execution as failed, and delete what it left in its folder.
 
-    The run's results are published to the end instead, where that had begun: then they are whole.
+    The run's results are published to the end instead, where that had begun: then they are whole. So are those of
+    another run whose publisher died, and whose own execution nobody can tell any more.
 
     Returns:
         What the status says now; None, and the job is left alone, where it is at another run, or this one ended
@@ -67,14 +68,16 @@ def fail_job(event: FailJobInput, services: Services) -> JobStatus | None:
     storage = services.storage
     task_id = keys.parse_job_flows(event.key)
     run = claimed_run(storage, task_id, event.execution_id) or _unclaimed_run(storage, task_id, event.started_at)
-    if run is None:
-        return None
     status = _readable_status(storage, task_id)
-    if status is not None and is_publishing(status, run):
-        return _publish(services, task_id, run)
-    failed = _fail(services, task_id, run, typed_error(event.error, stage="segments"))
-    remove_unpublished(storage, task_id, run, _readable_status(storage, task_id))
-    return failed
+    failed = None
+    if run is not None and not (status is not None and is_publishing(status, run)):
+        failed = _fail(services, task_id, run, typed_error(event.error, stage="segments"))
+        status = _readable_status(storage, task_id)
+        remove_unpublished(storage, task_id, run, status)
+    if status is None or status.publishing is None:
+        return failed
+    published = _publish(services, task_id, status.publishing.run_id)
+    return published if status.publishing.run_id == run else failed
 
 
 def fail_request(key: str, etag: str, error_type: str, error_message: str, services: Services) -> JobStatus | None:
