@@ -32,6 +32,7 @@ PLACES = {
     "jobs/*/report.html": r"jobs/[^/]+/report\.html",
     "jobs/*/segments/*": r"jobs/[^/]+/segments/\d{3}/(?:(?:ttm|tracks|warped_noise)/)?[^/]+",
     "work/.gpu/*": r"work/\.gpu/[0-9a-f]+\.json",
+    "work/.settling/*": r"work/\.settling/[0-9a-f]+\.json",
     "cache/flows/*.npz": r"cache/flows/[0-9a-f]+\.npz",
     "cache/timelines/*/frames/*": r"cache/timelines/[^/]+/frames/\d{6}\.jpg",
     "cache/timelines/*/manifest.json": r"cache/timelines/[^/]+/manifest\.json",

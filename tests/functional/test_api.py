@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import importlib.util
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -206,3 +208,41 @@ def test_a_timeline_is_rebuilt_from_its_chunks(runner: JobRunner, tmp_path: Path
     assert runner.counts["TimelinesRebuilt"] == 1
     with pytest.raises(errors.TimelineNotFoundError):
         rebuild_timeline(RebuildTimelineInput(timeline_id="none"), runner.services)
+
+
+def test_pages_of_allowed_origins_may_ask(ask: Ask, runner: JobRunner) -> None:
+    foreign = "https://screens.example.org"
+    assert ask("job_status", origin=foreign)[0] == 403
+    runner.services = dataclasses.replace(runner.services, allowed_origins=(foreign,))
+    assert ask("job_status", origin=foreign)[0] == 200
+    assert ask("job_status", origin="https://Screens.Example.Org")[0] == 200
+    for other in ("https://screens.example.org.evil.net", "http://screens.example.org", "null", ""):
+        assert ask("job_status", origin=other)[0] == 403, other
+
+
+def test_the_api_describes_itself_by_what_validates_it(ask: Ask) -> None:
+    status, document = ask("job_status", path="/openapi.json")
+    assert (status, document["openapi"][:2]) == (200, "3.")
+    assert {f"{method} {path}" for path, one in document["paths"].items() for method in one} == {
+        "get /jobs/{task_id}",
+        "get /jobs/{task_id}/manifest",
+        "get /jobs/{task_id}/outputs",
+        "get /timelines/{timeline_id}/frames",
+        "get /timelines/{timeline_id}/frames/urls",
+        "get /timelines/{timeline_id}/overlays",
+        "delete /timelines/{timeline_id}",
+    }
+    frames = document["paths"]["/timelines/{timeline_id}/frames"]["get"]
+    named = {one["name"] for one in frames["parameters"]}
+    assert named == {"timeline_id", "sequences", "page", "limit", "width_px", "quality"}
+    assert frames["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/FramePage")
+    for name in re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)):
+        assert name in document["components"]["schemas"], name
+
+
+def test_unknown_parameters_are_named_and_known_ones_told(ask: Ask) -> None:
+    status, body = ask("timeline_frames", query={"widht_px": "64"})
+    assert (status, body["code"]) == (400, "InvalidRequestError")
+    assert body["message"].startswith("widht_px: unknown; expected sequences, page, limit, width_px, quality")
+    status, body = ask("timeline_frames", query={"limit": "0"})
+    assert (status, body["message"]) == (400, "limit: Input should be greater than or equal to 1")

@@ -6,15 +6,21 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from samtranslator.yaml_helper import yaml_parse
 
 from structureflow.jobs import forecast
 from structureflow.jobs.services import METRICS
-from structureflow.limits import MAX_CONCURRENT_SEGMENTS, MAX_SEGMENTS, NEW_ACCOUNT_MEMORY_MB
+from structureflow.limits import (
+    MAX_CONCURRENT_SEGMENTS,
+    MAX_SEGMENT_FRAMES,
+    MAX_SEGMENTS,
+    NEW_ACCOUNT_MEMORY_MB,
+)
 from structureflow.models import cost
+from structureflow.models.job import OverlayStage
 from structureflow.runtime.settings import Settings
 from structureflow_local import sam_build
 from structureflow_local.cloud.template import load_template
@@ -166,6 +172,27 @@ def test_estimates_before_a_run_are_of_the_templates_defaults() -> None:
     assert functions["AssembleJobFunction"].memory_mb == forecast.ASSEMBLE_MB
 
 
+# --- browsers ----------------------------------------------------------------------------------------
+
+
+def test_browsers_are_answered_before_they_sign() -> None:
+    """API Gateway answers OPTIONS by itself where CORS is configured and no route takes it, as ANY would."""
+    routes = [
+        event["Properties"]
+        for body in RESOURCES.values()
+        for event in body.get("Properties", {}).get("Events", {}).values()
+        if event["Type"] == "HttpApi"
+    ]
+    cors = RESOURCES["HttpApi"]["Properties"]["CorsConfiguration"]
+    assert sorted(route["Method"] for route in routes) == sorted(cors["AllowMethods"])
+    assert not {"ANY", "OPTIONS"} & {route["Method"] for route in routes}
+    assert not any("AllowCredentials" in node for node in nodes(cors) if isinstance(node, dict))
+    condition, given, none = cors["AllowOrigins"]["Fn::If"]
+    assert (condition, given) == ("HasApiOrigins", {"Ref": "ApiAllowedOrigins"})
+    assert all(origin.endswith(".invalid") for origin in none), "a name that nobody can have (RFC 2606)"
+    assert {"authorization", "x-amz-date"} <= set(cors["AllowHeaders"])
+
+
 # --- time --------------------------------------------------------------------------------------------
 
 
@@ -193,6 +220,13 @@ def test_the_machines_time_is_enough_for_the_longest_plan() -> None:
     segments_s = -(-MAX_SEGMENTS // one_at_a_time) * states["RenderSegment"]["TimeoutSeconds"]
     around_s = sum(state["TimeoutSeconds"] for name, state in states.items() if name != "RenderSegment")
     assert machine()["TimeoutSeconds"] >= segments_s + around_s
+
+
+def test_the_overlays_of_an_earlier_run_can_be_cleared() -> None:
+    """S3 deletes 3,500 objects a second under a prefix; a call that is ended in between is tried once more."""
+    most = MAX_SEGMENTS * MAX_SEGMENT_FRAMES * len(get_args(OverlayStage))
+    timeout_s = load_template(REPO / "template.yaml").functions["PlanSegmentsFunction"].timeout_s
+    assert most / 3_500 < 2 * timeout_s
 
 
 # --- documents ---------------------------------------------------------------------------------------

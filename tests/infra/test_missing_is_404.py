@@ -35,6 +35,7 @@ SAMPLES = (
     keys.timeline_manifest("t"),
     keys.timeline_overlay("t", "job", "flow", 5, "x"),
     keys.gpu_order("run"),
+    keys.gpu_claim("run"),
     f"{keys.timeline_chunks_prefix('t')}000.mp4",
     "library/clip.mp4",
     "clip.mp4",

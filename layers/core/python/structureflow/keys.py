@@ -13,6 +13,7 @@ Layout of the bucket::
     jobs/{task_id}/segments/{index:03d}/{ttm,tracks,…}/{name}     outputs of several files
     jobs/{task_id}/{manifest.json,report.html,job.json}           the same, the manifest written last
     work/.gpu/{run_id}.json                                       what a GPU task shall extract
+    work/.settling/{run_id}.json                                  who settles that order just now
     cache/flows/{key}.npz                                         flows by content, engine and parameters
     cache/timelines/{timeline_id}/…                               frames, manifest, overlays of a timeline
     timelines/{timeline_id}/chunks/…                              source chunks of a timeline, in order
@@ -93,6 +94,15 @@ def job_of(key: str) -> str | None:
     """Return the task id of the job in whose folder `key` lies; None for any other key."""
     match = _IN_JOB.match(key)
     return match[1] if match and ".." not in match[1] else None
+
+
+def is_job_request(key: str) -> bool:
+    """Tell whether `key` is the request of a job: directly in its folder, and of a name that a job may have."""
+    try:
+        parse_job_request(key)
+    except InvalidKeyError:
+        return False
+    return True
 
 
 def job_input(task_id: str, name: str) -> str:
@@ -205,6 +215,11 @@ GPU_ORDERS_PREFIX: Final = "work/.gpu/"
 def gpu_order(run_id: str) -> str:
     """The order of a run that a GPU task extracts; gone when the run's flows are committed."""
     return f"{GPU_ORDERS_PREFIX}{check_id(run_id, 'run_id')}.json"
+
+
+def gpu_claim(run_id: str) -> str:
+    """Who settles the order of a run just now; outside of the orders, which are listed."""
+    return f"work/.settling/{check_id(run_id, 'run_id')}.json"
 
 
 def _index(index: int) -> str:

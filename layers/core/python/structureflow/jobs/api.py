@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from structureflow import keys
+from structureflow import __version__, keys
 from structureflow.errors import (
     ForeignOriginError,
     FrameCorruptError,
@@ -29,13 +29,16 @@ from structureflow.frames.screens import THUMBNAIL_QUALITY, frame_page, frame_ur
 from structureflow.frames.slot import clear_timeline as remove_timeline
 from structureflow.jobs.documents import get_document
 from structureflow.jobs.services import Services
-from structureflow.limits import MAX_FIELD_NAME_CHARS, MAX_FIELDS, MAX_PAGE, MAX_PROBLEMS, MAX_SEQUENCES
+from structureflow.limits import MAX_FIELD_NAME_CHARS, MAX_PAGE, MAX_PROBLEMS, MAX_SEQUENCES
 from structureflow.models.job import OverlayStage
 from structureflow.models.results import JobStatus, Manifest, Model
 from structureflow.storage.base import MAX_PRESIGN_S
 
 #: Signed by a Lambda role a URL ends with the role's session at the latest, whatever it says itself.
 DEFAULT_EXPIRY_S: Final = 3600
+VERSION: Final = __version__
+#: Said at the top of ``/openapi.json``.
+SIGNED: Final = "Jobs, timelines and their frames. Every request is signed (AWS SigV4, service execute-api)."
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 #: How browsers are to take every answer: as what it says it is, nothing in it runs, and its URLs are not kept.
 ANSWER_HEADERS: Final = {
@@ -43,32 +46,43 @@ ANSWER_HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
 }
-_Query = TypeVar("_Query", bound="_Parameters")
 
 
 class _Parameters(BaseModel):
-    """Query parameters: text, as it comes."""
+    """Query parameters: text, as it comes. The resolver validates them, and describes them in ``/openapi.json``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    @classmethod
-    def parse(cls: type[_Query], query: Mapping[str, str] | None) -> _Query:
-        """Validate a query string's parameters.
 
-        Raises:
-            InvalidRequestError: an unknown or bad one; it is named.
-        """
-        given = dict(query or {})
-        if len(given) > MAX_FIELDS:
-            raise InvalidRequestError(f"query: expected at most {MAX_FIELDS} parameters, got {len(given)}")
-        try:
-            return cls.model_validate(given)
-        except ValidationError as error:
-            problems = [
-                f"{shortened('.'.join(map(str, problem['loc'])), MAX_FIELD_NAME_CHARS) or 'query'}: {problem['msg']}"
-                for problem in error.errors(include_url=False)[:MAX_PROBLEMS]
-            ]
-            raise InvalidRequestError("; ".join(problems), problems=problems) from error
+def check_names(query: BaseModel, given: Mapping[str, str] | None) -> None:
+    """Refuse query parameters that a route does not have; the resolver passes them over.
+
+    Args:
+        query: what the resolver made of those that it has.
+        given: all of them.
+
+    Raises:
+        InvalidRequestError: there are others; the first of them are named.
+    """
+    known = type(query).model_fields
+    unknown = [name for name in given or () if name not in known]
+    if unknown:
+        problems = [f"{shortened(name, MAX_FIELD_NAME_CHARS)}: unknown" for name in unknown[:MAX_PROBLEMS]]
+        raise InvalidRequestError(f"{'; '.join(problems)}; expected {', '.join(known) or 'none'}", problems=problems)
+
+
+def refusal(errors: Sequence[Mapping[str, Any]]) -> InvalidRequestError:
+    """Return the error for what the resolver found wrong with a request."""
+    problems = [
+        f"{shortened('.'.join(_place(error.get('loc', ()))), MAX_FIELD_NAME_CHARS) or 'query'}: {error.get('msg', '')}"
+        for error in errors[:MAX_PROBLEMS]
+    ]
+    return InvalidRequestError("; ".join(problems), problems=problems)
+
+
+def _place(loc: Sequence[Any]) -> list[str]:
+    """Return the names of a field without where it was looked for (``query``, ``path``, and the model's own)."""
+    return [str(part) for part in loc if part not in ("query", "path")]
 
 
 class OutputsQuery(_Parameters):
@@ -160,18 +174,34 @@ class ClearedTimeline(Model):
     removed: int
 
 
-def check_origin(origin: str | None, host: str) -> None:
+#: What the routes answer with, by the name of their function.
+ANSWERS: Final[dict[str, type[BaseModel]]] = {
+    "job_status": JobStatus,
+    "job_manifest": Manifest,
+    "job_outputs": JobOutputs,
+    "timeline_frames": FramePage,
+    "timeline_frame_urls": FrameUrlPage,
+    "timeline_overlays": OverlayPage,
+    "clear_timeline": ClearedTimeline,
+}
+
+
+def check_origin(origin: str | None, host: str, allowed: Sequence[str] = ()) -> None:
     """Refuse a request that a page of another site makes in somebody's browser.
 
     Args:
         origin: the ``Origin`` header; programs send none.
         host: by which the API was called.
+        allowed: further origins, as browsers send them.
 
     Raises:
-        ForeignOriginError: the page is not of this host.
+        ForeignOriginError: the page is neither of this host nor of one of those.
     """
-    if origin is not None and origin.lower() not in {f"https://{host.lower()}", f"http://{host.lower()}"}:
-        raise ForeignOriginError(f"expected no Origin or that of {host}, got {origin!r:.80}")
+    known = {f"https://{host}", f"http://{host}", *(one.rstrip("/") for one in allowed)}
+    if origin is not None and origin.lower() not in {one.lower() for one in known}:
+        raise ForeignOriginError(
+            f"expected no Origin, that of {host}, or one that the stack allows, got {origin!r:.80}"
+        )
 
 
 def parse_sequences(text: str) -> list[int]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 
 from pydantic import BaseModel, ConfigDict
 
 from structureflow import keys
-from structureflow.errors import JobStateError, ObjectExistsError, ObjectNotFoundError
+from structureflow.errors import InvalidKeyError, JobStateError, ObjectExistsError, ObjectNotFoundError
 from structureflow.jobs.documents import load_record, read_status
 from structureflow.jobs.pointer import advance
 from structureflow.jobs.services import Services
@@ -15,6 +16,8 @@ from structureflow.limits import MAX_CLAIM_BYTES, MAX_CONCURRENT_SEGMENTS
 from structureflow.models.results import JobStatus
 from structureflow.storage.base import Storage
 from structureflow.storage.bounded import read_bounded
+
+_log = logging.getLogger(__name__)
 
 
 class PlanSegmentsInput(BaseModel):
@@ -43,14 +46,18 @@ def plan_segments(event: PlanSegmentsInput, services: Services) -> SegmentPlan:
     """Claim the run that the job is at for this execution, and return its segments.
 
     Another execution that holds the claim makes this one a duplicate: `claimed` is False and nothing changes. So does
-    a run that ended already, or has no record yet: then the event is one of an earlier run.
+    a run that ended already, or has no record yet: then the event is one of an earlier run. An archive that lies
+    elsewhere in a job's folder, which the rule's star lets through, is nobody's.
 
     Raises:
-        InvalidKeyError: the key is no job's flow archive.
         SupersededRunError: the job was started again at this moment.
     """
     storage = services.storage
-    task_id = keys.parse_job_flows(event.key)
+    try:
+        task_id = keys.parse_job_flows(event.key)
+    except InvalidKeyError as error:
+        _log.info("not the flows of a job: %s", error.message)
+        return SegmentPlan(task_id="", run_id="", claimed=False, segments=())
     status = read_status(storage, task_id)
     if status is None or not _is_ready(storage, status) or not claim(storage, task_id, status.run_id, event):
         services.count("DuplicateEvents", 1)

@@ -89,6 +89,7 @@ class Services:
         count: counts a metric.
         gpu: starts GPU tasks; None where the GPU part is not deployed.
         max_concurrent_segments: segments of one job that are rendered at the same time.
+        allowed_origins: of pages that may ask the API, beside its own host's.
         requests_at_once: small requests to the store that are in flight at the same time.
         clock: tells the time, in UTC.
         vcpus: what those threads get in all; None where each has a processor of its own.
@@ -107,6 +108,7 @@ class Services:
     count: Counter
     gpu: GpuLauncher | None = None
     max_concurrent_segments: int = MAX_CONCURRENT_SEGMENTS
+    allowed_origins: tuple[str, ...] = ()
     requests_at_once: int = 16
     clock: Callable[[], datetime] = now
     vcpus: float | None = None

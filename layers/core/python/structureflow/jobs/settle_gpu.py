@@ -26,6 +26,7 @@ from structureflow.jobs.documents import check_current
 from structureflow.jobs.extract_job import commit_cached, extract_and_commit, finish_commit
 from structureflow.jobs.extraction_order import ExtractionOrder, committed_record, load_order, look_up, order_source
 from structureflow.jobs.fail_job import reject_request
+from structureflow.jobs.gpu_claim import settling
 from structureflow.jobs.pointer import check_open
 from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import keep_frames
@@ -65,7 +66,10 @@ class SettleGpuResult(BaseModel):
 
 
 def settle_gpu(event: SettleGpuInput, services: Services) -> SettleGpuResult:
-    """Settle the order of one run, or every order past its deadline, its task stopped first.
+    """Settle the order of one run, or orders past their deadline, all of whose tasks are stopped first.
+
+    One at a time settles an order: who finds it claimed leaves it. What half of the function's time does not do is left
+    to the next look.
 
     A run that is committed loses its order, and its segments start if they did not. A run without an order is somebody
     else's task, or settled already. An order of a job that was started again meanwhile goes, and the job is left
@@ -82,9 +86,18 @@ def settle_gpu(event: SettleGpuInput, services: Services) -> SettleGpuResult:
 
 def _settle_overdue(services: Services) -> Iterator[SettledOrder]:
     failures: list[TransientError] = []
-    for order in _overdue_orders(services):
+    overdue = list(_overdue_orders(services))
+    for order in overdue:
+        # Before any extraction, which takes minutes: until then the others would go on, at the price of an instance.
+        _stop(order, services)
+    time_s = services.deadline.left_s
+    for number, order in enumerate(overdue):
+        left_s = services.deadline.left_s
+        if number and time_s is not None and left_s is not None and left_s < time_s / 2:
+            _log.warning("%d overdue orders are left to the next look", len(overdue) - number)
+            break
         try:
-            settled = _stop_and_settle(order, services)
+            settled = _settle(order.run_id, _overdue_reason(order), services)
         except TransientError as error:
             _log.warning("run %s cannot be settled yet: %s: %s", order.run_id, error.code, error.message)
             failures.append(error)
@@ -107,18 +120,30 @@ def _overdue_orders(services: Services) -> Iterator[ExtractionOrder]:
             yield order
 
 
-def _stop_and_settle(order: ExtractionOrder, services: Services) -> SettledOrder | None:
+def _stop(order: ExtractionOrder, services: Services) -> None:
     if services.gpu is not None:
         try:
             services.gpu.stop(order.run_id, "structureflow: not done in time")
         except GpuUnavailableError as error:
             # The job does not need the task to end; what the task still writes is for other jobs.
             _log.warning("run %s: %s", order.run_id, error.message)
-    reason = f"the GPU task was not done by {order.deadline:%H:%M:%S} UTC"
-    return _settle(order.run_id, reason, services)
+
+
+def _overdue_reason(order: ExtractionOrder) -> str:
+    return f"the GPU task was not done by {order.deadline:%H:%M:%S} UTC"
 
 
 def _settle(run_id: str, reason: str, services: Services) -> SettledOrder | None:
+    if not services.storage.exists(keys.gpu_order(run_id)):
+        return None
+    with settling(run_id, services) as is_ours:
+        if is_ours:
+            return _settle_claimed(run_id, reason, services)
+    _log.info("run %s is settled by another at this moment", run_id)
+    return None
+
+
+def _settle_claimed(run_id: str, reason: str, services: Services) -> SettledOrder | None:
     key = keys.gpu_order(run_id)
     try:
         order = load_order(services.storage, key)

@@ -24,6 +24,11 @@ class CreatedObject(BaseModel):
     key: str
     etag: str = ""
 
+    @property
+    def is_job_request(self) -> bool:
+        """Whether it is the request of a job, and no file of that name elsewhere."""
+        return keys.is_job_request(self.key)
+
 
 class _RequestContext(BaseModel):
     condition: str

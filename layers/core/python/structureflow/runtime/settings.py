@@ -50,6 +50,7 @@ class Settings:
         max_video_frames, max_video_bytes: bounds of inputs.
         work_dir: folder for temporary files.
         max_concurrent_segments: segments of one job rendered at the same time; only PlanSegments has it.
+        allowed_origins: of pages that may ask the API; only the API has them.
         gpu: the GPU part; None where it is not deployed.
     """
 
@@ -65,6 +66,7 @@ class Settings:
     max_video_bytes: int
     work_dir: Path
     max_concurrent_segments: int | None = None
+    allowed_origins: tuple[str, ...] = ()
     gpu: GpuSettings | None = None
 
     @property
@@ -97,6 +99,7 @@ class Settings:
             max_video_bytes=_positive(environment, "MAX_VIDEO_MEGABYTES") * 1_000_000,
             work_dir=Path(environment.get("TMPDIR") or "/tmp"),  # noqa: S108  the only writable folder of a Lambda
             max_concurrent_segments=_optional_positive(environment, "MAX_CONCURRENT_SEGMENTS"),
+            allowed_origins=_list(environment, "ALLOWED_ORIGINS"),
             gpu=_gpu(environment),
         )
 

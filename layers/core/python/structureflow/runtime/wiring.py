@@ -87,6 +87,7 @@ def services() -> Services:
         count=_count,
         gpu=_gpu(found),
         max_concurrent_segments=found.max_concurrent_segments or MAX_CONCURRENT_SEGMENTS,
+        allowed_origins=found.allowed_origins,
         memory_mb=found.memory_mb,
         deadline=deadline(),
         usage=lambda step: (meter().usage(step, found.memory_mb),),
