@@ -1,82 +1,40 @@
-"""Jobs of several structure videos on one timeline: what drives which frame, what is shared, and what breaks."""
+"""Jobs of several structure videos on one timeline: what drives which frame, and what is shared."""
 
 from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from structureflow import keys
-from structureflow.flow.archive import open_flow_archive
-from structureflow.jobs.documents import load_record
-from structureflow.models.results import JobRecord, Manifest, SegmentResult
-from structureflow.storage.memory import MemoryStorage
-from structureflow.testing.jobs import JobRunner, png, put_pan_clip
-from structureflow.testing.videos import decode_rgb, texture
-
-HEIGHT, WIDTH = 96, 160
-#: Nine frames each; A moves 2 px a frame to the right, B 3 px to the left.
-A, B = "videos/a.mp4", "videos/b.mp4"
+from structureflow.flow.address import flow_address
+from structureflow.flow.archive import FlowArchiveWriter, open_flow_archive
+from structureflow.models.results import Manifest
+from structureflow.testing.jobs import JobRunner, put_pan_clip
+from tests.functional.structure_videos import (
+    HEIGHT,
+    WIDTH,
+    A,
+    B,
+    done,
+    moved_px,
+    record_of,
+    request,
+    result_of,
+    runner_with_two_clips,
+    video,
+)
 
 
 @pytest.fixture
 def runner(tmp_path: Path) -> JobRunner:
-    storage = MemoryStorage()
-    put_pan_clip(storage, A, tmp_path, height=HEIGHT, width=WIDTH, dx=2)
-    put_pan_clip(storage, B, tmp_path, height=HEIGHT, width=WIDTH, dx=-3)
-    storage.put("images/a.png", png(texture(HEIGHT, WIDTH, seed=1)))
-    return JobRunner(storage, tmp_path)
-
-
-def request(**fields: Any) -> dict[str, Any]:
-    """Two segments of 12 frames: A drives 0 to 8, nothing 9 to 13, B 14 to 22, and nothing the last one."""
-    return {
-        "task_id": "t1",
-        "structure_videos": [
-            {"path": A, "start_frame": 0, "end_frame": 9},
-            {"path": B, "start_frame": 14, "end_frame": 23},
-        ],
-        "mask": "filled",
-        "segments": [
-            {"frames": 12, "guides": [{"at": 0, "image": "images/a.png"}]},
-            {"frames": 12, "guides": [{"at": 2, "image": "images/a.png"}]},
-        ],
-        **fields,
-    }
-
-
-def video(runner: JobRunner, folder: Path, index: int = 0, name: str = "guide.mp4") -> list[NDArray[np.float64]]:
-    path = folder / name
-    runner.storage.get_to_file(keys.segment_file("t1", index, name), path)
-    return [frame.astype(float) for frame in decode_rgb(path)]
-
-
-def moved_px(first: NDArray[np.float64], later: NDArray[np.float64]) -> int:
-    """By how many pixels a picture went to the right, as it looks; only what was in sight is compared."""
-
-    def unlike(by: int) -> float:
-        columns = slice(max(by, 0) + 8, WIDTH + min(by, 0) - 8)
-        return float(np.abs(later[16:-16, columns] - np.roll(first, by, axis=1)[16:-16, columns]).mean())
-
-    return min(range(-40, 41), key=unlike)
-
-
-def result_of(runner: JobRunner, index: int = 0) -> SegmentResult:
-    return SegmentResult.model_validate_json(runner.storage.get(keys.segment_file("t1", index, "result.json")).data)
-
-
-def record_of(runner: JobRunner) -> JobRecord:
-    return load_record(runner.storage, "t1")
-
-
-def done(runner: JobRunner, document: dict[str, Any]) -> None:
-    status = runner.run("t1", document)
-    assert status.state == "done", status.error
+    return runner_with_two_clips(tmp_path)
 
 
 def test_each_source_drives_its_frames_and_nothing_else(runner: JobRunner, tmp_path: Path) -> None:
@@ -318,58 +276,31 @@ def test_raft_takes_what_is_there_and_says_what_is_not(runner: JobRunner) -> Non
     assert runner.keys("cache/") == []
 
 
-# --- what breaks later ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize("engine", ["raft", "auto"])
+def test_raft_flows_that_are_there_are_joined(runner: JobRunner, tmp_path: Path, engine: str) -> None:
+    """Left by jobs on one video each; `auto` takes them where there is a GPU part."""
 
-
-@pytest.mark.parametrize("gone", ["joined", "flows", "frames"])
-def test_a_rotten_archive_is_made_good_by_the_sources(runner: JobRunner, tmp_path: Path, gone: str) -> None:
-    runner.put_request("t1", request())
-    runner.orchestrate("t1")
+    # it has nothing to start a task with
+    runner.services = replace(runner.services, gpu=cast("Any", SimpleNamespace(timeout_s=60.0, auto_pixel_frames=1)))
+    done(runner, request(engine="dis"))
+    for source in record_of(runner).sources:
+        flows = open_flow_archive(runner.storage, source.flow_cache_key).read("forward", 0, 8)
+        path = tmp_path / "raft.npz"
+        with FlowArchiveWriter(path, height=flows.shape[1], width=flows.shape[2]) as writer:
+            for flow in flows:
+                writer.feed(flow, -flow)
+            writer.finish(
+                original_height=HEIGHT,
+                original_width=WIDTH,
+                original_fps=25.0,
+                engine="raft",
+                engine_params={},
+                timestamps_s=np.arange(9) / 25,
+                source_identity=source.identity,
+            )
+        runner.storage.put_file(keys.flow_cache(flow_address(source.identity, "raft", "balanced")), path)
+    runner.storage.delete([str(record_of(runner).flow_cache_key)])
+    done(runner, request(engine=engine))
     record = record_of(runner)
-    runner.storage.delete([keys.job_flows("t1"), str(record.flow_cache_key)])
-    if gone != "joined":
-        runner.storage.delete([source.flow_cache_key for source in record.sources])
-    if gone == "frames":
-        runner.storage.delete(runner.keys("cache/timelines/"))
-    assert runner.segments("t1").state == "done"
-    result = result_of(runner, 0)
-    assert result.flow_source == {"joined": "cache", "flows": "frames", "frames": "video"}[gone]
-    assert (result.fallbacks[0].wanted, result.fallbacks[0].used) == ("cache", "sources")
-    guide = video(runner, tmp_path, 0)
-    assert [moved_px(guide[0], guide[frame]) for frame in (1, 4, 8)] == [2, 8, 16]
-    assert result.left_unguided == ((9, 11),)
-    guide = video(runner, tmp_path, 1)
-    assert [moved_px(guide[2], guide[frame]) for frame in (3, 6, 10)] == [-3, -12, -24]
-
-
-def test_what_is_computed_anew_is_cut_to_shape_as_well(runner: JobRunner, tmp_path: Path) -> None:
-    put_pan_clip(runner.storage, "videos/c.mp4", tmp_path, height=96, width=96, dx=2)
-    videos = [{"path": A, "end_frame": 9}, {"path": "videos/c.mp4", "start_frame": 14, "source_start_frame": 2}]
-    runner.put_request("t1", request(structure_videos=videos))
-    runner.orchestrate("t1")
-    record = record_of(runner)
-    shared = [source.flow_cache_key for source in record.sources]
-    runner.storage.delete([keys.job_flows("t1"), str(record.flow_cache_key), *shared])
-    assert runner.segments("t1").state == "done"
-    assert (result_of(runner, 0).flow_source, result_of(runner, 1).flow_source) == ("frames", "frames")
-    guide = video(runner, tmp_path, 0)
-    assert moved_px(guide[0], guide[8]) == 16
-    guide = video(runner, tmp_path, 1)
-    # seven frames over ten; 160/96 of its pixels
-    assert moved_px(guide[2], guide[11]) == pytest.approx(6 * 2 * 160 / 96, abs=1)
-
-
-def test_a_shared_archive_that_is_rotten_is_extracted_anew(runner: JobRunner) -> None:
-    done(runner, request())
-    record = record_of(runner)
-    key = record.sources[1].flow_cache_key
-    data = bytearray(runner.storage.get(key).data)
-    data[300] ^= 1
-    runner.storage.put(key, bytes(data))
-    runner.storage.delete([str(record.flow_cache_key)])
-    done(runner, request())
-    assert [(step.stage, step.wanted, step.used) for step in record_of(runner).fallbacks] == [
-        ("join", "cache", "video")
-    ]
-    assert runner.counts["SharedDamaged"] == 1
-    open_flow_archive(runner.storage, key).read("forward", 0, 8)
+    assert (record.engine, [source.engine for source in record.sources]) == ("raft", ["raft", "raft"])
+    assert result_of(runner).fallbacks == ()

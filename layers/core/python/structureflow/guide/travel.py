@@ -7,6 +7,7 @@ segment is a point of the structure video.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor
 from contextlib import closing
@@ -24,13 +25,28 @@ from structureflow.guide.lookahead import run_ahead
 from structureflow.guide.path import Trace
 from structureflow.guide.plan import Plan
 from structureflow.guide.planned import PlannedFlows
-from structureflow.guide.ports import SegmentSink
+from structureflow.guide.ports import Gray, SegmentSink
 from structureflow.guide.refine import Matching
 
 #: Moves that are made before they are asked for; at 512x288 each takes 2.4 MB.
 _AHEAD: Final = 4
 #: A longer way between flow and anchored path is another surface, not drift (as in `guide.anchored`).
 _LARGEST_DRIFT_PX: Final = np.float32(3.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Structure frames in which the motion may be looked at, ``(h, w)`` uint8 of the flow grid, not to be changed.
+
+    Attributes:
+        first: at the segment's first frame.
+        now: next to the frame that a move leads to.
+        early: by what share of the move `now` lies behind that frame; negative: before it.
+    """
+
+    first: Gray
+    now: Gray
+    early: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +61,7 @@ class Move:
             a cut or the end of the flows lies between.
         seen: ``(h', w')`` uint8 over the same area, 255 where the first frame shows the pixel; with `way`.
         cut: whether a scene cut lies between the frame before and this one.
+        pictures: with `way`, where paths are anchored and the motion is that of the structure video as it is.
     """
 
     step: Field32 | None
@@ -52,6 +69,7 @@ class Move:
     way: Field32 | None = None
     seen: NDArray[np.uint8] | None = None
     cut: bool = False
+    pictures: Pictures | None = None
 
 
 @runtime_checkable
@@ -102,12 +120,14 @@ def segment_moves(
         feed=feed if ways else None,
         matching=matching,
     )
-    return run_ahead(_moves(flows, plan, count, gap), pool, _AHEAD)
+    as_it_is = flows.part == "all" and flows.strength.constant == 1
+    return run_ahead(_moves(flows, plan, count, gap, feed if ways and as_it_is else None), pool, _AHEAD)
 
 
-def _moves(flows: PlannedFlows, plan: Plan, count: int, gap: GapMotion) -> Iterator[Move]:
+def _moves(flows: PlannedFlows, plan: Plan, count: int, gap: GapMotion, feed: FrameFeed | None) -> Iterator[Move]:
     legs = _forward_legs(flows, plan)
     before: Field32 | None = np.zeros((*flows.shape, 2), np.float32)
+    shown: _Shown | None = None
     with closing(gap.frames()) as frames:
         for position, frame in zip(range(count), frames, strict=True):
             step: Field32 | None = None
@@ -118,8 +138,33 @@ def _moves(flows: PlannedFlows, plan: Plan, count: int, gap: GapMotion) -> Itera
             steady, way = step, _way(frame)
             if step is not None and before is not None and way is not None and frame and frame.evidence is not None:
                 steady = without_drift(step, before, way)
-            yield Move(step, steady, way, frame.visibility if frame else None, cut)
+            pictures = None
+            if feed is not None and step is not None and way is not None:
+                shown = shown or _Shown(feed, plan)
+                pictures = shown.to(position + 1)
+            yield Move(step, steady, way, frame.visibility if frame else None, cut, pictures)
             before = way
+
+
+class _Shown:
+    """Structure frames for the moves of a segment; none where its first frame lies between two of the video."""
+
+    def __init__(self, feed: FrameFeed, plan: Plan) -> None:
+        self._feed = feed
+        self._plan = plan
+        start = plan.node_at(0)
+        self._first = feed(plan.frame_at(int(start))) if start == int(start) else None
+
+    def to(self, position: int) -> Pictures | None:
+        """Return those for the move that leads to a position."""
+        if self._first is None:
+            return None
+        before, node = self._plan.node_at(position - 1), self._plan.node_at(position)
+        nearest = math.floor(node + 0.5)
+        now = self._feed(self._plan.frame_at(nearest))
+        if now is None:
+            return None
+        return Pictures(self._first, now, (nearest - node) / (node - before) if node > before else 0.0)
 
 
 def _forward_legs(flows: PlannedFlows, plan: Plan) -> Callable[[int], Field32] | None:

@@ -66,6 +66,12 @@ class TrackOptions(_Options):
                 raise ValueError(f"box: expected [left, top, right, bottom], got {list(self.box)}")
         return self
 
+    @property
+    def count(self) -> int:
+        """How many points there are."""
+        columns, rows = self.grid or DEFAULT_GRID
+        return columns * rows if self.points is None else len(self.points)
+
     def places(self, height: int, width: int) -> tuple[Point, ...]:
         """Return the points for frames of `height` x `width` pixels, row by row.
 
