@@ -98,6 +98,24 @@ def test_key_frames_are_files_arrays_and_runs_of_frames(media: Path) -> None:
     assert run.flags.writeable
 
 
+def test_frames_of_a_video_are_key_frames(media: Path) -> None:
+    with sf.VideoReader(media / "clip.mp4") as video:
+        frames = np.stack([frame.image for frame in video])
+    given = sf.VideoFrames(media / "clip.mp4", first=8)
+    guide = sf.render_guide(media / "flows.npz", {(0, 3): given, 8: frames[0]}, 9)
+    np.testing.assert_array_equal(guide.frames[:4], frames[8:12])
+    np.testing.assert_array_equal(
+        guide.frames, sf.render_guide(media / "flows.npz", {0: frames[8:12], 8: frames[0]}, 9).frames
+    )
+    with pytest.raises(GuidanceError, match="expected 5 frames from frame 0"):
+        sf.render_guide(media / "flows.npz", {(0, 4): given}, 9)
+    for at, first in ((0, 0), ((0, 2), -1)):
+        with pytest.raises(GuidanceError, match="expected frames of a video"):
+            sf.render_guide(media / "flows.npz", {at: sf.VideoFrames(media / "clip.mp4", first)}, 9)
+    with pytest.raises(InputNotFoundError):
+        sf.render_guide(media / "flows.npz", {(0, 2): sf.VideoFrames(media / "nowhere.mp4")}, 9)
+
+
 def test_frames_in_memory_do_for_files(media: Path) -> None:
     with sf.VideoReader(media / "clip.mp4") as video:
         frames = np.stack([frame.image for frame in video])

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from structureflow.guide.apply import apply_structure_motion as apply_structure_motion
     from structureflow.guide.masks import Masking as Masking
     from structureflow.guide.scene import GuideOptions as GuideOptions
+    from structureflow.guide.scene import VideoFrames as VideoFrames
     from structureflow.guide.tracker import GuidanceTracker as GuidanceTracker
     from structureflow.guide.videos import RenderedGuide as RenderedGuide
     from structureflow.guide.videos import render_guide as render_guide
@@ -71,7 +72,7 @@ _MODULES: Final = {
     "frames.overlays": ("Overlay", "list_overlay_frames", "load_overlays", "save_overlays"),
     "guide.apply": ("apply_structure_motion",),
     "guide.masks": ("Masking",),
-    "guide.scene": ("GuideOptions",),
+    "guide.scene": ("GuideOptions", "VideoFrames"),
     "guide.tracker": ("GuidanceTracker",),
     "guide.videos": ("RenderedGuide", "render_guide", "write_guide"),
     "media.decode": ("VideoReader",),

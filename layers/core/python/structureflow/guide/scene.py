@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from structureflow.errors import GuidanceError, InputNotFoundError
+from structureflow.extras import importing
 from structureflow.flow.archive import FlowArchive, open_flow_file
 from structureflow.flow.engines import Quality
 from structureflow.flow.fields import FlowSource, Treatment
@@ -24,6 +27,7 @@ from structureflow.guide.settings import MotionStrength, RenderOutcome, RenderSe
 from structureflow.guide.structure import DecodedGrays
 from structureflow.guide.tracker import GuidanceTracker
 from structureflow.limits import MAX_IMAGE_BYTES, MAX_WORKING_GRID_PX
+from structureflow.media.limits import DecodeLimits
 from structureflow.media.planes import frozen, rgb_to_planes
 from structureflow.models.job import Anchors, Guide, MotionPart, Seams, Segment
 from structureflow.processors import usable_cpus
@@ -31,8 +35,27 @@ from structureflow.references import Reference
 
 PathLike = str | os.PathLike[str]
 Frame = NDArray[np.uint8]
-KeyFrame = PathLike | Frame
-"""A picture's file, or ``(H, W, 3)`` uint8 RGB; or ``(n, H, W, 3)``: n frames that follow each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFrames:
+    """Frames of a video file, as key frames of an inclusive range, such as the end of the segment before.
+
+    Attributes:
+        path: a local file.
+        first: the frame of it that the range begins with, from 0.
+
+    >>> guide = render_guide("flows.npz", {(0, 3): VideoFrames("clip.mp4", first=8)}, 9)
+    >>> guide.outcome.unguided
+    ((4, 8),)
+    """
+
+    path: PathLike
+    first: int = 0
+
+
+KeyFrame = PathLike | Frame | VideoFrames
+"""A picture's file, or ``(H, W, 3)`` uint8 RGB; or ``(n, H, W, 3)``: n frames that follow each other; or a video's."""
 At = int | tuple[int, int]
 """A frame number from 0, or an inclusive range."""
 Structure = PathLike | Sequence[Frame] | Frame
@@ -173,7 +196,7 @@ class KeyFrames:
                 raise GuidanceError(f"key frame at {at}: expected frames that no other one covers")
             tracker.mark_guided(first, last)
             self._given[name] = picture
-            follows = isinstance(picture, np.ndarray) and picture.ndim == 4
+            follows = isinstance(picture, VideoFrames) or (isinstance(picture, np.ndarray) and picture.ndim == 4)
             reference = Reference(name)
             guides.append(
                 Guide(at=(first, last), video=reference) if follows else Guide(at=(first, last), image=reference)
@@ -191,13 +214,17 @@ class KeyFrames:
 
     def video(self, reference: Reference, first: int, count: int) -> Iterator[Picture]:
         """See `GuideSource.video`."""
-        frames = self._given[reference.reveal()]
-        for frame in np.asarray(frames)[first : first + count]:
-            yield self._formed(fit(frame, self._height, self._width))
+        given = self._given[reference.reveal()]
+        images = _decoded(given) if isinstance(given, VideoFrames) else (image for image in np.asarray(given)[first:])
+        with closing(images):
+            for image in itertools.islice(images, count):
+                yield self._formed(fit(image, self._height, self._width))
 
     def _loaded(self, picture: KeyFrame, name: str) -> Frame:
         if isinstance(picture, np.ndarray):
             return fit(picture, self._height, self._width)
+        if isinstance(picture, VideoFrames):
+            raise GuidanceError(f"key frame {name}: expected a picture, got frames of a video")
         path = Path(picture)
         try:
             with path.open("rb") as file:
@@ -211,8 +238,20 @@ class KeyFrames:
         return frame.copy() if self._form is RGB else rgb_to_planes(frame)
 
 
+def _decoded(given: VideoFrames) -> Generator[Frame]:
+    # only where it is needed: guides in memory need no decoder
+    with importing("VideoFrames"):
+        from structureflow.media.decode import VideoReader
+    with VideoReader(Path(given.path), DecodeLimits(min_frames=1), threads=usable_cpus()) as reader:
+        reader.skip(given.first)
+        for frame in reader:
+            yield frame.image
+
+
 def _range(at: At, picture: KeyFrame) -> tuple[int, int]:
     count = len(picture) if isinstance(picture, np.ndarray) and picture.ndim == 4 else None
+    if isinstance(picture, VideoFrames) and (not isinstance(at, tuple) or picture.first < 0):
+        raise GuidanceError(f"key frame at {at}: expected frames of a video from 0 on, at a range (first, last)")
     if isinstance(at, tuple):
         first, last = at
         if count is not None and count != last + 1 - first:

@@ -68,7 +68,8 @@ def render_guide(
     Args:
         flows: the structure video's: what `extract_flows` or `open_flows` gives, or an archive's file; None: no motion.
         keyframes: what is given: a frame's number, or an inclusive range in which the picture is held, to a picture. An
-            array of n frames begins at its number, or fills a range of n. Pictures are cut to `size`, not stretched.
+            array of n frames begins at its number, or fills a range of n; `VideoFrames` fill a range. Pictures are cut
+            to `size`, not stretched.
         frames: how many the guide has.
         structure: the structure video itself, a file or its frames: paths are then looked at in them, and do not drift.
             Without it they are made of flows alone.
