@@ -321,7 +321,6 @@ ROUTES = [
     ("GET", "/timelines/mine/overlays"),
     ("DELETE", "/timelines/mine"),
     ("GET", "/elsewhere"),
-    ("POST", "/jobs/mine"),
 ]
 
 
@@ -332,6 +331,17 @@ def ask(cloud: LocalCloud, method: str, path: str, headers: dict[str, str]) -> t
     body = json.loads(reply.read())
     connection.close()
     return reply.status, body
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+def test_a_method_without_a_route_reaches_no_function(cloud: LocalCloud, method: str) -> None:
+    calls = len(cloud.invocations)
+    signed = sign(
+        cloud.key, method=method, url=f"{cloud.api_url}/jobs/mine", service="execute-api", region=cloud.region
+    )
+    for headers in ({}, signed):
+        assert ask(cloud, method, "/jobs/mine", headers)[0] == 404
+    assert len(cloud.invocations) == calls
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
