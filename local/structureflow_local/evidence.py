@@ -21,7 +21,7 @@ _MAX_BYTES: Final = 64 * 2**20
 
 
 def inspect_results(reader: RangeReader, key: str, output: Output) -> tuple[SegmentResult, ...]:
-    """Print the kept share and the path error of each frame of a ``result.json`` or of a job's ``manifest.json``.
+    """Print for each frame of a ``result.json`` or a job's ``manifest.json`` what anchors show, and the path error.
 
     Raises:
         InvalidRequestError: it is neither.
@@ -64,7 +64,7 @@ def _lines(result: SegmentResult) -> Table:
     kept = {known.frame: known.kept for known in result.evidence}
     unlike = {known.frame: known.unlike for known in result.evidence}
     bars = _bars(kept, result.frames, 1.0, min)
-    made.add_row(*cells("kept share", bars, f"{_mean(kept):.0%}", f"{min(kept.values()):.0%}"))
+    made.add_row(*cells("anchors show", bars, f"{_mean(kept):.0%}", f"{min(kept.values()):.0%}"))
     worst = max(unlike.values())
     bars = _bars(unlike, result.frames, max(worst, 1.0), max)
     made.add_row(*cells("path error, levels", bars, f"{_mean(unlike):.1f}", f"{worst:.1f}"))

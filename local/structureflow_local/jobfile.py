@@ -45,4 +45,10 @@ def prepare(path: Path) -> PreparedJob:
         InputNotFoundError: it, or a file that it names, is not there.
         InvalidRequestError, InvalidIdError: as `prepare_job`.
     """
-    return prepare_job(read_job_file(path), name=path.stem, folder=path.parent)
+    return prepare_job(read_job_file(path), name=plain_id(path), folder=path.parent)
+
+
+def plain_id(path: Path) -> str:
+    """Return an id of the file's name, as `structureflow.keys.check_id` wants it."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-_")
+    return plain[:100] or "job"

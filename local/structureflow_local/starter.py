@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +12,7 @@ from structureflow.errors import InputNotFoundError, InvalidRequestError
 from structureflow.media.decode import DecodeLimits, VideoReader
 from structureflow.media.still import open_image
 from structureflow.models.schema import MEANINGS, request_schema
+from structureflow_local.jobfile import plain_id
 
 SCHEMA_NAME: Final = "job.schema.json"
 #: Said by the file itself, or of no use without another field.
@@ -80,7 +80,7 @@ def write_job_file(
             pass
     said = f"{info.width_px}x{info.height_px}, {info.frames} frames at {info.fps:g} fps"
     text = job_file(
-        _task_id(path), _relative(video, path), [_relative(image, path) for image in images], target=target, video=said
+        plain_id(path), _relative(video, path), [_relative(image, path) for image in images], target=target, video=said
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,9 +144,3 @@ def _relative(path: Path, job: Path) -> str:
     except ValueError:
         # another drive
         return path.resolve().as_posix()
-
-
-def _task_id(path: Path) -> str:
-    """Return an id of the file's name, as `structureflow.keys.check_id` wants it."""
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-_")
-    return plain[:100] or "job"

@@ -336,9 +336,8 @@ def ask(cloud: LocalCloud, method: str, path: str, headers: dict[str, str]) -> t
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
 def test_a_method_without_a_route_reaches_no_function(cloud: LocalCloud, method: str) -> None:
     calls = len(cloud.invocations)
-    signed = sign(
-        cloud.key, method=method, url=f"{cloud.api_url}/jobs/mine", service="execute-api", region=cloud.region
-    )
+    url = f"{cloud.api_url}/jobs/mine"
+    signed = sign(cloud.key, method=method, url=url, service="execute-api", region=cloud.region)
     for headers in ({}, signed):
         assert ask(cloud, method, "/jobs/mine", headers)[0] == 404
     assert len(cloud.invocations) == calls

@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from structureflow.errors import GuidanceError
 from structureflow.guide.gap import GapFrame
 from structureflow.guide.groups import in_groups
 from structureflow.guide.masks import Blocks, Masking, shrunk, unseen
 from structureflow.guide.pictures import PLANES, RGB, PictureFormat
 from structureflow.guide.ports import Mask
 from structureflow.guide.render import RenderOutcome, RenderSettings, render_segment
+from structureflow.guide.scene import GuideOptions
 from structureflow.guide.ways import Way, known
 from structureflow.media.planes import mask_to_planes, planes_to_rgb, rgb_to_planes
 from structureflow.models.job import Segment
@@ -300,3 +302,19 @@ def test_groups_reach_the_segment() -> None:
 def test_masks_come_back_from_their_planes() -> None:
     mask = (np.random.default_rng(3).random((16, 24)) < 0.5).astype(np.uint8) * np.uint8(255)
     np.testing.assert_array_equal(planes_to_rgb(mask_to_planes(mask)), np.repeat(mask[..., None], 3, axis=-1))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"mode": "bogus"}, {"holes": "bogus"}, {"grid": 0}, {"grid": 1.5}, {"group": 0}], ids=str
+)
+def test_a_masking_that_no_request_can_ask_for_is_refused(wrong: dict[str, Any]) -> None:
+    (field,) = wrong
+    with pytest.raises(GuidanceError, match=rf"masking\.{field}: expected .*, got"):
+        Masking(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"quality": "x"}, {"motion_strength": "1"}, {"motion_strength": {0: "1"}}], ids=str)
+def test_options_that_the_rendering_would_not_notice_are_refused(wrong: dict[str, Any]) -> None:
+    (field,) = wrong
+    with pytest.raises(GuidanceError, match=f"{field}: expected .*, got"):
+        GuideOptions(**wrong)

@@ -255,3 +255,11 @@ def test_nothing_is_overwritten_unasked_and_nothing_half_made(
     with pytest.raises(StructureFlowError, match=r"a\.png"):
         write_job_file(images[0], images, tmp_path / "x.jsonc", target="vace")
     assert not (tmp_path / "x.jsonc").exists()
+
+
+def test_a_job_without_an_id_is_called_after_its_file_whatever_that_is_called(tmp_path: Path) -> None:
+    names = {"j s [1].json": "j-s-1-", "größe.json": "gr-e-", "\u2026.json": "job-", "plain_1.json": "plain_1-"}
+    for name, begin in names.items():
+        path = tmp_path / name
+        path.write_text('{"structure_video": "videos/clip.mp4", "segments": []}')
+        assert prepare(path).task_id.startswith(begin)

@@ -6,12 +6,13 @@ Every mask is 0 or 255: white (255) = generate, black (0) = keep.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from structureflow.errors import GuidanceError
 from structureflow.models.job import Holes, MaskMode
 
 MaskValue = Literal[0, 255]
@@ -52,6 +53,21 @@ class Masking:
     holes: Holes = "grey"
     grid: int = 16
     group: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what no request can ask for.
+
+        Raises:
+            GuidanceError: an unknown mode or filling, or a grid or group below 1.
+        """
+        for name, known in (("mode", get_args(MaskMode)), ("holes", get_args(Holes))):
+            value = getattr(self, name)
+            if value not in known:
+                raise GuidanceError(f"masking.{name}: expected one of {', '.join(known)}, got {value!r:.40}")
+        for name in ("grid", "group"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise GuidanceError(f"masking.{name}: expected a whole number from 1 on, got {value!r:.40}")
 
     @property
     def needs_evidence(self) -> bool:

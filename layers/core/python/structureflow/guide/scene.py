@@ -92,6 +92,21 @@ class GuideOptions:
     flow_start: int = 0
     flow_stop: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what the rendering would not notice.
+
+        Raises:
+            GuidanceError: an unknown quality, or a strength that is no number.
+        """
+        if self.quality not in MATCHING:
+            raise GuidanceError(f"quality: expected one of {', '.join(MATCHING)}, got {self.quality!r:.40}")
+        strength = self.motion_strength
+        values = tuple(strength.values()) if isinstance(strength, Mapping) else (strength,)
+        if not all(isinstance(value, int | float) for value in values):
+            raise GuidanceError(
+                f"motion_strength: expected a number, or frame numbers to numbers, got {strength!r:.60}"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Scene:

@@ -122,7 +122,9 @@ def find_directory(tail: bytes, size_bytes: int) -> DirectoryExtent:
     base = size_bytes - len(tail)
     position = tail.rfind(b"PK\5\6", max(0, len(tail) - END_BYTES))
     if position < 0 or position + _END.size > len(tail):
-        raise FlowCacheFormatError(f"expected a ZIP end record in the last {len(tail)} bytes, found none")
+        raise FlowCacheFormatError(
+            f"expected a flow archive (.npz), with a ZIP end record in its last {len(tail)} bytes, found none"
+        )
     _, disk, first_disk, here, total, size, offset, comment = _END.unpack_from(tail, position)
     if position + _END.size + comment != len(tail):
         raise FlowCacheFormatError(f"expected {comment} bytes of comment behind the ZIP end record, got others")
