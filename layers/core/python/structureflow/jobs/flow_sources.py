@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -219,23 +219,8 @@ class SegmentFlows:
     def _joined_meta(self, first: FlowMeta) -> FlowMeta:
         """Return the description of the joined flows, the grid being `first`'s where the archive never told one."""
         record, source = self._record, self._record.source
-        height, width = self._grid or (first.height, first.width)
-        return FlowMeta(
-            total_flows=source.frames - 1,
-            height=height,
-            width=width,
-            original_height=source.height_px,
-            original_width=source.width_px,
-            original_fps=source.fps,
-            has_backward=True,
-            engine=record.engine,
-            engine_params=record.engine_params,
-            timestamps_s=np.arange(source.frames) / source.fps,
-            scene_cuts=record.scene_cuts,
-            display_max_px=record.display_max_px,
-            source_video=source.reference,
-            source_identity=source.identity,
-        )
+        grid = self._grid or (first.height, first.width)
+        return self._meta(grid, record.engine, record.engine_params, np.arange(source.frames) / source.fps)
 
     def _given(self, error: Exception) -> FlowSource | None:
         """Open the very archive that the request gives, once; None where it gives none, or it is gone."""
@@ -291,23 +276,31 @@ class SegmentFlows:
         plan = plan_extraction(info, engine, record.request.quality)
         if self._grid is not None:
             plan = replace(plan, height=self._grid[0], width=self._grid[1])
-        meta = FlowMeta(
+        times_s = np.array(source.timestamps_s, np.float64)
+        meta = self._meta((plan.height, plan.width), plan.engine, plan.params, times_s)
+        return ComputedFlows(meta, plan, load, workers=self._services.workers)
+
+    def _meta(
+        self, grid: tuple[int, int], engine: str, params: Mapping[str, Any], times_s: NDArray[np.float64]
+    ) -> FlowMeta:
+        """Return the description of flows of the record's source, on a grid (height, width)."""
+        record, source = self._record, self._record.source
+        return FlowMeta(
             total_flows=source.frames - 1,
-            height=plan.height,
-            width=plan.width,
+            height=grid[0],
+            width=grid[1],
             original_height=source.height_px,
             original_width=source.width_px,
             original_fps=source.fps,
             has_backward=True,
-            engine=plan.engine,
-            engine_params=plan.params,
-            timestamps_s=np.array(source.timestamps_s, np.float64),
+            engine=engine,
+            engine_params=params,
+            timestamps_s=times_s,
             scene_cuts=record.scene_cuts,
             display_max_px=record.display_max_px,
             source_video=source.reference,
             source_identity=source.identity,
         )
-        return ComputedFlows(meta, plan, load, workers=self._services.workers)
 
     @property
     def engine(self) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from structureflow.errors import FrameCacheError, StorageError, StructureFlowError, TimelineNotFoundError
 from structureflow.frames.cache import FrameCache, FrameCacheWriter
+from structureflow.frames.manifest import FrameManifest
 from structureflow.jobs.estimate import extraction_mb
 from structureflow.jobs.inputs import Source
 from structureflow.jobs.services import Services
@@ -54,7 +55,7 @@ class FrameKeeper:
     def open(cls, storage: Storage, timeline_id: str, source_identity: str) -> Iterator[FrameKeeper]:
         """Give a keeper for a timeline; one that keeps nothing where the very same frames are there already."""
         cache = FrameCache(storage)
-        if _is_filled(cache, timeline_id, source_identity):
+        if _filled(cache, timeline_id, source_identity) is not None:
             yield cls(None)
             return
         with cache.writer(timeline_id, source_identity=source_identity) as writer:
@@ -87,7 +88,7 @@ def keep_frames(timeline_id: str, source: Source, services: Services) -> None:
     """
     cache = FrameCache(services.storage)
     try:
-        if not _is_filled(cache, timeline_id, source.identity):
+        if _filled(cache, timeline_id, source.identity) is None:
             _cache_video(cache, timeline_id, source, services)
     except StructureFlowError as error:
         _log.warning("timeline %s: frames cannot be kept: %s: %s", timeline_id, error.code, error.message)
@@ -101,8 +102,8 @@ def see_frames(timeline_id: str, source: Source, services: Services) -> FrameSto
         MediaError, InputNotFoundError, InputChangedError: it cannot be decoded to its end, or is gone.
         MemoryLimitError, DeadlineError: there is too much of it.
     """
-    if _is_filled(FrameCache(services.storage), timeline_id, source.identity):
-        manifest = FrameCache(services.storage).manifest(timeline_id, source_identity=source.identity)
+    manifest = _filled(FrameCache(services.storage), timeline_id, source.identity)
+    if manifest is not None:
         size = manifest.chunks[0]
         return FrameStock(manifest.total, size.height_px, size.width_px)
     with services.scratch() as folder:
@@ -122,17 +123,17 @@ def see_frames(timeline_id: str, source: Source, services: Services) -> FrameSto
             return FrameStock(count, info.height_px, info.width_px, keeper.commit())
 
 
-def _is_filled(cache: FrameCache, timeline_id: str, source_identity: str) -> bool:
-    """Tell whether the timeline holds the frames of this very source; say so where it holds those of another."""
+def _filled(cache: FrameCache, timeline_id: str, source_identity: str) -> FrameManifest | None:
+    """Return the manifest of the frames of this very source; say so where the timeline holds those of another."""
     try:
         manifest = cache.manifest(timeline_id)
     except TimelineNotFoundError:
-        return False
+        return None
     except FrameCacheError as error:
         _log.warning("%s: its frames are written anew", error)
-        return False
+        return None
     if manifest.source_identity == source_identity:
-        return True
+        return manifest
     _log.warning(
         "timeline %s: its %d frames of %s are replaced by those of %s",
         timeline_id,
@@ -140,7 +141,7 @@ def _is_filled(cache: FrameCache, timeline_id: str, source_identity: str) -> boo
         manifest.source_identity or "an unknown source",
         source_identity,
     )
-    return False
+    return None
 
 
 def _cache_video(cache: FrameCache, timeline_id: str, source: Source, services: Services) -> None:
