@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import Map, Rule
@@ -37,6 +37,7 @@ from structureflow.frames.cache import FrameCache
 from structureflow.frames.jpeg import encode_jpeg, thumbnail
 from structureflow.frames.overlays import list_overlay_frames
 from structureflow.limits import MAX_DIGITS
+from structureflow.report.pages import page_environment
 from structureflow.storage.base import ByteRange, ObjectInfo, Storage
 from structureflow_local.client import JobClient
 from structureflow_local.doors import OBJECT_POLICY, Doors
@@ -264,14 +265,7 @@ def viewer_server(storage: Storage, port: int) -> BaseWSGIServer:
 
 @cache
 def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("viewer.html.j2")
+    return page_environment(Path(__file__).parent).get_template("viewer.html.j2")
 
 
 def _page(page: str, title: str, *, status: int = 200, **shown: Any) -> Response:

@@ -15,6 +15,7 @@ from structureflow import keys
 from structureflow.models.results import JobRecord, Manifest
 from structureflow.report.curves import HEIGHT, INSET, WIDTH
 from structureflow.report.links import OUTPUT_NAMES, below_job, relative
+from structureflow.report.pages import page_environment
 from structureflow.report.segments import KINDS, segment_view
 from structureflow.report.style import STYLE
 from structureflow.report.words import FILTERS, moment, number, percent, seconds
@@ -105,17 +106,10 @@ def render_report(
 
 @cache
 def _template() -> Template:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = page_environment(Path(__file__).parent)
+    environment.keep_trailing_newline = True
     environment.filters.update(FILTERS)
     plot = {"width": WIDTH, "height": HEIGHT, "inset": INSET}
     environment.globals.update(kinds=KINDS, policy=_POLICY, plot=plot, style=Markup(STYLE))  # noqa: S704  our own text
