@@ -172,7 +172,7 @@ def test_children_of_a_distributed_map_give_their_results_in_order(cloud: LocalC
 
 
 def test_a_failing_child_fails_a_distributed_map_without_saying_why(cloud: LocalCloud) -> None:
-    plan = [{"name": "x0", "broken": True}, *({"name": f"x{number}"} for number in range(1, 4))]
+    plan: list[dict[str, Any]] = [{"name": "x0", "broken": True}, *({"name": f"x{number}"} for number in range(1, 4))]
     ran = run_distributed(cloud, plan, MaxConcurrency=1)
     assert (ran["status"], ran["error"]) == ("FAILED", "States.ExceedToleratedFailureThreshold")
     assert "never works" not in ran["cause"]
@@ -180,7 +180,7 @@ def test_a_failing_child_fails_a_distributed_map_without_saying_why(cloud: Local
 
 
 def test_tolerated_failures_of_a_distributed_map_are_null_among_its_results(cloud: LocalCloud) -> None:
-    plan = [{"name": "t0", "broken": True}, {"name": "t1"}, {"name": "t2"}]
+    plan: list[dict[str, Any]] = [{"name": "t0", "broken": True}, {"name": "t1"}, {"name": "t2"}]
     ran = run_distributed(cloud, plan, ToleratedFailureCount=1)
     assert ran["status"] == "SUCCEEDED"
     assert [result and result["result"]["done"]["name"] for result in json.loads(ran["output"])] == [None, "t1", "t2"]
