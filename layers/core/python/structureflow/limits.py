@@ -23,6 +23,8 @@ MB_PER_VCPU: Final = 1_769
 
 #: Of one PUT or one copy; what is larger goes in parts (Amazon S3 User Guide).
 MAX_S3_PUT_BYTES: Final = 5 * 1024**3
+#: Of a part of one object, but for its last one.
+MIN_S3_PART_BYTES: Final = 5 * 1024**2
 #: Of one object.
 MAX_S3_PARTS: Final = 10_000
 

@@ -14,7 +14,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -142,45 +142,23 @@ def extract_to_archive(
 
     started = time.perf_counter()
     chosen = engine or build_engine(plan.engine, plan.params)
-    clock = _Clock()
-    times = array("d")
-    seams = array("d")
-    lengths = array("d")
-    with VideoReader(video, limits, threads=max(1, workers)) as reader, _Handover(on_frame, clock) as handover:
+    clock = Clock()
+    measured = Measured()
+    with VideoReader(video, limits, threads=max(1, workers)) as reader, Handover(on_frame, clock) as handover:
         promised = reader.info
 
-        def frames() -> Iterator[NDArray[np.uint8]]:
+        def seen() -> Iterator[DecodedFrame]:
             for frame in clock.over(reader, "decode"):
-                times.append(frame.timestamp_s)
                 handover.put(frame)
-                with clock.part("prepare"):
-                    small = prepare_frame(frame.image, plan.height, plan.width, chosen.colour)
-                yield small
-
-        def pack(
-            first: Frame, second: Frame, forward: Flow, backward: Flow
-        ) -> tuple[FlowBlock, FlowBlock, float, float]:
-            with clock.part("pack"):
-                blocks = compress_flow(quantise(forward)), compress_flow(quantise(backward))
-            with clock.part("cuts"):
-                return *blocks, discontinuity(first, second, forward, backward), typical_length(forward)
+                yield frame
 
         with FlowArchiveWriter(target, height=plan.height, width=plan.width) as writer:
-            for forward, backward, seam, length in chosen.run(frames(), pack, workers=workers):
+            for forward, backward in measure(seen(), plan, chosen, measured, clock, workers=workers):
                 writer.feed_blocks(forward, backward)
-                seams.append(seam)
-                lengths.append(length)
             handover.finish()
-            info = _actual(promised, times)
+            info = counted(promised, measured.times_s)
             meta = writer.finish(
-                original_height=promised.height_px,
-                original_width=promised.width_px,
-                original_fps=info.fps,
-                engine=chosen.name,
-                engine_params=dict(plan.params) | chosen.params(),
-                timestamps_s=np.array(times, np.float64),
-                scene_cuts=find_cuts(seams),
-                display_max_px=clip_normaliser(lengths),
+                **described_by(measured, info, plan, chosen),
                 source_video=source_video,
                 source_identity=source_identity,
             )
@@ -274,7 +252,66 @@ def prepare_frame(image: NDArray[np.uint8], height: int, width: int, colour: str
 # --- machinery ---------------------------------------------------------------------------------------
 
 
-class _Clock:
+@dataclass
+class Measured:
+    """What is found out beside the flows, in the order of frames.
+
+    Attributes:
+        times_s: of each frame.
+        seams: `discontinuity` of each pair.
+        lengths: `typical_length` of each pair's forward flow.
+    """
+
+    times_s: array[float] = field(default_factory=lambda: array("d"))
+    seams: array[float] = field(default_factory=lambda: array("d"))
+    lengths: array[float] = field(default_factory=lambda: array("d"))
+
+
+def measure(
+    frames: Iterable[DecodedFrame],
+    plan: ExtractionPlan,
+    engine: FlowEngine,
+    measured: Measured,
+    clock: Clock,
+    *,
+    workers: int,
+) -> Iterator[tuple[FlowBlock, FlowBlock]]:
+    """Yield the blocks of each pair of neighbouring frames, forward and backward, and note the rest in `measured`."""
+
+    def prepared() -> Iterator[NDArray[np.uint8]]:
+        for frame in frames:
+            measured.times_s.append(frame.timestamp_s)
+            with clock.part("prepare"):
+                small = prepare_frame(frame.image, plan.height, plan.width, engine.colour)
+            yield small
+
+    def pack(first: Frame, second: Frame, forward: Flow, backward: Flow) -> tuple[FlowBlock, FlowBlock, float, float]:
+        with clock.part("pack"):
+            blocks = compress_flow(quantise(forward)), compress_flow(quantise(backward))
+        with clock.part("cuts"):
+            return *blocks, discontinuity(first, second, forward, backward), typical_length(forward)
+
+    for forward, backward, seam, length in engine.run(prepared(), pack, workers=workers):
+        measured.seams.append(seam)
+        measured.lengths.append(length)
+        yield forward, backward
+
+
+def described_by(measured: Measured, info: VideoInfo, plan: ExtractionPlan, engine: FlowEngine) -> dict[str, Any]:
+    """Return what an archive says of the flows of a whole video, as arguments of `FlowArchiveWriter.finish`."""
+    return {
+        "original_height": info.height_px,
+        "original_width": info.width_px,
+        "original_fps": info.fps,
+        "engine": engine.name,
+        "engine_params": dict(plan.params) | engine.params(),
+        "timestamps_s": np.array(measured.times_s, np.float64),
+        "scene_cuts": find_cuts(measured.seams),
+        "display_max_px": clip_normaliser(measured.lengths),
+    }
+
+
+class Clock:
     """Sums seconds by part, over any number of threads."""
 
     def __init__(self) -> None:
@@ -303,17 +340,17 @@ class _Clock:
             yield item
 
 
-class _Handover:
+class Handover:
     """Calls a function once per frame, in order, in a thread of its own, behind a short queue."""
 
-    def __init__(self, callback: Callable[[DecodedFrame], None] | None, clock: _Clock) -> None:
+    def __init__(self, callback: Callable[[DecodedFrame], None] | None, clock: Clock) -> None:
         self._callback = callback
         self._clock = clock
         self._stopped = False
         self._pending: deque[Future[None]] = deque()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="on-frame")
 
-    def __enter__(self) -> _Handover:
+    def __enter__(self) -> Handover:
         return self
 
     def __exit__(
@@ -344,7 +381,7 @@ class _Handover:
             self._stopped = False
 
 
-def _actual(promised: VideoInfo, times: array[float]) -> VideoInfo:
+def counted(promised: VideoInfo, times: array[float]) -> VideoInfo:
     """Return the video as it was decoded."""
     span = times[-1] - times[0]
     fps = promised.fps or ((len(times) - 1) / span if span > 0 else 0.0)

@@ -1,4 +1,4 @@
-"""Open a local file as one video stream, and tell what it says of itself before a picture is decoded."""
+"""Open a file as one video stream, and tell what it says of itself before a picture is decoded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import av
 from av.codec.context import CodecContext
@@ -23,7 +23,13 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from structureflow.errors import InputNotFoundError, NotAVideoError, UnsupportedCodecError
+from structureflow.errors import (
+    InputNotFoundError,
+    NotAVideoError,
+    StructureFlowError,
+    UnsupportedCodecError,
+    VideoPartsError,
+)
 from structureflow.media.limits import DecodeLimits
 from structureflow.media.orientation import Cropping, Orientation, square_size
 
@@ -91,40 +97,64 @@ class Geometry:
         return self.orientation.size(*self.cropping.size(self.height, self.width))
 
 
+class OpenedFile(Protocol):
+    """A file that is no local one, opened; read by one thread at a time.
+
+    What its methods raise comes through to whoever reads the video.
+    """
+
+    name: str
+    size_bytes: int
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next `size` bytes, fewer at the end only."""
+        ...
+
+    def seek(self, offset: int, whence: int, /) -> int:
+        """Go to a place, as any file does."""
+        ...
+
+    def tell(self) -> int:
+        """Return the place."""
+        ...
+
+
 class VideoStreamFile:
-    """A local file, opened, with the stream that a player would show.
+    """A file, opened, with the stream that a player would show.
 
     Args:
-        path: a local file.
+        file: a local file, or one that lies elsewhere.
         limits: its sizes are checked before a decoder allocates a picture.
         threads: decoder threads; 0 lets the decoder choose.
 
     Attributes:
         decoder: of the stream.
+        stream: the stream.
         fps: the mean rate, 0.0 where no usable one is named.
 
     Raises:
         InputNotFoundError: no such file.
+        VideoPartsError: of a file that is no local one: it does not say how long it is.
         NotAVideoError: it is no video file, or has no video stream but covers.
         UnsupportedCodecError: there is no decoder for the stream's codec.
         MediaLimitError: a side is too large or too small, or there are too many frames or seconds.
     """
 
-    def __init__(self, path: Path, limits: DecodeLimits, threads: int) -> None:
-        if not path.is_file():
-            raise InputNotFoundError(f"video: expected a file, got {str(path)!r:.300}")
-        self._path = path
-        self._container = _open(path, limits)
+    def __init__(self, file: Path | OpenedFile, limits: DecodeLimits, threads: int) -> None:
+        if isinstance(file, Path) and not file.is_file():
+            raise InputNotFoundError(f"video: expected a file, got {str(file)!r:.300}")
+        name = file.name
+        self._container = _open(file, limits)
         try:
-            self._stream = _choose(self._container, path)
-            self.decoder = _decoder(self._container, self._stream, path)
+            self.stream = _choose(self._container, name)
+            self.decoder = _decoder(self._container, self.stream, name)
             width, height = self.decoder.width, self.decoder.height
             if not width or not height:
-                raise NotAVideoError(f"{path.name}: expected a video, got a stream of {width}x{height} pixels")
-            limits.check_size(path.name, width, height, "stored")
-            self.fps, frames, duration_s = _promise(self._container, self._stream)
+                raise NotAVideoError(f"{name}: expected a video, got a stream of {width}x{height} pixels")
+            limits.check_size(name, width, height, "stored")
+            self.fps, frames, duration_s = _promise(self._container, self.stream)
             self._frames, self._duration_s = _verified(
-                self.fps, frames, duration_s, path=path, limits=limits, index=self._stream.index
+                self.fps, frames, duration_s, file=file, limits=limits, index=self.stream.index
             )
             _set_up(self.decoder, limits, threads)
         except BaseException:
@@ -134,7 +164,7 @@ class VideoStreamFile:
     @property
     def time_base(self) -> Fraction:
         """Seconds per tick of the stream's clock."""
-        base = self._stream.time_base
+        base = self.stream.time_base
         return Fraction(base.numerator, base.denominator)
 
     @property
@@ -149,13 +179,21 @@ class VideoStreamFile:
             FFmpegError: the container is damaged there.
         """
         for other in self._container.streams:
-            if other.index != self._stream.index:
+            if other.index != self.stream.index:
                 other.discard = Discard.all
-        return self._container.demux(self._stream)
+        return self._container.demux(self.stream)
+
+    def seek(self, ticks: int) -> None:
+        """Go to the last key frame whose decoding time, by the stream's clock, is not above `ticks`.
+
+        Raises:
+            FFmpegError: the container knows no such place.
+        """
+        self._container.seek(ticks, stream=self.stream, backward=True)
 
     def geometry(self, first: VideoFrame) -> Geometry:
         """Return how pictures are displayed; what the first one carries counts before what the container says."""
-        return _geometry(self._stream, first, self.decoder.height or first.height, self.decoder.width or first.width)
+        return _geometry(self.stream, first, self.decoder.height or first.height, self.decoder.width or first.width)
 
     def info(self, geometry: Geometry) -> VideoInfo:
         """Return what the stream says of itself, at the size at which it is displayed."""
@@ -163,16 +201,21 @@ class VideoStreamFile:
         return VideoInfo(self._frames, self.fps, width, height, self._duration_s)
 
     @property
+    def format(self) -> str:
+        """FFmpeg's names of the container, separated by commas."""
+        return self._container.format.name
+
+    @property
     def flags_seams(self) -> bool:
         """Whether a packet that is flagged as damaged may be whole: transport streams flag one at every seam."""
-        return self._container.format.name == "mpegts"
+        return self.format == "mpegts"
 
     def close(self) -> None:
         """Close the file; closing twice is no error."""
         self._container.close()
 
 
-def _open(path: Path, limits: DecodeLimits) -> InputContainer:
+def _open(file: Path | OpenedFile, limits: DecodeLimits) -> InputContainer:
     options = {
         "protocol_whitelist": "file",
         "format_whitelist": _FORMATS,
@@ -181,21 +224,25 @@ def _open(path: Path, limits: DecodeLimits) -> InputContainer:
         "threads": "1",
     }
     try:
+        if not isinstance(file, Path):
+            file.seek(0, 0)
         # An absolute path can't be taken for a URL.
-        return av.open(str(path.resolve()), options=options)
+        opened: InputContainer = av.open(str(file.resolve()) if isinstance(file, Path) else file, "r", options=options)
+        return opened
+    except StructureFlowError:
+        raise
     except (FFmpegError, OSError, ValueError) as error:
-        raise NotAVideoError(
-            f"{path.name}: expected a video, no decoder opens it", size_bytes=path.stat().st_size
-        ) from error
+        size_bytes = file.stat().st_size if isinstance(file, Path) else file.size_bytes
+        raise NotAVideoError(f"{file.name}: expected a video, no decoder opens it", size_bytes=size_bytes) from error
 
 
-def _choose(container: InputContainer, path: Path) -> VideoStream:
+def _choose(container: InputContainer, name: str) -> VideoStream:
     """Return the stream that a player shows: no cover or thumbnail, the default one, else the largest."""
     streams = container.streams.video
     films = [stream for stream in streams if not stream.disposition & _NO_FILM]
     if not films:
         found = f"{len(streams)} cover pictures" if streams else "no video stream"
-        raise NotAVideoError(f"{path.name}: expected a video, got {found}")
+        raise NotAVideoError(f"{name}: expected a video, got {found}")
 
     def rank(stream: VideoStream) -> tuple[bool, bool, int, int]:
         codec: Any = stream.codec_context
@@ -206,11 +253,11 @@ def _choose(container: InputContainer, path: Path) -> VideoStream:
     return min(films, key=rank)
 
 
-def _decoder(container: InputContainer, stream: VideoStream, path: Path) -> VideoCodecContext:
+def _decoder(container: InputContainer, stream: VideoStream, file_name: str) -> VideoCodecContext:
     context: VideoCodecContext | None = stream.codec_context
     if context is None:
         name = _codec_name(container, stream.index)
-        raise UnsupportedCodecError(f"{path.name}: there is no decoder for its video codec, {name}", codec=name)
+        raise UnsupportedCodecError(f"{file_name}: there is no decoder for its video codec, {name}", codec=name)
     if stream.metadata.get("alpha_mode") != "1" or context.name not in _WITH_ALPHA:
         return context
     both: Any = CodecContext.create(_WITH_ALPHA[context.name], "r")
@@ -285,7 +332,7 @@ def _duration_s(container: InputContainer, stream: VideoStream) -> float:
 
 
 def _verified(
-    fps: float, frames: int, duration_s: float, *, path: Path, limits: DecodeLimits, index: int
+    fps: float, frames: int, duration_s: float, *, file: Path | OpenedFile, limits: DecodeLimits, index: int
 ) -> tuple[int, float]:
     """Count what a stream really holds, without decoding it, where it promises nothing, or more than is allowed.
 
@@ -294,14 +341,17 @@ def _verified(
 
     Raises:
         MediaLimitError: it really is more than is allowed.
+        VideoPartsError: it cannot be counted, since it is no local file.
     """
     if 0 < frames <= limits.max_frames and duration_s <= limits.max_duration_s:
         return frames, duration_s
-    with _open(path, limits) as container:
+    if not isinstance(file, Path):
+        raise VideoPartsError(f"{file.name}: its container does not say how many frames it has, or promises too many")
+    with _open(file, limits) as container:
         stream: Any = container.streams[index]
         # A packet may hold one field, half a frame.
         fields = 2 if stream.codec_context.field_order > 1 else 1
-        packets, span_s = _tally(container.demux(stream), limits, path.name, fields)
+        packets, span_s = _tally(container.demux(stream), limits, file.name, fields)
     if fields == 2:
         packets = min(packets, round(span_s * fps) + 1)
     return packets, span_s + 1 / fps if fps else span_s

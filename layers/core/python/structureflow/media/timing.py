@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 from av.video.frame import VideoFrame
@@ -24,13 +25,15 @@ class FrameClock:
     Args:
         time_base: seconds per tick, for frames that name none; None where the frames' times mean nothing.
         fps: the nominal rate; 0 where it is not known.
+        origin_s: time of the video's first frame, where the first one that is asked about may be a later one; only
+            for videos whose times rise from frame to frame.
     """
 
-    def __init__(self, time_base: Fraction | None, fps: float) -> None:
+    def __init__(self, time_base: Fraction | None, fps: float, *, origin_s: float | None = None) -> None:
         self._time_base = time_base
         self._step_s = 1 / (fps or FALLBACK_FPS)
-        self._origin_s: float | None = None
-        self._last_s = 0.0
+        self._origin_s = origin_s
+        self._last_s = 0.0 if origin_s is None else -math.inf
 
     def __call__(self, frame: VideoFrame) -> float:
         """Return the time of the next frame."""

@@ -1,28 +1,33 @@
-"""Objects beyond what one request of S3 takes: written, or copied inside the bucket, in parts."""
+"""Objects of several parts: beyond what one request of S3 takes, or put together from other objects of the bucket."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from structureflow.errors import StorageError
-from structureflow.limits import MAX_S3_PARTS
+from structureflow.limits import MAX_S3_PARTS, MAX_S3_PUT_BYTES, MIN_S3_PART_BYTES
 from structureflow.storage._s3_replies import etag
 from structureflow.storage._s3_writes import Body
-from structureflow.storage.base import ObjectInfo
+from structureflow.storage.base import ObjectInfo, ObjectPart, Piece
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_R = TypeVar("_R")
 
 #: Parts in flight at a time, each held in memory while it is written.
 _AT_ONCE: Final = 4
+#: Parts that are copied: nothing of them is held, and each takes S3 a tenth of a second or more.
+_COPIES_AT_ONCE: Final = 16
 #: Conditions of a PUT; of a multipart upload its last request carries them.
 _CONDITIONS: Final = ("IfNoneMatch", "IfMatch")
 
@@ -66,12 +71,13 @@ class Parts:
         conditions = {name: extra[name] for name in _CONDITIONS if name in extra}
         rest = {name: value for name, value in extra.items() if name not in _CONDITIONS}
 
-        def send(upload_id: str, number: int, start: int, stop: int) -> Mapping[str, Any]:
+        def send(upload_id: str, number: int, span: tuple[int, int]) -> Mapping[str, Any]:
             return self._client().upload_part(
-                Bucket=self._bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=body.part(start, stop)
+                Bucket=self._bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=body.part(*span)
             )
 
-        return self._transfer(key, body.size_bytes, rest, conditions, send)
+        reply = self._transfer(key, list(self._spans(body.size_bytes)), rest, conditions, send)
+        return ObjectInfo(key, body.size_bytes, etag(key, reply))
 
     def copy(self, source: ObjectInfo, target_key: str, content_type: str) -> ObjectInfo:
         """Copy an object inside the bucket; every part is of the object that `source` describes.
@@ -80,19 +86,55 @@ class Parts:
             ObjectChangedError: the source is another object by now.
         """
 
-        def send(upload_id: str, number: int, start: int, stop: int) -> Mapping[str, Any]:
-            reply = self._client().upload_part_copy(
-                Bucket=self._bucket,
-                Key=target_key,
-                UploadId=upload_id,
-                PartNumber=number,
-                CopySource={"Bucket": self._bucket, "Key": source.key},
-                CopySourceIfMatch=f'"{source.etag}"',
-                CopySourceRange=f"bytes={start}-{stop - 1}",
-            )
-            return reply["CopyPartResult"]
+        def send(upload_id: str, number: int, span: tuple[int, int]) -> Mapping[str, Any]:
+            return self._copied(target_key, upload_id, number, ObjectPart(source.key, source.etag, *span))
 
-        return self._transfer(target_key, source.size_bytes, {"ContentType": content_type}, {}, send)
+        spans = list(self._spans(source.size_bytes))
+        reply = self._transfer(target_key, spans, {"ContentType": content_type}, {}, send)
+        return ObjectInfo(target_key, source.size_bytes, etag(target_key, reply))
+
+    def assemble(
+        self, key: str, pieces: Sequence[Piece], extra: Mapping[str, Any], read: Callable[[Sequence[Piece]], bytes]
+    ) -> ObjectInfo:
+        """Write an object of `pieces`: long parts of objects are copied, what is too short for that is read.
+
+        Args:
+            key: the object.
+            pieces: in order.
+            extra: as for `upload`.
+            read: returns the bytes of a few pieces.
+
+        Raises:
+            ObjectChangedError: an object of which a part is wanted is another one by now; or a condition of `extra`
+                does not hold.
+        """
+        conditions = {name: extra[name] for name in _CONDITIONS if name in extra}
+        rest = {name: value for name, value in extra.items() if name not in _CONDITIONS}
+
+        def send(upload_id: str, number: int, group: Sequence[Piece]) -> Mapping[str, Any]:
+            only = group[0]
+            if len(group) == 1 and isinstance(only, ObjectPart) and only.size_bytes >= MIN_S3_PART_BYTES:
+                return self._copied(key, upload_id, number, only)
+            body = read(group)
+            return self._client().upload_part(
+                Bucket=self._bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=body
+            )
+
+        groups = grouped(pieces, MIN_S3_PART_BYTES, MAX_S3_PUT_BYTES)
+        reply = self._transfer(key, groups, rest, conditions, send, at_once=_COPIES_AT_ONCE)
+        return ObjectInfo(key, sum(map(size_of, pieces)), etag(key, reply))
+
+    def _copied(self, key: str, upload_id: str, number: int, part: ObjectPart) -> Mapping[str, Any]:
+        reply = self._client().upload_part_copy(
+            Bucket=self._bucket,
+            Key=key,
+            UploadId=upload_id,
+            PartNumber=number,
+            CopySource={"Bucket": self._bucket, "Key": part.key},
+            CopySourceIfMatch=f'"{part.etag}"',
+            CopySourceRange=f"bytes={part.start}-{part.stop - 1}",
+        )
+        return reply["CopyPartResult"]
 
     def _spans(self, size_bytes: int) -> Iterator[tuple[int, int]]:
         step = self.part_bytes(size_bytes)
@@ -101,17 +143,20 @@ class Parts:
     def _transfer(
         self,
         key: str,
-        size_bytes: int,
+        items: Sequence[_T],
         rest: Mapping[str, Any],
         conditions: Mapping[str, Any],
-        send: Callable[[str, int, int, int], Mapping[str, Any]],
-    ) -> ObjectInfo:
+        send: Callable[[str, int, _T], Mapping[str, Any]],
+        *,
+        at_once: int = _AT_ONCE,
+    ) -> Mapping[str, Any]:
+        """Write an object whose parts are what `send` makes of `items`; return the reply to the last request."""
         begun = self._call(key, lambda: self._client().create_multipart_upload(Bucket=self._bucket, Key=key, **rest))
         upload_id: str = begun["UploadId"]
 
-        def one(item: tuple[int, tuple[int, int]]) -> Any:
-            number, (start, stop) = item
-            reply = self._call(key, lambda: send(upload_id, number, start, stop))
+        def one(numbered: tuple[int, _T]) -> Any:
+            number, item = numbered
+            reply = self._call(key, lambda: send(upload_id, number, item))
             # S3 wants back the checksums that the SDK had it compute.
             sums = {
                 name: value for name, value in reply.items() if name.startswith("Checksum") and name != "ChecksumType"
@@ -119,14 +164,14 @@ class Parts:
             return {"PartNumber": number, "ETag": f'"{etag(key, reply)}"', **sums}
 
         with self._aborting(key, upload_id):
-            parts = _in_threads(one, list(enumerate(self._spans(size_bytes), start=1)))
-            reply = self._call(
+            parts = _in_threads(one, list(enumerate(items, start=1)), at_once)
+            reply: Mapping[str, Any] = self._call(
                 key,
                 lambda: self._client().complete_multipart_upload(
                     Bucket=self._bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts}, **conditions
                 ),
             )
-        return ObjectInfo(key, size_bytes, etag(key, reply))
+        return reply
 
     @contextmanager
     def _aborting(self, key: str, upload_id: str) -> Iterator[None]:
@@ -144,9 +189,51 @@ class Parts:
             raise
 
 
-def _in_threads(one: Callable[[tuple[int, tuple[int, int]]], _T], items: list[tuple[int, tuple[int, int]]]) -> list[_T]:
+def size_of(piece: Piece) -> int:
+    """Return how many bytes a piece has."""
+    return len(piece) if isinstance(piece, bytes) else piece.size_bytes
+
+
+def grouped(pieces: Sequence[Piece], least_bytes: int, most_bytes: int) -> list[list[Piece]]:
+    """Cut pieces into the parts of an upload, each of `least_bytes` or more but for the last one.
+
+    Parts of objects that are long enough stand alone, so that they can be copied, up to `most_bytes`. All others are
+    put together, with as little of the next one as it takes to reach `least_bytes`.
+    """
+    groups: list[list[Piece]] = []
+    waiting: list[Piece] = []
+    held = 0
+    left = deque(piece for piece in pieces if size_of(piece))
+    while left:
+        piece = left.popleft()
+        if not waiting and isinstance(piece, ObjectPart) and piece.size_bytes >= least_bytes:
+            taken, rest = _split(piece, most_bytes)
+            groups.append([taken])
+        else:
+            taken, rest = _split(piece, least_bytes - held)
+            waiting.append(taken)
+            held += size_of(taken)
+            if held == least_bytes:
+                groups.append(waiting)
+                waiting, held = [], 0
+        if rest is not None:
+            left.appendleft(rest)
+    return [*groups, waiting] if waiting else groups
+
+
+def _split(piece: Piece, size_bytes: int) -> tuple[Piece, Piece | None]:
+    """Return the first `size_bytes` of a piece, and what is left, if anything is."""
+    if size_of(piece) <= size_bytes:
+        return piece, None
+    if isinstance(piece, bytes):
+        return piece[:size_bytes], piece[size_bytes:]
+    middle = piece.start + size_bytes
+    return replace(piece, stop=middle), replace(piece, start=middle)
+
+
+def _in_threads(one: Callable[[tuple[int, _T]], _R], items: list[tuple[int, _T]], at_once: int) -> list[_R]:
     """Do all items, a few at a time; after an error no further one begins."""
-    pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="parts")
+    pool = ThreadPoolExecutor(at_once, thread_name_prefix="parts")
     try:
         return list(pool.map(one, items))
     finally:

@@ -7,17 +7,20 @@ adapters add nothing to them. All methods may be called from several threads at 
 from __future__ import annotations
 
 import abc
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Literal
 
-from structureflow.errors import InvalidKeyError
+from structureflow.errors import InvalidKeyError, ObjectExistsError, StorageError
 
 #: S3's own limit, and that of all adapters.
 MAX_KEY_BYTES: Final = 1024
 MAX_PRESIGN_S: Final = 7 * 24 * 3600
+#: Of a part of an object that is read to write it elsewhere.
+_READ_BYTES: Final = 4 * 1024**2
 
 
 def check_key(key: str) -> str:
@@ -127,6 +130,29 @@ class StoredObject:
     data: bytes
     info: ObjectInfo
     start: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectPart:
+    """Bytes `start` (inclusive) to `stop` (exclusive) of the object at `key` that has the ETag `etag`."""
+
+    key: str
+    etag: str
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop:
+            raise ValueError(f"expected 0 <= start < stop, got {self.start}, {self.stop}")
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes it has."""
+        return self.stop - self.start
+
+
+#: Of what an object is put together: bytes that the caller has, and parts of other objects.
+Piece = bytes | ObjectPart
 
 
 class Storage(abc.ABC):
@@ -246,9 +272,47 @@ class Storage(abc.ABC):
             ObjectChangedError: `if_match` is given and the source's ETag is another one.
         """
 
+    def assemble(
+        self, key: str, pieces: Sequence[Piece], *, content_type: str | None = None, if_absent: bool = False
+    ) -> ObjectInfo:
+        """Write an object that is made of `pieces`, one after another, with bounded memory.
+
+        Where the store can, the parts of other objects do not move through this process. With `if_absent`, create
+        only: unlike `put`, an object that is there is an error whatever its bytes are.
+
+        Raises:
+            ObjectNotFoundError: an object is gone of which a part is wanted.
+            ObjectChangedError: it has another ETag by now.
+            ObjectExistsError: `if_absent` and an object is there.
+        """
+        if if_absent and self.exists(key):
+            raise ObjectExistsError(f"{self.uri}/{key}: expected no object, got one", key=key)
+        with tempfile.TemporaryDirectory(prefix="structureflow-") as folder:
+            path = Path(folder) / "assembled"
+            with path.open("wb") as file:
+                for data in read_pieces(self, pieces):
+                    file.write(data)
+            return self.put_file(key, path, content_type=content_type, if_absent=if_absent)
+
     @abc.abstractmethod
     def presigned_url(self, key: str, *, expires_s: int = 3600) -> str:
         """Return a URL that reads the object without credentials for `expires_s` seconds (up to 7 days).
 
         The object need not exist. Stores that cannot sign return what a reader on this machine can open.
         """
+
+
+def read_pieces(storage: Storage, pieces: Iterable[Piece]) -> Iterator[bytes]:
+    """Yield the bytes of pieces in order, at most 4 MiB of an object at a time; errors as `Storage.get`."""
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            yield piece
+            continue
+        for start in range(piece.start, piece.stop, _READ_BYTES):
+            stop = min(start + _READ_BYTES, piece.stop)
+            data = storage.get(piece.key, byte_range=ByteRange(start, stop), if_match=piece.etag).data
+            if len(data) != stop - start:
+                raise StorageError(
+                    f"{piece.key}: expected bytes {start} to {stop}, got {len(data)} of them", key=piece.key
+                )
+            yield data

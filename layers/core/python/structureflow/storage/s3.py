@@ -19,6 +19,7 @@ from structureflow.errors import (
     TransientStorageError,
 )
 from structureflow.storage._files import CHUNK_BYTES, check_conditions, check_if_match, check_size, writing
+from structureflow.storage._s3_assembly import assemble
 from structureflow.storage._s3_errors import TRANSIENT_CODES, BrokenBodyError, call
 from structureflow.storage._s3_parts import Parts
 from structureflow.storage._s3_replies import check_received, etag, listed_info, part_count, stored, whole_info
@@ -27,6 +28,7 @@ from structureflow.storage.base import (
     ByteRange,
     Checksum,
     ObjectInfo,
+    Piece,
     Storage,
     StoredObject,
     Suffix,
@@ -345,6 +347,13 @@ class S3Storage(Storage):
         if looks:
             check_if_match(self.head(source_key), if_match)
         return self.head(target_key)
+
+    def assemble(
+        self, key: str, pieces: Sequence[Piece], *, content_type: str | None = None, if_absent: bool = False
+    ) -> ObjectInfo:
+        """Write an object of parts that S3 copies itself; see `Storage.assemble`."""
+        check_key(key)
+        return assemble(self, self._parts, key, pieces, content_type, if_absent=if_absent, believed=self._is_aws())
 
     def _copy_in_parts(self, source_key: str, target_key: str, if_match: str | None, refusal: StorageError) -> None:
         reply = self._call(source_key, lambda: self.client.head_object(Bucket=self._bucket, Key=source_key))

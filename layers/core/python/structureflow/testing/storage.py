@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from structureflow.storage.base import ByteRange, Checksum, ObjectInfo, Storage, StoredObject, Suffix
+from structureflow.storage.base import ByteRange, Checksum, ObjectInfo, Piece, Storage, StoredObject, Suffix
 
 #: Keys of one request of `list` and `delete`, as in S3.
 PAGE_KEYS: Final = 1000
@@ -114,6 +114,13 @@ class WrapperStorage(Storage):
         """See `Storage.copy`."""
         with self._request("copy", source_key):
             return self.inner.copy(source_key, target_key, if_match=if_match)
+
+    def assemble(
+        self, key: str, pieces: Sequence[Piece], *, content_type: str | None = None, if_absent: bool = False
+    ) -> ObjectInfo:
+        """See `Storage.assemble`; one request here, whatever it takes inside."""
+        with self._request("assemble", key):
+            return self.inner.assemble(key, pieces, content_type=content_type, if_absent=if_absent)
 
     def presigned_url(self, key: str, *, expires_s: int = 3600) -> str:
         """See `Storage.presigned_url`; no request is made."""

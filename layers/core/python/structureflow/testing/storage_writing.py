@@ -18,6 +18,7 @@ from structureflow.errors import (
     StorageError,
     TransientStorageError,
 )
+from structureflow.storage.base import ObjectPart, Piece
 from structureflow.testing.storage_subject import Subject, seeded_bytes
 
 
@@ -152,6 +153,40 @@ class WritingContract:
         assert [entry.name for entry in tmp_path.iterdir()] == ["same"]
 
     # --- files -----------------------------------------------------------------------------------
+
+    def test_assemble_puts_bytes_and_parts_of_objects_together(self, subject: Subject) -> None:
+        storage = subject.storage
+        subject.raw_put("parts/a", b"0123456789")
+        subject.raw_put("parts/b", b"abcdef")
+        a, b = storage.head("parts/a").etag, storage.head("parts/b").etag
+        pieces: list[Piece] = [b"<", ObjectPart("parts/a", a, 2, 5), ObjectPart("parts/b", b, 0, 6), b"|", b">"]
+        pieces.append(ObjectPart("parts/a", a, 9, 10))
+        info = storage.assemble("whole", pieces, content_type="application/zip")
+        assert subject.raw_get("whole") == b"<234abcdef|>9"
+        assert (info.key, info.size_bytes, info.etag) == ("whole", 13, storage.head("whole").etag)
+        storage.assemble("whole", [b"again"])
+        assert subject.raw_get("whole") == b"again"
+
+    def test_assemble_takes_parts_of_the_objects_that_are_meant(self, subject: Subject) -> None:
+        storage = subject.storage
+        subject.raw_put("part", b"0123456789")
+        etag = storage.head("part").etag
+        storage.put("part", b"overwritten")
+        with pytest.raises(ObjectChangedError):
+            storage.assemble("whole", [b"x", ObjectPart("part", etag, 0, 4)])
+        with pytest.raises(ObjectNotFoundError):
+            storage.assemble("whole", [ObjectPart("gone", etag, 0, 4)])
+        with pytest.raises(StorageError):
+            storage.assemble("whole", [ObjectPart("part", storage.head("part").etag, 4, 99)])
+        assert subject.raw_get("whole") is None
+
+    def test_assemble_creates_only_if_it_shall(self, subject: Subject) -> None:
+        subject.raw_put("whole", b"theirs")
+        with pytest.raises(ObjectExistsError):
+            subject.storage.assemble("whole", [b"mine"], if_absent=True)
+        assert subject.raw_get("whole") == b"theirs"
+        subject.storage.assemble("other", [b"mine"], if_absent=True)
+        assert subject.raw_get("other") == b"mine"
 
     def test_put_file_and_get_to_file(self, subject: Subject, tmp_path: Path) -> None:
         data = seeded_bytes(3_500_000)

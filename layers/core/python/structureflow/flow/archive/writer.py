@@ -5,57 +5,25 @@ The layout is described in `structureflow.flow.archive.layout`.
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
-import struct
 import tempfile
-from array import array
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final
 
 import numpy as np
-from isal import isal_zlib
 from numpy.typing import NDArray
 
 from structureflow.errors import FlowError
-from structureflow.flow.archive import zipdir
+from structureflow.flow.archive.assembly import HEAD_BYTES, BlockTable, archive_parts, described, field_bytes
 from structureflow.flow.archive.blocks import FlowBlock, compress_flow, quantise
-from structureflow.flow.archive.layout import (
-    DESCR,
-    FLOW_HEADER_BYTES,
-    FORMAT_VERSION,
-    FULL_FLUSH,
-    PREFIX_BYTES,
-    STREAM_END,
-)
 from structureflow.flow.archive.limits import FlowLimits
-from structureflow.flow.archive.metadata import metadata_arrays
-from structureflow.flow.archive.npy import MAGIC, npy_bytes
-from structureflow.flow.archive.zipdir import ZipMember
 from structureflow.flow.fields import FlowMeta
 
-_ITEM_BYTES: Final = 4
 #: Nothing is written that `open_flow_archive` refuses by default.
 _LIMITS: Final = FlowLimits()
-
-
-class _Stream:
-    """One flow member under construction: where its blocks go, and what the seek table will say."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-        self.lengths = array("q")
-        self.block_crcs = array("L")
-        self.plain_crc32 = 0
-
-    def add(self, block: FlowBlock) -> None:
-        self.file.write(block.data)
-        self.lengths.append(len(block.data))
-        self.block_crcs.append(block.block_crc32)
-        self.plain_crc32 = isal_zlib.crc32_combine(self.plain_crc32, block.plain_crc32, block.plain_bytes)
 
 
 class FlowArchiveWriter:
@@ -86,9 +54,9 @@ class FlowArchiveWriter:
         self._spool: IO[bytes] | None = None
         if backward:
             self._spool = tempfile.TemporaryFile(dir=self._path.parent)  # noqa: SIM115 - closed by abort and finish
-        self._file.seek(zipdir.local_header_bytes("flows.npy", wide=True) + PREFIX_BYTES)
-        self._forward = _Stream(self._file)
-        self._backward = _Stream(self._spool) if self._spool else None
+        self._file.seek(HEAD_BYTES)
+        self._forward = BlockTable()
+        self._backward = BlockTable() if self._spool else None
         self._open = True
 
     def __enter__(self) -> FlowArchiveWriter:
@@ -124,12 +92,14 @@ class FlowArchiveWriter:
             raise FlowError("backward flow: expected for every pair or for none, as the writer was made")
         if len(self._forward.lengths) >= _LIMITS.max_flows:
             raise FlowError(f"flow archive: expected at most {_LIMITS.max_flows} flows")
-        expected = math.prod(self._shape) * _ITEM_BYTES
+        expected = field_bytes(*self._shape[:2])
         for block in (forward,) if backward is None else (forward, backward):
             if block.plain_bytes != expected:
                 raise FlowError(f"flow block: expected {expected} bytes, got {block.plain_bytes}")
+        self._file.write(forward.data)
         self._forward.add(forward)
-        if self._backward is not None and backward is not None:
+        if self._spool is not None and self._backward is not None and backward is not None:
+            self._spool.write(backward.data)
             self._backward.add(backward)
 
     def finish(
@@ -155,32 +125,20 @@ class FlowArchiveWriter:
         """
         if not self._open:
             raise FlowError("the archive is already finished or aborted")
-        total = len(self._forward.lengths)
-        times = np.asarray(timestamps_s, np.float64)
-        if not total:
-            raise FlowError("flow archive: expected at least one flow, got none")
-        if times.shape != (total + 1,) or not np.isfinite(times).all():
-            raise FlowError(f"timestamps_s: expected {total + 1} finite numbers, got shape {times.shape}")
-        if any(not 0 <= cut < total for cut in scene_cuts) or sorted(set(scene_cuts)) != list(scene_cuts):
-            raise FlowError(f"scene_cuts: expected rising flow numbers below {total}, got {scene_cuts!r:.200}")
-        if not (math.isfinite(display_max_px) and display_max_px >= 0):
-            raise FlowError(f"display_max_px: expected a length, got {display_max_px}")
-        meta = FlowMeta(
-            total_flows=total,
-            height=self._shape[0],
-            width=self._shape[1],
+        meta = described(
+            len(self._forward.lengths),
+            *self._shape[:2],
+            has_backward=self._backward is not None,
             original_height=original_height,
             original_width=original_width,
             original_fps=original_fps,
-            has_backward=self._backward is not None,
             engine=engine,
-            engine_params=dict(engine_params),
-            timestamps_s=times,
-            scene_cuts=tuple(scene_cuts),
-            display_max_px=float(display_max_px),
+            engine_params=engine_params,
+            timestamps_s=timestamps_s,
+            scene_cuts=scene_cuts,
+            display_max_px=display_max_px,
             source_video=source_video,
             source_identity=source_identity,
-            format_version=FORMAT_VERSION,
         )
         self._write_rest(meta)
         self._file.close()
@@ -201,59 +159,11 @@ class FlowArchiveWriter:
         self._open = False
 
     def _write_rest(self, meta: FlowMeta) -> None:
-        shape = (meta.total_flows, *self._shape)
-        arrays: dict[str, NDArray[Any]] = {"flows_shape": np.array(shape, np.int64)}
-        members = [self._end_stream(self._forward, "flows", 0, shape, arrays)]
-        if self._backward is not None and self._spool is not None:
-            start = self._file.tell()
-            prefix = zipdir.local_header_bytes("flows_backward.npy", wide=True) + PREFIX_BYTES
-            self._file.seek(start + prefix)
+        parts = archive_parts(meta, self._forward, self._backward)
+        self._file.write(parts.between)
+        if self._spool is not None:
             self._spool.seek(0)
             shutil.copyfileobj(self._spool, self._file, 1024 * 1024)
-            members.append(self._end_stream(self._backward, "flows_backward", start, shape, arrays))
-        for name, value in (arrays | metadata_arrays(meta)).items():
-            members.append(self._write_stored(f"{name}.npy", value))
-        self._file.write(zipdir.directory(members, self._file.tell()))
-
-    def _end_stream(
-        self, stream: _Stream, name: str, start: int, shape: tuple[int, ...], arrays: dict[str, NDArray[Any]]
-    ) -> ZipMember:
-        """End a flow member whose blocks end here, write its headers at `start`, add its seek table to `arrays`."""
-        self._file.write(STREAM_END)
-        end = self._file.tell()
-        prefix, header_crc = _flow_prefix(shape)
-        data_start = start + zipdir.local_header_bytes(f"{name}.npy", wide=True)
-        plain_bytes = math.prod(shape) * _ITEM_BYTES
-        member = ZipMember(
-            f"{name}.npy",
-            zipdir.DEFLATED,
-            isal_zlib.crc32_combine(header_crc, stream.plain_crc32, plain_bytes),
-            end - data_start,
-            FLOW_HEADER_BYTES + plain_bytes,
-            start,
-        )
-        self._file.seek(start)
-        self._file.write(zipdir.local_header(member, wide=True) + prefix)
-        self._file.seek(end)
-        offsets = np.zeros(shape[0] + 1, np.int64)
-        np.cumsum(np.frombuffer(stream.lengths, np.int64), out=offsets[1:])
-        arrays[f"{name}_offsets"] = offsets + (data_start + PREFIX_BYTES)
-        arrays[f"{name}_crc32"] = np.array(stream.block_crcs, np.uint32)
-        return member
-
-    def _write_stored(self, name: str, value: NDArray[Any]) -> ZipMember:
-        data = npy_bytes(value)
-        member = ZipMember(name, zipdir.STORED, isal_zlib.crc32(data), len(data), len(data), self._file.tell())
-        self._file.write(zipdir.local_header(member, wide=False) + data)
-        return member
-
-
-def _flow_prefix(shape: tuple[int, ...]) -> tuple[bytes, int]:
-    """Return what precedes the first block, of the same length for any shape, and the array header's CRC-32.
-
-    The header is held in a stored deflate block, so that it can be written last, when the count is known.
-    """
-    text = f"{{'descr': '{DESCR[FORMAT_VERSION]}', 'fortran_order': False, 'shape': {shape}, }}"
-    header = MAGIC + struct.pack("<H", FLOW_HEADER_BYTES - 10) + text.ljust(FLOW_HEADER_BYTES - 11).encode() + b"\n"
-    block = struct.pack("<B2H", 0, len(header), len(header) ^ 0xFFFF) + header
-    return block + FULL_FLUSH, isal_zlib.crc32(header)
+        self._file.write(parts.tail)
+        self._file.seek(0)
+        self._file.write(parts.head)
