@@ -29,6 +29,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any] | None:
             key=ended.created.key,
             error=error,
             started_at=ended.started_at,
+            run_id=ended.run_id,
         )
     else:
         request = parse_event(FailJobInput, event)

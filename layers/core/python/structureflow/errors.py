@@ -208,6 +208,10 @@ class FlowCacheLimitError(FlowCacheError):
     """The archive declares more than the configured bounds allow (a bomb, or a giant header)."""
 
 
+class FlowPartsError(FlowError):
+    """Parts of a video did not come, however often they were done again; the message names them."""
+
+
 class EngineUnavailableError(StructureFlowError, RuntimeError):
     """The requested flow engine cannot run here."""
 

@@ -114,6 +114,17 @@ MAX_PIXEL_BYTES_IN_FLIGHT: Final = 768 * 2**20
 #: What image files that a process holds to decode them may take: two of the largest.
 MAX_FILE_BYTES_IN_FLIGHT: Final = 256 * 2**20
 
+# --- parts -------------------------------------------------------------------------------------------
+
+#: Of a video that one function extracts by itself: planning, cold starts and the join would take as long.
+MAX_ALONE_FRAMES: Final = 150
+#: Of a part, about; it ends at a key frame.
+PART_FRAMES: Final = 150
+#: Of one job at the same time: each stores some 30 frames a second, and S3 takes 3,500 a second below a prefix.
+MAX_CONCURRENT_PARTS: Final = 100
+#: How often parts that did not come are done again, beside the retries of each.
+MAX_PART_ROUNDS: Final = 2
+
 # --- archives ----------------------------------------------------------------------------------------
 
 #: Of one archive. Its seek table, 32 bytes a flow, stays far below the 4 MiB of tail that a reader takes.

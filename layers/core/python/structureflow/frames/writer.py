@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -168,17 +168,37 @@ class FrameCacheWriter:
             FrameCacheConflictError: another writer puts other frames there at the same time.
             StorageError: a frame or the manifest could not be stored.
         """
+        self._finish()
+        if not self._added:
+            raise FrameCacheError(f"timeline {self._timeline_id}: expected frames to cache, got none")
+        manifest = self._settle()
+        self._committed = True
+        return manifest
+
+    def hand_over(self) -> tuple[list[FrameRecord], list[ChunkEntry]]:
+        """Wait for all frames, and leave them and their manifest to somebody who does `take` of what this returns.
+
+        Raises:
+            FrameCacheError: it was committed already, or the block was left.
+            StorageError: a frame could not be stored.
+        """
+        self._finish()
+        self._committed = True
+        return sorted(self._records.values(), key=lambda record: record.sequence), list(self._chunks.values())
+
+    def take(self, records: Iterable[FrameRecord], chunks: Iterable[ChunkEntry]) -> None:
+        """Take frames that another writer of this timeline handed over, as if they had been added here."""
+        self._chunks.update({chunk.chunk_id: chunk for chunk in chunks})
+        self._records.update({record.sequence: record for record in records})
+        self._added = len(self._records)
+
+    def _finish(self) -> None:
         pools = self._pools
         if pools is None or self._committed:
             raise FrameCacheError("commit is possible once, inside the with block")
         pools.encoding.shutdown(wait=True)
         pools.storing.shutdown(wait=True)
         self._raise_failure()
-        if not self._added:
-            raise FrameCacheError(f"timeline {self._timeline_id}: expected frames to cache, got none")
-        manifest = self._settle()
-        self._committed = True
-        return manifest
 
     # --- in the background ---------------------------------------------------------------------------
 

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from structureflow import keys
-from structureflow.errors import InvalidRequestError, ObjectExistsError, StorageError
+from structureflow.errors import (
+    InvalidRequestError,
+    ObjectChangedError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    StorageError,
+)
 from structureflow.flow.engines import FlowEngine
 from structureflow.flow.extract import ExtractionResult, extract_to_archive, plan_extraction
 from structureflow.flow.fields import FlowMeta
@@ -29,7 +35,7 @@ from structureflow.jobs.pointer import advance, check_open
 from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import FrameKeeper
 from structureflow.limits import MAX_OUTPUT_SIDE_PX
-from structureflow.media.decode import DecodedFrame, DecodeLimits, VideoReader
+from structureflow.media.decode import DecodedFrame, DecodeLimits, VideoInfo, VideoReader
 from structureflow.models.results import JobRecord, SourceInfo
 from structureflow.models.targets import output_size
 
@@ -45,6 +51,7 @@ def extract_and_commit(
     *,
     engine: FlowEngine | None = None,
     fetched: Path | None = None,
+    step: str = "Orchestrator",
 ) -> JobRecord:
     """Extract frames and flows of an order, and start its segments.
 
@@ -54,6 +61,7 @@ def extract_and_commit(
         services: adapters and limits.
         engine: runs the flows in place of the engine that is registered by that name (RAFT must be given).
         fetched: the bytes of `source`, where they are a local file already.
+        step: the function that does it.
 
     Returns:
         The record of the job. If somebody committed the run meanwhile, it is theirs, with their flows; these here are
@@ -66,7 +74,7 @@ def extract_and_commit(
         SupersededRunError: the job was started again meanwhile, or deleted, or the run ended.
         TransientError: a later try may succeed; nothing is committed.
     """
-    return _Extraction(order, services, engine).run(source, fetched)
+    return _Extraction(order, services, engine, step).run(source, fetched)
 
 
 def extract_source(order: ExtractionOrder, video: Path, archive: Path, services: Services) -> ExtractionOrder:
@@ -106,8 +114,25 @@ def commit_archive(order: ExtractionOrder, archive: Path, meta: FlowMeta, servic
     return _Extraction(order, services, None).keep(archive, meta)
 
 
+def commit_joined(order: ExtractionOrder, meta: FlowMeta, write: Callable[[], object], services: Services) -> JobRecord:
+    """Start the segments of a job whose archive `write` puts where all jobs find it, unless one is there."""
+    return _Extraction(order, services, None, "JoinFlows").keep_written(meta, write)
+
+
+def check_extraction(order: ExtractionOrder, info: VideoInfo, services: Services) -> None:
+    """Refuse a video that the function has not the memory for, or the request's places do not fit.
+
+    Raises:
+        MemoryLimitError, InvalidRequestError: it is so.
+    """
+    _Extraction(order, services, None).check(info)
+
+
 class _Extraction:
-    def __init__(self, order: ExtractionOrder, services: Services, engine: FlowEngine | None) -> None:
+    def __init__(
+        self, order: ExtractionOrder, services: Services, engine: FlowEngine | None, step: str = "Orchestrator"
+    ) -> None:
+        self._step = step
         self._order = order
         self._services = services
         self._storage = services.storage
@@ -135,14 +160,25 @@ class _Extraction:
         self._check_current()
         advance(self._storage, order.task_id, order.run_id, stage="extract")
         self._extract(video, archive, sizes_job=False)
-        self._store(archive)
+        key = self._order.shared_key
+        self._store(lambda: self._storage.put_file(key, archive, content_type=_NPZ, if_absent=True))
         return self._order
 
     def keep(self, archive: Path, meta: FlowMeta) -> JobRecord:
         """Put the archive where all jobs find it, and start the segments, without it if need be."""
+        key = self._order.shared_key
+        return self.keep_written(meta, lambda: self._storage.put_file(key, archive, content_type=_NPZ, if_absent=True))
+
+    def keep_written(self, meta: FlowMeta, write: Callable[[], object]) -> JobRecord:
+        """As `keep`, of an archive that `write` puts there."""
         with self._timed("store"):
-            stored = self._store(archive)
+            stored = self._store(write)
         return self.commit(meta, hit=False) if stored else self._start_without_cache(meta)
+
+    def check(self, info: VideoInfo, *, sizes_job: bool = True) -> None:
+        self._services.check_memory(extraction_mb(info), f"extracting from {info.width_px}x{info.height_px} pixels")
+        if sizes_job:
+            self._resolution(info.width_px, info.height_px)
 
     def _extract(self, video: Path, archive: Path, *, sizes_job: bool = True) -> ExtractionResult:
         """Decode once: every frame goes to the frame cache and to the flow engine."""
@@ -150,9 +186,7 @@ class _Extraction:
         limits = DecodeLimits(max_frames=services.max_video_frames)
         with VideoReader(video, limits) as reader:
             info = reader.info
-            services.check_memory(extraction_mb(info), f"extracting from {info.width_px}x{info.height_px} pixels")
-            if sizes_job:
-                self._resolution(info.width_px, info.height_px)
+            self.check(info, sizes_job=sizes_job)
             plan = plan_extraction(info, order.engine, order.request.quality)
 
         def keep(frame: DecodedFrame) -> None:
@@ -176,12 +210,15 @@ class _Extraction:
             self._fall_back("frames", "frame cache", "none", problem)
         return result
 
-    def _store(self, archive: Path) -> bool:
+    def _store(self, write: Callable[[], object]) -> bool:
         """Put the archive where all jobs find it; False if the store refuses. Another writer's is as good."""
         try:
-            self._storage.put_file(self._order.shared_key, archive, content_type=_NPZ, if_absent=True)
+            write()
         except ObjectExistsError:
             return True
+        except (ObjectChangedError, ObjectNotFoundError):
+            # of what it is made of, not of what is there
+            raise
         except StorageError as error:
             self._fall_back("store", "cache", "none", f"{self._order.shared_key} cannot be written: {error}")
             return False
@@ -277,9 +314,9 @@ class _Extraction:
             scene_cuts=meta.scene_cuts,
             display_max_px=meta.display_max_px,
             fallbacks=self._order.fallbacks,
-            notices=source_notices(request, sources) if sources else (),
+            notices=(*order.notices, *(source_notices(request, sources) if sources else ())),
             timings_s=self._timings_s,
-            usage=self._services.usage("Orchestrator"),
+            usage=(*order.usage, *self._services.usage(self._step)),
             created_at=order.created_at,
         )
 

@@ -14,6 +14,7 @@ from structureflow.flow.fields import FlowMeta
 from structureflow.jobs.documents import get_document, load_record, put_document, whole_request
 from structureflow.jobs.inputs import Source
 from structureflow.jobs.services import Services
+from structureflow.models.cost import StepUsage
 from structureflow.models.job import JobRequest
 from structureflow.models.results import Fallback, InputPin, JobRecord, Model
 from structureflow.storage.base import Storage
@@ -30,7 +31,7 @@ class ExtractionOrder(Model):
         guides: as in `JobRecord`.
         flow_cache: the archive that the request gives in place of an extraction.
         engine: what computes the flows: ``dis``, ``farneback`` or ``raft``.
-        fallbacks, timings_s: what happened before.
+        fallbacks, notices, timings_s, usage: what happened before.
         deadline: when the order counts as lost; only an order for the GPU has one.
         weights: of RAFT, where the GPU task has others than the preset names.
         failure: what a GPU task said of itself when it failed.
@@ -48,7 +49,9 @@ class ExtractionOrder(Model):
     engine: str
     created_at: datetime
     fallbacks: tuple[Fallback, ...] = ()
+    notices: tuple[str, ...] = ()
     timings_s: dict[str, float] = Field(default_factory=dict)
+    usage: tuple[StepUsage, ...] = ()
     deadline: datetime | None = None
     weights: str | None = None
     failure: str | None = None

@@ -50,6 +50,8 @@ class FailJobInput(BaseModel):
     key: str
     error: CaughtError
     started_at: AwareDatetime | None = None
+    #: Of an execution that extracts a video in parts, which claims no run.
+    run_id: str | None = None
 
 
 def fail_job(event: FailJobInput, services: Services) -> JobStatus | None:
@@ -67,6 +69,8 @@ def fail_job(event: FailJobInput, services: Services) -> JobStatus | None:
     """
     storage = services.storage
     task_id = keys.parse_job_flows(event.key)
+    if event.run_id is not None:
+        return _fail_extraction(task_id, event.run_id, event.error, services)
     run = claimed_run(storage, task_id, event.execution_id) or _unclaimed_run(storage, task_id, event.started_at)
     status = _readable_status(storage, task_id)
     failed = None
@@ -78,6 +82,16 @@ def fail_job(event: FailJobInput, services: Services) -> JobStatus | None:
         return failed
     published = _publish(services, task_id, status.publishing.run_id)
     return published if status.publishing.run_id == run else failed
+
+
+def _fail_extraction(task_id: str, run_id: str, error: CaughtError, services: Services) -> JobStatus | None:
+    """End a run whose video was extracted in parts, unless its segments are under way; remove what the parts left."""
+    storage = services.storage
+    failed = None
+    if not storage.exists(keys.run_claim(task_id, run_id)):
+        failed = _end(services, task_id, run_id, typed_error(error, stage="extract"))
+    storage.delete([info.key for info in storage.list(keys.parts_prefix(run_id))])
+    return failed
 
 
 def fail_request(key: str, etag: str, error_type: str, error_message: str, services: Services) -> JobStatus | None:

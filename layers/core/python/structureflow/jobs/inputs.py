@@ -20,7 +20,8 @@ from structureflow.errors import (
 )
 from structureflow.models.results import InputPin
 from structureflow.references import Reference
-from structureflow.storage.base import Checksum, ObjectInfo, Storage, StoredObject
+from structureflow.storage.base import ByteRange, Checksum, ObjectInfo, Storage, StoredObject
+from structureflow.storage.ranged import RangedFile
 from structureflow.storage.verified import Verified, VerifiedBy, fetch_verified, get_verified
 
 #: Builds the storage of an allowed bucket.
@@ -102,6 +103,27 @@ class Source:
             )
 
         return self._verified(self._guard(fetch))
+
+    @property
+    def is_ranged(self) -> bool:
+        """Whether parts of the bytes can be had without the rest."""
+        return isinstance(self._location.store, Storage)
+
+    def opened(self) -> RangedFile:
+        """Return the bytes as a file, of which only what is read moves. They are as the store sends them.
+
+        Raises, also when it is read:
+            InputChangedError, InputNotFoundError, InputNotAllowedError, TransientError: as `fetch`.
+        """
+        store, key = self._location.store, self._location.key
+        if not isinstance(store, Storage):
+            raise InputNotAllowedError(f"{self.reference!s:.300}: parts of a URL are not read")
+
+        def read(start: int, stop: int) -> bytes:
+            found = self._guard(lambda: store.get(key, byte_range=ByteRange(start, stop), if_match=self._etag))
+            return found.data
+
+        return RangedFile(self.name, self.size_bytes, read)
 
     def read(self, *, max_bytes: int) -> tuple[bytes, Source]:
         """Read the bytes of a small input (an image), verified; otherwise as `fetch`.

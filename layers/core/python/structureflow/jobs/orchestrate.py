@@ -18,13 +18,15 @@ from structureflow.errors import (
     ObjectNotFoundError,
     StructureFlowError,
     SupersededRunError,
+    VideoPartsError,
 )
 from structureflow.flow.fields import FlowMeta
 from structureflow.guide.images import check_guide_image
 from structureflow.jobs.documents import load_record
 from structureflow.jobs.estimate import frame_s
-from structureflow.jobs.extract_job import commit_cached, extract_and_commit
+from structureflow.jobs.extract_job import check_extraction, commit_cached, extract_and_commit
 from structureflow.jobs.extraction_order import ExtractionOrder, look_up
+from structureflow.jobs.extraction_parts import PartsPlan, StartMachine, cut_video, leave_plan, start_parts
 from structureflow.jobs.fail_job import reject_request
 from structureflow.jobs.given_flows import start_given
 from structureflow.jobs.gpu_route import order_gpu
@@ -35,10 +37,11 @@ from structureflow.jobs.pointer import advance, begin_run
 from structureflow.jobs.publish import remove_run
 from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import default_timeline_id, keep_frames
-from structureflow.limits import MAX_IMAGE_BYTES
-from structureflow.media.decode import DecodeLimits, VideoReader
+from structureflow.limits import MAX_ALONE_FRAMES, MAX_FUNCTION_S, MAX_IMAGE_BYTES, STOP_BEFORE_END_S
+from structureflow.media.decode import DecodeLimits, VideoInfo, VideoReader
 from structureflow.media.still import FILES_IN_FLIGHT, PIXELS_IN_FLIGHT
 from structureflow.models.bounds import check_request_bytes
+from structureflow.models.cost import StepUsage
 from structureflow.models.job import JobRequest
 from structureflow.models.results import InputPin, JobRecord, JobState, JobStatus, now
 from structureflow.references import Reference
@@ -59,7 +62,7 @@ class OrchestrateInput(BaseModel):
 class OrchestrateResult(BaseModel):
     """What became of the request: `running` when its segments are on their way, `failed` when it was refused.
 
-    A job that a GPU task extracts is `running` without a `flows_key`.
+    A job that a GPU task extracts, or that is extracted in parts, is `running` without a `flows_key`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -219,13 +222,11 @@ class _Orchestration:
                 return meta
         return None
 
-    def _is_heavy(self, video: Path) -> bool:
+    def _is_heavy(self, info: VideoInfo) -> bool:
         """Tell whether ``auto`` sends this video to a GPU."""
         gpu = self._services.gpu
         if self._request.engine != "auto" or gpu is None:
             return False
-        with VideoReader(video, DecodeLimits(max_frames=self._services.max_video_frames)) as reader:
-            info = reader.info
         return info.width_px * info.height_px * info.frames >= gpu.auto_pixel_frames
 
     # --- the five ways on -----------------------------------------------------------------------------
@@ -265,16 +266,53 @@ class _Orchestration:
             self._order, meta = look_up(self._order, self._services)
             if meta is not None:
                 return self._start_cached(meta, source)
+        if self._services.start_extraction is not None and self._cut(source, self._services.start_extraction):
+            return self._ordered()
         video = folder / "structure_video"
         with self._timed("download"):
             source = source.fetch(video)
         self._update(source=source.pin())
-        if self._is_heavy(video) and self._order_gpu():
+        with VideoReader(video, DecodeLimits(max_frames=self._services.max_video_frames)) as reader:
+            info = reader.info
+        if self._is_heavy(info) and self._order_gpu():
             return self._ordered()
-        self._update(engine="farneback" if self._request.engine == "farneback" else "dis")
-        if not self._ends_in_time(video):
+        self._update(engine=self._engine_here())
+        if not self._ends_in_time(info):
             return self._ordered()
+        if info.frames <= MAX_ALONE_FRAMES:
+            self._update(notices=())
         return _started(extract_and_commit(self._order, source, self._services, fetched=video))
+
+    def _engine_here(self) -> str:
+        return "farneback" if self._request.engine == "farneback" else "dis"
+
+    def _cut(self, source: Source, start: StartMachine) -> bool:
+        """Have a long video extracted in parts, or by a GPU; False, with the reason on record, where that cannot be."""
+        order, services = self._order, self._services
+        try:
+            with self._timed("plan"):
+                video = cut_video(source, services)
+        except VideoPartsError as error:
+            self._update(notices=(f"extracted by one function: {error.message}",))
+            return False
+        if video is None:
+            return False
+        if self._is_heavy(video.info) and self._order_gpu():
+            return True
+        self._update(engine=self._engine_here())
+        longest = max(part.frames for part in video.parts)
+        part_s = longest * frame_s(
+            video.info, self._order.engine, self._request.quality, processors=services.processors
+        )
+        if part_s > MAX_FUNCTION_S - 2 * STOP_BEFORE_END_S:
+            self._update(notices=(f"extracted by one function: a part of {longest} frames is too long for one",))
+            return False
+        check_extraction(self._order, video.info, services)
+        advance(services.storage, order.task_id, order.run_id, stage="extract")
+        # What it has used until now; the function that joins the parts writes the record.
+        self._update(usage=services.usage("Orchestrator"))
+        start_parts(leave_plan(PartsPlan(order=self._order, video=video), services.storage), start)
+        return True
 
     def _order_gpu(self) -> bool:
         """Hand the order to a GPU task; False, with the reason on record, where none can be had."""
@@ -291,15 +329,13 @@ class _Orchestration:
             return False
         return True
 
-    def _ends_in_time(self, video: Path) -> bool:
+    def _ends_in_time(self, info: VideoInfo) -> bool:
         """Tell whether the extraction can be done here; False where a GPU task has the order instead.
 
         Raises:
             DeadlineError: neither can do it.
         """
         order, services = self._order, self._services
-        with VideoReader(video, DecodeLimits(max_frames=services.max_video_frames)) as reader:
-            info = reader.info
         per_frame_s = frame_s(info, order.engine, self._request.quality, processors=services.processors)
         if services.deadline.fits(info.frames * per_frame_s):
             return True
@@ -320,7 +356,7 @@ class _Orchestration:
         order = self._order
         return OrchestrateResult(task_id=order.task_id, run_id=order.run_id, state="running", engine=order.engine)
 
-    def _update(self, **known: str | InputPin | tuple[InputPin, ...]) -> None:
+    def _update(self, **known: str | InputPin | tuple[InputPin | StepUsage | str, ...]) -> None:
         self._order = self._order.model_copy(update=known)
 
     def _fall_back(self, stage: str, wanted: str, used: str, reason: str) -> None:

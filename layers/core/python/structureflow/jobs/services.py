@@ -37,6 +37,7 @@ METRICS = (
     "TimelinesRebuilt",
     "SharedDamaged",
     "SharedRepaired",
+    "PartsRepeated",
 )
 
 #: Names of temporary folders begin with it; the number of the process follows.
@@ -84,6 +85,7 @@ class Services:
         max_input_bytes: bound of every downloaded input.
         workers: threads that computation may use: the vCPUs that the function pays for, one begun included.
         work_dir: folder for temporary files.
+        start_extraction: starts the state machine that extracts in parts, likewise; None where there is none.
         start_segments: starts the state machine as ``start_segments(execution_name, input)``; used only when
             the flow archive could not be written, for its arrival starts the machine otherwise.
         count: counts a metric.
@@ -107,6 +109,7 @@ class Services:
     start_segments: Callable[[str, Mapping[str, Any]], None]
     count: Counter
     gpu: GpuLauncher | None = None
+    start_extraction: Callable[[str, Mapping[str, Any]], None] | None = None
     max_concurrent_segments: int = MAX_CONCURRENT_SEGMENTS
     allowed_origins: tuple[str, ...] = ()
     requests_at_once: int = 16

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from structureflow.errors import FrameCacheError, StorageError, StructureFlowError, TimelineNotFoundError
 from structureflow.frames.cache import FrameCache, FrameCacheWriter
-from structureflow.frames.manifest import FrameManifest
+from structureflow.frames.manifest import ChunkEntry, FrameManifest, FrameRecord
 from structureflow.jobs.estimate import extraction_mb
 from structureflow.jobs.inputs import Source
 from structureflow.jobs.services import Services
 from structureflow.media.decode import DecodedFrame, DecodeLimits, VideoReader
+from structureflow.models.results import Model
 from structureflow.storage.base import Storage
 
 _SOURCE_CHUNK = "source"
@@ -79,6 +80,59 @@ class FrameKeeper:
             except (StorageError, FrameCacheError) as error:
                 self._problem = f"frames cannot be kept: {error}"
         return self._problem
+
+    def hand_over(self) -> KeptFrames:
+        """Wait for all frames, and leave the manifest to whoever has those of all parts."""
+        records: list[FrameRecord] = []
+        chunks: list[ChunkEntry] = []
+        if self._writer is not None:
+            try:
+                records, chunks = self._writer.hand_over()
+            except (StorageError, FrameCacheError) as error:
+                self._problem = f"frames cannot be kept: {error}"
+        return KeptFrames(records=tuple(records), chunks=tuple(chunks), problem=self._problem)
+
+
+class KeptFrames(Model):
+    """Frames of a part of a video, in the frame cache but not committed.
+
+    Attributes:
+        records: of the frames; empty where they were committed before, or could not be kept.
+        chunks: of what they are.
+        problem: why they could not be kept.
+    """
+
+    records: tuple[FrameRecord, ...] = ()
+    chunks: tuple[ChunkEntry, ...] = ()
+    problem: str | None = None
+
+
+def commit_frames(storage: Storage, timeline_id: str, source_identity: str, kept: Sequence[KeptFrames]) -> str | None:
+    """Commit the frames of all parts of a video; return what went wrong, if anything did."""
+    cache = FrameCache(storage)
+    if _filled(cache, timeline_id, source_identity) is not None:
+        return None
+    problem = next((part.problem for part in kept if part.problem is not None), None)
+    try:
+        with cache.writer(timeline_id, source_identity=source_identity) as writer:
+            for part in kept:
+                writer.take(part.records, part.chunks)
+            if problem is None and all(part.records for part in kept):
+                writer.commit()
+            # else what is not whole is removed
+    except (StorageError, FrameCacheError) as error:
+        return f"frames cannot be kept: {error}"
+    return problem or (None if all(part.records for part in kept) else "frames cannot be kept: some were not written")
+
+
+def discard_frames(storage: Storage, timeline_id: str, kept: Sequence[KeptFrames]) -> None:
+    """Remove frames of parts that nobody will commit, unless another writer has committed them meanwhile."""
+    try:
+        with FrameCache(storage).writer(timeline_id) as writer:
+            for part in kept:
+                writer.take(part.records, part.chunks)
+    except (StorageError, FrameCacheError) as error:
+        _log.warning("timeline %s: uncommitted frames remain: %s", timeline_id, error)
 
 
 def keep_frames(timeline_id: str, source: Source, services: Services) -> None:

@@ -74,6 +74,14 @@ class EndedExecution(BaseModel):
         return self.error or names.get(self.status, "ExecutionFailed")
 
     @property
+    def run_id(self) -> str | None:
+        """The run whose video the execution extracts in parts; None for an execution of segments."""
+        try:
+            return _StartedWith.model_validate_json(self.input or "").join.run_id
+        except ValidationError:
+            return None
+
+    @property
     def created(self) -> CreatedObject:
         """The object whose arrival started the execution.
 
@@ -103,6 +111,14 @@ class _Detail(BaseModel):
     @property
     def created(self) -> CreatedObject:
         return CreatedObject(bucket=self.bucket.name, key=self.object.key)
+
+
+class _Run(BaseModel):
+    run_id: str
+
+
+class _StartedWith(BaseModel):
+    join: _Run
 
 
 class _StartedBy(BaseModel):

@@ -16,7 +16,9 @@ from typing import Any, Final
 
 from structureflow.errors import StructureFlowError
 from structureflow.jobs.assemble_job import AssembleJobInput, assemble_job
+from structureflow.jobs.extract_part import ExtractPartInput, extract_part
 from structureflow.jobs.fail_job import FailJobInput, fail_job
+from structureflow.jobs.join_flows import JoinFlowsInput, join_flows
 from structureflow.jobs.plan_segments import PlanSegmentsInput, plan_segments
 from structureflow.jobs.render_segment import RenderSegmentInput, render_segment
 from structureflow.jobs.services import Services
@@ -60,6 +62,10 @@ def call_step(step: str, payload: Any, services: Services) -> Any:
             return render_segment(RenderSegmentInput.model_validate(payload), services).model_dump(mode="json")
         if step == "AssembleJob":
             return assemble_job(AssembleJobInput.model_validate(payload), services).model_dump(mode="json")
+        if step == "ExtractPart":
+            return extract_part(ExtractPartInput.model_validate(payload), services).model_dump(mode="json")
+        if step == "JoinFlows":
+            return join_flows(JoinFlowsInput.model_validate(payload), services).model_dump(mode="json")
         if step == "FailJob":
             status = fail_job(FailJobInput.model_validate(payload), services)
             return status and status.model_dump(mode="json")
@@ -184,7 +190,16 @@ class Machine:
             inner = {**context, "Map": {"Item": {"Value": item}}}
             return self._run(state["ItemProcessor"], _filled(state["ItemSelector"], data, inner), inner)
 
-        return self._each(_value(state["ItemsPath"], data, context), do)
+        items = _value(state["ItemsPath"], data, context)
+        if state["ItemProcessor"]["ProcessorConfig"]["Mode"] == "INLINE":
+            return self._each(items, do)
+        try:
+            return self._each(items, do)
+        except StateFailedError as failure:
+            # Of a distributed Map, which tells neither who failed nor why.
+            raise StateFailedError(
+                "States.ExceedToleratedFailureThreshold", "The specified tolerated failure threshold was exceeded"
+            ) from failure
 
 
 def _matching(blocks: Sequence[Mapping[str, Any]], error: str) -> Mapping[str, Any] | None:

@@ -46,6 +46,7 @@ class Settings:
         s3_addressing_style: ``auto``, ``path`` or ``virtual``; None lets the endpoint decide.
         region: region of the store; None leaves it to the SDK.
         state_machine_arn: machine that renders segments; only the orchestrator has it.
+        extraction_machine_arn: machine that extracts long videos in parts; only the orchestrator has it.
         memory_mb: memory of the function; a vCPU is paid for per 1,769 MB (AWS Lambda Developer Guide).
         max_video_frames, max_video_bytes: bounds of inputs.
         work_dir: folder for temporary files.
@@ -65,6 +66,7 @@ class Settings:
     max_video_frames: int
     max_video_bytes: int
     work_dir: Path
+    extraction_machine_arn: str | None = None
     max_concurrent_segments: int | None = None
     allowed_origins: tuple[str, ...] = ()
     gpu: GpuSettings | None = None
@@ -94,6 +96,7 @@ class Settings:
             s3_addressing_style=addressing_style(environment),
             region=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or None,
             state_machine_arn=environment.get("STATE_MACHINE_ARN") or None,
+            extraction_machine_arn=environment.get("EXTRACTION_MACHINE_ARN") or None,
             memory_mb=_positive(environment, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
             max_video_frames=_positive(environment, "MAX_VIDEO_FRAMES", most=MAX_VIDEO_FRAMES),
             max_video_bytes=_positive(environment, "MAX_VIDEO_MEGABYTES") * 1_000_000,

@@ -83,7 +83,10 @@ def services() -> Services:
         workers=found.workers,
         vcpus=found.vcpus,
         work_dir=found.work_dir,
-        start_segments=_start_segments,
+        start_segments=functools.partial(_start, "STATE_MACHINE_ARN", found.state_machine_arn),
+        start_extraction=None
+        if found.extraction_machine_arn is None
+        else functools.partial(_start, "EXTRACTION_MACHINE_ARN", found.extraction_machine_arn),
         count=_count,
         gpu=_gpu(found),
         max_concurrent_segments=found.max_concurrent_segments or MAX_CONCURRENT_SEGMENTS,
@@ -160,12 +163,11 @@ def _gpu(found: Settings) -> GpuLauncher | None:
     )
 
 
-def _start_segments(name: str, payload: Mapping[str, Any]) -> None:
+def _start(variable: str, arn: str | None, name: str, payload: Mapping[str, Any]) -> None:
     import boto3
 
-    arn = settings().state_machine_arn
     if arn is None:
-        raise SettingsError("STATE_MACHINE_ARN: expected a value in the environment, got None")
+        raise SettingsError(f"{variable}: expected a value in the environment, got None")
     client = boto3.client("stepfunctions")
     try:
         client.start_execution(stateMachineArn=arn, name=name, input=json.dumps(payload))

@@ -68,6 +68,7 @@ class Deployment:
         hostility: what else goes wrong.
         work_dir: for temporary files.
         gpu: whether there is a GPU part.
+        extraction: definition of the state machine that extracts in parts; None where there is none.
 
     Attributes:
         bucket: what really lies there; whoever uses it directly meets no faults.
@@ -87,6 +88,7 @@ class Deployment:
         work_dir: Path,
         *,
         gpu: bool = False,
+        extraction: Mapping[str, Any] | None = None,
     ) -> None:
         self.faults = faults
         self.hostility = hostility
@@ -101,6 +103,8 @@ class Deployment:
         self._timeouts_s = timeouts_s
         self._work_dir = work_dir
         self._gpu = SeededGpu(self.faults, hostility, self._add, self.note) if gpu else None
+        self._extraction = extraction
+        self._extractions: set[str] = set()
         self._events: list[_Event] = []
         self._late: list[_Event] = []
         self._numbers: Counter[str] = Counter()
@@ -181,6 +185,7 @@ class Deployment:
             {
                 "request": self._request_arrived,
                 "flows": self._flows_arrived,
+                "extraction": self._extraction_started,
                 "ended": self._execution_ended,
                 "task": self._task_started,
                 "stopped": self._task_stopped,
@@ -199,20 +204,28 @@ class Deployment:
             self._insist("FailJob", lambda services: fail_request(event.key, etag, error, failure.cause, services))
 
     def _flows_arrived(self, event: _Event) -> None:
+        detail = {"bucket": {"name": BUCKET}, "object": {"key": event.key}}
+        self._execute(self._definition, event.key, {"detail": detail})
+
+    def _extraction_started(self, event: _Event) -> None:
+        payload = json.loads(event.detail["payload"])
+        self._execute(self._extraction or {}, event.key, payload, run=payload["join"]["run_id"])
+
+    def _execute(self, definition: Mapping[str, Any], key: str, payload: Mapping[str, Any], **ended: str) -> None:
         self._numbers["execution"] += 1
         name, began = f"execution-{self._numbers['execution']}", self.clock.now().isoformat()
         machine = Machine(
-            self._definition,
+            definition,
             invoke=self._invoke,
             sleep=self.clock.sleep,
             source=random.Random(f"{self.faults.seed} {name}"),  # noqa: S311 - replayed, not secret
             each=lambda items, do: self._in_any_order(name, items, do),
         )
         try:
-            machine.run(Execution(name, began), {"detail": {"bucket": {"name": BUCKET}, "object": {"key": event.key}}})
+            machine.run(Execution(name, began), payload)
         except StateFailedError as failure:
             self.note(f"{name} failed: {failure}"[:300])
-            self._add("ended", event.key, execution=name, began=began, error=failure.error, cause=failure.cause)
+            self._add("ended", key, execution=name, began=began, error=failure.error, cause=failure.cause, **ended)
 
     def _execution_ended(self, event: _Event) -> None:
         detail = event.detail
@@ -222,6 +235,7 @@ class Deployment:
             key=event.key,
             error=CaughtError(Error=detail["error"], Cause=detail["cause"]),
             started_at=datetime.fromisoformat(detail["began"]),
+            run_id=detail.get("run"),
         )
         self._insist("FailJob", lambda services: fail_job(wanted, services))
 
@@ -318,10 +332,17 @@ class Deployment:
             services,
             workers=1,
             gpu=self._gpu,
+            start_extraction=None if self._extraction is None else self._start_extraction,
             requests_at_once=1,
             clock=self.clock.now,
             deadline=Deadline(process.remaining_s),
         )
+
+    def _start_extraction(self, name: str, payload: Mapping[str, Any]) -> None:
+        """Start an execution under a name of its own; a second one of that name is none."""
+        if name not in self._extractions:
+            self._extractions.add(name)
+            self._add("extraction", payload["detail"]["object"]["key"], payload=json.dumps(payload))
 
     def _in_any_order(self, execution: str, items: Sequence[Any], do: Callable[[Any], Any]) -> list[Any]:
         """Do a Map's items in any order; after one failed, those that run already run on, as on AWS."""
