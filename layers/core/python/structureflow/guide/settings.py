@@ -33,7 +33,7 @@ class RenderSettings:
 
     Attributes:
         height, width: of the output, in pixels.
-        treatment: how the flows of the window become one step per unguided frame.
+        treatment: how the flows of the window become steps from frame to frame, see `spans.led_frames`.
         anchors: `start`, or `both` to carry the next guided frame back as well.
         motion_strength: every step of the path is this many times as long, 0 (anchors stand still) to 10; key frames
             give each step the strength of the frame that it leads to.
