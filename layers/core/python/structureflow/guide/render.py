@@ -8,7 +8,8 @@ What stands where is decided once, from the request alone:
   kept, `Masking` says.
 * All other frames are mid-grey and left to the generator (mask 255): before the first guided frame (a grey
   anchor carries nothing, and keeping its grey would make the generator keep grey), behind a scene cut that no
-  anchor lies on the far side of, past the last flow under ``clip``, and all of them without flows.
+  anchor lies on the far side of, past the last flow under ``clip``, those of which `Masking` hides all, and all of
+  them without flows.
 
 Flows are consumed in order, one step per unguided frame, by frames that stay unguided too: what a segment's
 third gap plays does not depend on whether the first had an anchor. Under ``retime`` the step into the guide behind a
@@ -275,7 +276,12 @@ class _SegmentRenderer:
             begin = time.perf_counter()
             future.result()
             self._timings["wait"] += time.perf_counter() - begin
-            self._write(index, slot.picture, self._mask_of(slot), slot)
+            if slot.shows:
+                self._write(index, slot.picture, self._mask_of(slot), slot)
+            else:
+                # an anchor reaches it, and nothing of that is to be seen
+                self._evidence.pop(index, None)
+                self._write(index, self._grey, GENERATE)
             return [slot]
         return []
 

@@ -97,8 +97,8 @@ class RenderOutcome:
 
     Attributes:
         unguided: ranges that no guide covers.
-        filled: the part of them that motion filled; what of it is kept, the mask says.
-        left_unguided: the rest (mask 255, mid-grey).
+        filled: the part of them that show something which motion carried there; what of it is kept, the mask says.
+        left_unguided: the rest (mask 255, mid-grey all over).
         kept: share of all pixels of the segment that the mask tells the generator to keep, 0 to 1.
         flows_used: how many flows of the window the segment's steps are made of.
         tracking: `anchored` if paths were refined against structure frames, else `composed`.
