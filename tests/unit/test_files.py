@@ -28,10 +28,15 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
 
 def test_what_fails_leaves_what_was_there(tmp_path: Path) -> None:
     (tmp_path / "x.bin").write_bytes(b"old")
-    for target in ("x.bin", "a/b/x.bin"):
-        with pytest.raises(KeyError), new_file(tmp_path / target, "target") as part:
+
+    def fail(target: Path) -> None:
+        with new_file(target, "target") as part:
             part.write_bytes(b"new")
-            raise KeyError
+            raise KeyError(target)
+
+    for target in ("x.bin", "a/b/x.bin"):
+        with pytest.raises(KeyError):
+            fail(tmp_path / target)
     assert names(tmp_path) == {"x.bin"}
     assert (tmp_path / "x.bin").read_bytes() == b"old"
 
@@ -45,9 +50,13 @@ def test_several_files_are_moved_together(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_somebody_else_filled_meanwhile_stays(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), made_folder(tmp_path / "a" / "b", "folder"):
-        (tmp_path / "a" / "notes.txt").write_text("of somebody else")
-        raise KeyError
+    def fail() -> None:
+        with made_folder(tmp_path / "a" / "b", "folder"):
+            (tmp_path / "a" / "notes.txt").write_text("of somebody else")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert names(tmp_path) == {"a", "a/notes.txt"}
 
 

@@ -94,7 +94,12 @@ def export_flows(flows: FlowSource, target: PathLike, form: FlowFormat) -> list[
             raise
 
 
-@checked(source=arguments.path, archive=arguments.path, fps=optional(arguments.number()), size=optional(arguments.size))
+@checked(
+    source=arguments.path,
+    archive=arguments.path,
+    fps=optional(arguments.number(above=0, most=_MAX_FPS)),
+    size=optional(arguments.size),
+)
 def import_flows(
     source: PathLike,
     archive: PathLike,
@@ -124,8 +129,6 @@ def import_flows(
     (11, True)
     """
     path, target = Path(source), Path(archive)
-    if fps is not None and not 0 < fps <= _MAX_FPS:
-        raise FlowError(f"fps: expected a rate above 0, up to {_MAX_FPS:g}, got {fps}")
     if path.is_dir():
         return _from_folder(path, target, fps, size)
     opened = open_flow_file(path)
