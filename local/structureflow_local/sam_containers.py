@@ -30,14 +30,17 @@ from structureflow_local.sam_build import REGION, REPO, SamError, run_sam
 BUCKET: Final = "structureflow-local"
 TASK_ID: Final = "sample"
 TIMELINE_ID: Final = "sample"
+#: Another job, whose video is extracted in parts.
+PARTS_TASK_ID: Final = "sample-parts"
+PARTS_RUN_ID: Final = "0123456789abcdef"
 #: Of the sample job's only segment.
 FRAMES: Final = 25
 #: One golden event of every function, in the order of a job; those of one line need nothing of each other, and share
 #: the time that SAM takes to build their container's image. FailJob comes last: it leaves a finished job alone.
 ORDER: Final = (
     ("orchestrator/request_created",),
-    ("plan_segments/flows_arrived", "api/timeline_frames", "settle_gpu/look_for_overdue"),
-    ("render_segment/first",),
+    ("plan_segments/flows_arrived", "api/timeline_frames", "settle_gpu/look_for_overdue", "extract_part/sample"),
+    ("render_segment/first", "join_flows/sample"),
     # Not beside the segment, which shows frames of the same timeline in its report.
     ("assemble_job/finished", "rebuild_timeline/sample"),
     ("fail_job/segment_failed",),
@@ -192,6 +195,35 @@ def _put_sample(storage: Storage, folder: Path) -> None:
     document["segments"] = [{"frames": FRAMES, "guides": guides}]
     storage.put_file(f"{keys.timeline_chunks_prefix(TIMELINE_ID)}000.mp4", sample())
     JobClient(storage).submit(prepare_job(json.dumps(document), name=TASK_ID, folder=folder))
+    _put_parts(storage)
+
+
+def _put_parts(storage: Storage) -> None:
+    """Leave what the orchestrator leaves of another job on the same video, which is extracted in parts."""
+    from structureflow.jobs.extraction_order import ExtractionOrder
+    from structureflow.jobs.extraction_parts import PartsPlan, leave_plan
+    from structureflow.jobs.inputs import Inputs
+    from structureflow.media.limits import DecodeLimits
+    from structureflow.media.part_plan import plan_parts
+    from structureflow.models.job import JobRequest
+    from structureflow.models.results import now
+
+    request = JobRequest.parse_json(storage.get(keys.job_request(TASK_ID)).data, expected_task_id=TASK_ID)
+    request = request.model_copy(update={"task_id": PARTS_TASK_ID})
+    source = Inputs(storage, BUCKET, max_bytes=2**30).find(request.motion_source)
+    order = ExtractionOrder(
+        bucket=BUCKET,
+        task_id=PARTS_TASK_ID,
+        run_id=PARTS_RUN_ID,
+        request=request,
+        source=source.pin(),
+        timeline_id=PARTS_TASK_ID,
+        engine="dis",
+        created_at=now(),
+    )
+    status = JobStatus(task_id=PARTS_TASK_ID, run_id=PARTS_RUN_ID, state="running", stage="extract", updated_at=now())
+    storage.put(keys.job_status(PARTS_TASK_ID), status.to_json())
+    leave_plan(PartsPlan(order=order, video=plan_parts(source.opened(), DecodeLimits(), 100)), storage)
 
 
 def _invoke(template: Path, function: str, event: Path, port: int) -> Any:

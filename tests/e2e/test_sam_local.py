@@ -71,7 +71,14 @@ def test_the_media_image_is_below_a_gigabyte_and_holds_what_it_should(image: str
     ran = docker("run", "--rm", *AS_ON_LAMBDA, "--entrypoint", "python", image, "-B", "-c", INSIDE)
     found = json.loads(ran.splitlines()[-1])
     assert found["user"] == 993
-    assert found["handlers"] == ["orchestrator", "rebuild_timeline", "render_segment", "settle_gpu"]
+    assert found["handlers"] == [
+        "extract_part",
+        "join_flows",
+        "orchestrator",
+        "rebuild_timeline",
+        "render_segment",
+        "settle_gpu",
+    ]
     assert {"av", "cv2", "numpy", "structureflow"} <= set(found["top"])
     assert found["loaded"] > 100
     assert (found["not_compiled"], found["wheels"], found["testing"]) == ([], [], False)
@@ -85,6 +92,8 @@ def test_every_function_runs_in_its_container(template: Path) -> None:
     }
     payloads = {one.function: one.payload for one in invoked}
     assert payloads["OrchestratorFunction"]["state"] == "running"
+    assert payloads["ExtractPartFunction"] == {"part": 0, "flows": 96}
+    assert payloads["JoinFlowsFunction"]["joined"]
     assert payloads["PlanSegmentsFunction"]["segments"] == [0]
     assert payloads["RenderSegmentFunction"]["flow_source"] == "cache"
     assert payloads["RenderSegmentFunction"]["fallbacks"] == 0

@@ -196,21 +196,48 @@ def test_browsers_are_answered_before_they_sign() -> None:
 # --- time --------------------------------------------------------------------------------------------
 
 
-def machine() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((REPO / "statemachines" / "segments.asl.json").read_text())
+def machine(name: str = "segments") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((REPO / "statemachines" / f"{name}.asl.json").read_text())
     return found
 
 
-def task_states() -> dict[str, dict[str, Any]]:
-    inner = machine()["States"]["Segments"]["ItemProcessor"]["States"]
-    return {name: state for name, state in {**machine()["States"], **inner}.items() if state["Type"] == "Task"}
+def task_states(name: str = "segments") -> dict[str, dict[str, Any]]:
+    states = dict(machine(name)["States"])
+    for state in machine(name)["States"].values():
+        states |= state.get("ItemProcessor", {}).get("States", {})
+    return {task: state for task, state in states.items() if state["Type"] == "Task"}
 
 
-@pytest.mark.parametrize("name", task_states())
-def test_a_state_waits_until_its_function_has_said_how_it_ended(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "task"), [(name, task) for name in ("segments", "extraction") for task in task_states(name)]
+)
+def test_a_state_waits_until_its_function_has_said_how_it_ended(name: str, task: str) -> None:
     """Else the function's own error never arrives, and it goes on running: Step Functions does not stop it."""
-    timeout_s = load_template(REPO / "template.yaml").functions[f"{name}Function"].timeout_s
-    assert task_states()[name]["TimeoutSeconds"] >= timeout_s + 30
+    timeout_s = load_template(REPO / "template.yaml").functions[f"{task}Function"].timeout_s
+    assert task_states(name)[task]["TimeoutSeconds"] >= timeout_s + 30
+
+
+def test_a_distributed_map_may_start_watch_and_stop_its_children() -> None:
+    """The role of a machine with one must name the machine itself, which cannot stand in the role (a circle)."""
+    policy = RESOURCES["ExtractionMapPolicy"]["Properties"]
+    assert policy["Roles"] == [{"Ref": "ExtractionRole"}]
+    assert RESOURCES["ExtractionStateMachine"]["Properties"]["Role"] == {"Fn::GetAtt": ["ExtractionRole", "Arn"]}
+    start, watch = policy["PolicyDocument"]["Statement"]
+    assert (start["Action"], start["Resource"]) == ("states:StartExecution", {"Ref": "ExtractionStateMachine"})
+    assert watch["Action"] == ["states:DescribeExecution", "states:StopExecution"]
+    assert watch["Resource"]["Fn::Sub"].endswith(":execution:${ExtractionStateMachine.Name}/*")
+
+
+def test_what_parts_leave_expires() -> None:
+    """An extraction that ends without a word leaves its parts; the rule takes them when no execution runs any more."""
+    from structureflow import keys
+
+    (rule,) = [
+        rule
+        for rule in RESOURCES["DataBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+        if rule.get("Prefix") and keys.parts_prefix("run").startswith(rule["Prefix"])
+    ]
+    assert machine("extraction")["TimeoutSeconds"] < rule["ExpirationInDays"] * 24 * 3600
 
 
 def test_the_machines_time_is_enough_for_the_longest_plan() -> None:

@@ -236,6 +236,8 @@ def test_every_handler_does_its_part_of_a_job_from_the_built_artifacts_alone(
     assert set(payloads) == set(FUNCTIONS)
     assert payloads["AssembleJobFunction"]["segments"] == 1
     assert payloads["RenderSegmentFunction"]["fallbacks"] == 0
+    assert payloads["ExtractPartFunction"] == {"part": 0, "flows": 96}
+    assert payloads["JoinFlowsFunction"]["joined"]
     assert any(f"decode to {sam_containers.FRAMES} frames" in line for line in lines)
     page = json.loads(payloads["ApiFunction"]["body"])
     assert [frame["width_px"] for frame in page["frames"]] == [64] * 4, "thumbnails, so that Pillow was needed"

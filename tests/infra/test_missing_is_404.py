@@ -36,6 +36,8 @@ SAMPLES = (
     keys.timeline_overlay("t", "job", "flow", 5, "x"),
     keys.gpu_order("run"),
     keys.gpu_claim("run"),
+    keys.parts_plan("run"),
+    keys.part_result("run", 1),
     f"{keys.timeline_chunks_prefix('t')}000.mp4",
     "library/clip.mp4",
     "clip.mp4",

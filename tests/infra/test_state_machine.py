@@ -1,4 +1,4 @@
-"""The state machine as text: its graph, its retries, its catches, its substitutions."""
+"""The state machines as text: their graphs, catches, substitutions, and what they carry."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from typing import Any
 import pytest
 
 REPO = Path(__file__).resolve().parents[2]
-DEFINITION = (REPO / "statemachines" / "segments.asl.json").read_text()
+DEFINITIONS: dict[str, dict[str, Any]] = {
+    path.name.removesuffix(".asl.json"): json.loads(path.read_text())
+    for path in sorted((REPO / "statemachines").glob("*.asl.json"))
+}
 
 
 def machines() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every graph: the machine itself and each Map's processor."""
-    top = json.loads(DEFINITION)
-    yield "top", top
-    for name, state in top["States"].items():
-        if state["Type"] == "Map":
-            yield name, state["ItemProcessor"]
+    """Every graph: each machine itself and each Map's processor."""
+    for machine, top in DEFINITIONS.items():
+        yield machine, top
+        for name, state in top["States"].items():
+            if state["Type"] == "Map":
+                yield f"{machine}.{name}", state["ItemProcessor"]
 
 
 def states() -> list[tuple[str, str, dict[str, Any]]]:
@@ -31,6 +34,10 @@ def targets(state: dict[str, Any]) -> set[str]:
     found = {state[field] for field in ("Next", "Default") if field in state}
     found |= {choice["Next"] for choice in state.get("Choices", [])}
     return found | {catch["Next"] for catch in state.get("Catch", [])}
+
+
+def test_there_are_two_machines() -> None:
+    assert list(DEFINITIONS) == ["extraction", "segments"]
 
 
 @pytest.mark.parametrize(("name", "machine"), list(machines()))
@@ -69,15 +76,45 @@ def test_tasks_have_a_timeout(graph: str, name: str, state: dict[str, Any]) -> N
     assert state["TimeoutSeconds"] > 0
 
 
-@pytest.mark.parametrize("name", [n for g, n, s in states() if g == "top" and s["Type"] in {"Task", "Map"}])
-def test_every_failure_reaches_fail_job(name: str) -> None:
-    state = json.loads(DEFINITION)["States"][name]
+@pytest.mark.parametrize(
+    ("machine", "name"), [(g, n) for g, n, s in states() if g in DEFINITIONS and s["Type"] in {"Task", "Map"}]
+)
+def test_every_failure_reaches_fail_job(machine: str, name: str) -> None:
+    state = DEFINITIONS[machine]["States"][name]
     if name == "FailJob":
         assert "Catch" not in state
         assert state["Next"] == "JobFailed"
         return
     (catch,) = state["Catch"]
+    assert catch["ErrorEquals"] == ["States.ALL"]
+    if state["Type"] == "Map" and state["ItemProcessor"]["ProcessorConfig"]["Mode"] == "DISTRIBUTED":
+        # Such a Map tells neither which child failed nor why: whoever comes next looks, and fails with the reason.
+        assert (catch["Next"], state["Next"]) == ("JoinFlows", "JoinFlows")
+        assert catch["ResultPath"] != "$.error", "what JoinFlows fails with is what counts"
+        return
     assert catch == {"ErrorEquals": ["States.ALL"], "ResultPath": "$.error", "Next": "FailJob"}
+
+
+def test_a_distributed_map_tolerates_nothing_and_retries_inside() -> None:
+    """`Retry` on the Map itself would do every item again; children end after five minutes unless they are STANDARD."""
+    found = [
+        state
+        for _, _, state in states()
+        if state["Type"] == "Map" and state["ItemProcessor"]["ProcessorConfig"]["Mode"] == "DISTRIBUTED"
+    ]
+    assert found
+    for state in found:
+        assert state["ItemProcessor"]["ProcessorConfig"]["ExecutionType"] == "STANDARD"
+        assert not {"Retry", "ToleratedFailureCount", "ToleratedFailurePercentage"} & set(state)
+
+
+def test_parts_run_as_many_at_a_time_as_the_limit_says() -> None:
+    from structureflow.limits import MAX_CONCURRENT_PARTS, MAX_VIDEO_FRAMES, PART_FRAMES
+
+    parts = DEFINITIONS["extraction"]["States"]["Parts"]
+    assert parts["MaxConcurrency"] == MAX_CONCURRENT_PARTS
+    # The list of numbers is the state's payload, of which 256 KiB are allowed.
+    assert len(json.dumps(list(range(MAX_VIDEO_FRAMES // PART_FRAMES * 2)))) < 200_000
 
 
 def test_names_follow_one_stem() -> None:
@@ -90,9 +127,9 @@ def test_names_follow_one_stem() -> None:
 
 
 def test_payloads_do_not_grow_with_the_video() -> None:
-    """Tasks leave their results in the bucket; only the plan travels, and it is a list of numbers."""
+    """Tasks leave their results in the bucket; only the plan travels, and what is to do again: lists of numbers."""
     for _, name, state in states():
-        if state["Type"] in {"Task", "Map"} and name != "PlanSegments":
+        if state["Type"] in {"Task", "Map"} and name not in {"PlanSegments", "JoinFlows"}:
             assert state["ResultPath"] is None
 
 

@@ -104,6 +104,8 @@ def test_functions_follow_their_stem(name: str) -> None:
 def test_one_image_for_every_function_that_touches_pixels() -> None:
     """Built once: SAM makes one image of functions whose build is the same to the letter."""
     assert set(IMAGES) == {
+        "ExtractPartFunction",
+        "JoinFlowsFunction",
         "OrchestratorFunction",
         "RebuildTimelineFunction",
         "RenderSegmentFunction",

@@ -40,7 +40,7 @@ def test_workers_are_the_vcpus_that_memory_begins(memory_mb: int, workers: int) 
         ("DATA_BUCKET", " "),
         ("MAX_VIDEO_FRAMES", "many"),
         ("MAX_VIDEO_FRAMES", "0"),
-        ("MAX_VIDEO_FRAMES", "20002"),
+        ("MAX_VIDEO_FRAMES", "100002"),
         ("MAX_VIDEO_MEGABYTES", "1" * 5000),
         ("MAX_VIDEO_MEGABYTES", ""),
         ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", None),

@@ -103,8 +103,9 @@ MAX_MASK_GRID_PX: Final = 128
 MAX_VIDEO_SIDE_PX: Final = 8_192
 #: Below it no flow can be measured.
 MIN_VIDEO_SIDE_PX: Final = 32
-#: From the first frame to the last; Lambda's 900 s would not do for more.
-MAX_VIDEO_S: Final = 900.0
+#: From the first frame to the last: as long as `MAX_FLOWS` at 14 a second. What one function cannot extract in time is
+#: refused by its estimate, or done in parts.
+MAX_VIDEO_S: Final = 7_200.0
 #: Of an image file, before it is read.
 MAX_IMAGE_BYTES: Final = 128 * 2**20
 #: Of an image, before its pixels are decoded: what large cameras take; 48 megapixels are common in phones.
@@ -127,8 +128,9 @@ MAX_PART_ROUNDS: Final = 2
 
 # --- archives ----------------------------------------------------------------------------------------
 
-#: Of one archive. Its seek table, 32 bytes a flow, stays far below the 4 MiB of tail that a reader takes.
-MAX_FLOWS: Final = 20_000
+#: Of one archive: 66 minutes at 25 a second. Its seek table, 32 bytes a flow, stays below the 4 MiB of tail that a
+#: reader takes.
+MAX_FLOWS: Final = 100_000
 #: Of the grid that a segment carries motion on; larger ones, of plain archives, are averaged down. At this one both
 #: anchors take 0.6 GB; the largest of our own is half of it (960x544).
 MAX_WORKING_GRID_PX: Final = 1024 * 1024

@@ -14,13 +14,12 @@ from structureflow import arguments
 from structureflow.arguments import checked
 from structureflow.errors import InputNotAllowedError, InputNotFoundError, OutputError
 from structureflow.files import new_file
-from structureflow.limits import MAX_FLOWS
 from structureflow.runtime.store import store_of_environment
 from structureflow.storage.base import Storage, check_store
 from structureflow.storage.http import HttpsSource
 
-#: More is no archive of flows: half a megabyte a flow.
-_MAX_BYTES: Final = MAX_FLOWS * 2**19
+#: More is no archive of flows that a machine of this kind reads: half a megabyte for each of 20,000 flows.
+_MAX_BYTES: Final = 20_000 * 2**19
 
 
 class Upload(Protocol):
