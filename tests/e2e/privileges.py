@@ -33,6 +33,8 @@ PLACES = {
     "jobs/*/segments/*": r"jobs/[^/]+/segments/\d{3}/(?:(?:ttm|tracks|warped_noise)/)?[^/]+",
     "work/.gpu/*": r"work/\.gpu/[0-9a-f]+\.json",
     "work/.settling/*": r"work/\.settling/[0-9a-f]+\.json",
+    "work/.parts/*/plan.json": r"work/\.parts/[0-9a-f]+/plan\.json",
+    "work/.parts/*": r"work/\.parts/[0-9a-f]+/\d{5}(?:\.json|\.error\.json|-[0-9a-f]{32}\.bin)",
     "cache/flows/*.npz": r"cache/flows/[0-9a-f]+\.npz",
     "cache/timelines/*/frames/*": r"cache/timelines/[^/]+/frames/\d{6}\.jpg",
     "cache/timelines/*/manifest.json": r"cache/timelines/[^/]+/manifest\.json",
@@ -47,6 +49,9 @@ _ENDED = "what a run leaves that was superseded, or whose job was deleted, at th
 _ANY_INPUT = "a request may name any key that is not reserved as its video or guide"
 _REPLACED = "the manifest of another video in the timeline goes before its frames are overwritten"
 _HEALS = "what a segment finds rotten is replaced"
+_TWICE = "an event that comes twice finds the plan of the first time, which counts"
+_PLAN_TOO = "the folder of a run's parts is one pattern"
+_STRANGERS = "what another writer of the same frames left at the same moment is compared"
 #: Allowed, but used by no run: (function, action, place) and why it is allowed all the same.
 SPARE = {
     ("OrchestratorFunction", "s3:GetObject", "*"): _ANY_INPUT,
@@ -86,9 +91,13 @@ SPARE = {
     ("RenderSegmentFunction", "s3:PutObject", "cache/timelines/*/frames/*"): _HEALS,
     ("RenderSegmentFunction", "s3:PutObject", "cache/timelines/*/manifest.json"): _HEALS,
     ("RenderSegmentFunction", "s3:DeleteObject", "cache/flows/*.npz"): _HEALS,
-    ("RebuildTimelineFunction", "s3:GetObject", "cache/timelines/*/frames/*"): (
-        "frames that another writer left at the same moment are compared"
-    ),
+    ("RebuildTimelineFunction", "s3:GetObject", "cache/timelines/*/frames/*"): _STRANGERS,
+    ("JoinFlowsFunction", "s3:GetObject", "cache/timelines/*/frames/*"): _STRANGERS,
+    ("OrchestratorFunction", "s3:GetObject", "work/.parts/*"): _TWICE,
+    ("OrchestratorFunction", "s3:GetObject", "work/.parts/*/plan.json"): _TWICE,
+    ("ExtractPartFunction", "s3:GetObject", "*"): _ANY_INPUT,
+    ("ExtractPartFunction", "s3:PutObject", "work/.parts/*/plan.json"): _PLAN_TOO,
+    ("JoinFlowsFunction", "s3:AbortMultipartUpload", "cache/flows/*.npz"): "an upload that breaks off is taken back",
 }
 
 
