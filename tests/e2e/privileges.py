@@ -26,6 +26,8 @@ PLACES = {
     "jobs/*/runs/*/manifest.json": r"jobs/[^/]+/runs/[0-9a-f]+/manifest\.json",
     "jobs/*/runs/*/report.html": r"jobs/[^/]+/runs/[0-9a-f]+/report\.html",
     "jobs/*/runs/*/segments/*": r"jobs/[^/]+/runs/[0-9a-f]+/segments/\d{3}/(?:(?:ttm|tracks|warped_noise)/)?[^/]+",
+    "jobs/*/runs/*/progress/live/*": r"jobs/[^/]+/runs/[0-9a-f]+/progress/live/[a-z]+-\d{3}\.json",
+    "jobs/*/runs/*/progress/ended/*": r"jobs/[^/]+/runs/[0-9a-f]+/progress/ended/[a-z]+-\d{3}\.json",
     "jobs/*/runs/*": r"jobs/[^/]+/runs/[0-9a-f]+/.+",
     "jobs/*/status.json": r"jobs/[^/]+/status\.json",
     "jobs/*/manifest.json": r"jobs/[^/]+/manifest\.json",

@@ -101,6 +101,24 @@ class ForeignOriginError(InvalidRequestError, PermissionError):
     """A page of another site asks, in the browser of somebody who did not."""
 
 
+class PageFileNotFoundError(InvalidRequestError, FileNotFoundError):
+    """The web page has no file of that name."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ReplyTooLargeError(InvalidRequestError):
+    """What was asked for does not fit into one reply; the message says what to ask for instead."""
+
+
+class RouteNotFoundError(InvalidRequestError, FileNotFoundError):
+    """The API has no such route."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class InputNotFoundError(StructureFlowError, FileNotFoundError):
     """A video or image that the request names does not exist."""
 

@@ -144,6 +144,7 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
     timings_s["segment"] = time.perf_counter() - begin
     result = _result(record, event, flows, outcome).model_copy(
         update={
+            "structure_frames": _structure_frames(segment, playing.led_by),
             "fallbacks": fallbacks,
             "outputs": outputs,
             "timings_s": {name: round(s, 3) for name, s in timings_s.items()},
@@ -199,6 +200,12 @@ def _playing(record: JobRecord, index: int, meta: FlowMeta) -> _Playing:
     played = min(stop, start + segment.unguided) if request.treatment == "clip" else stop
     read = start, min(played + 1, meta.total_flows)
     return _Playing((start, stop), read, played_flows(segment, start, stop, request.treatment))
+
+
+def _structure_frames(segment: Segment, led_by: dict[int, int]) -> tuple[int, ...]:
+    """Return for each unguided frame the structure frame behind the flow that leads to it; -1 where none does."""
+    frames = (frame for first, last in unguided_ranges(segment) for frame in range(first, last + 1))
+    return tuple(led_by[frame] + 1 if frame in led_by else -1 for frame in frames)
 
 
 def masking_of(request: JobRequest) -> Masking:

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -32,7 +32,7 @@ from structureflow.storage._files import (
     slice_range,
     writing,
 )
-from structureflow.storage._folders import Clock, NoLocksError, create, is_name_here, locked_folder, when_free
+from structureflow.storage._folders import Clock, NoLocksError, create, is_name_here, locked_folder, names_in, when_free
 from structureflow.storage.base import (
     ByteRange,
     ObjectInfo,
@@ -183,22 +183,17 @@ class LocalStorage(Storage):
             return self._walk(path, f"{folder}/", prefix, start_after or "")
         return self._walk(self._root, "", prefix, start_after or "")
 
-    def _walk(self, folder: Path, above: str, prefix: str, after: str) -> Iterator[ObjectInfo]:
+    def _names(self, folder: Path, above: str) -> Sequence[str]:
         try:
-            with os.scandir(folder) as scan:
-                # A folder sorts by its name with the slash, as its keys do: "a-b" comes before "a/b".
-                names = [
-                    (f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name)
-                    for entry in scan
-                    if not entry.is_symlink() and not (above == "" and entry.name == SCRATCH)
-                ]
+            return names_in(folder, left_out=SCRATCH if above == "" else None)
         except OSError as error:
             if error.errno in _ABSENT:
-                return
+                return []
             raise self._error(above, error) from error
-        names.sort(key=os.fsencode)
+
+    def _walk(self, folder: Path, above: str, prefix: str, after: str) -> Iterator[ObjectInfo]:
         encoded_after = after.encode()
-        for name in names:
+        for name in self._names(folder, above):
             key = above + name
             if name.endswith("/"):
                 wanted = key.startswith(prefix) or prefix.startswith(key)
@@ -210,6 +205,17 @@ class LocalStorage(Storage):
                     yield _info(key, (folder / name).stat())
                 except FileNotFoundError:
                     continue
+
+    def folders(self, prefix: str, *, start_after: str | None = None) -> Iterator[str]:
+        """Iterate over folders that hold files; see `Storage.folders`."""
+        check_prefix(prefix)
+        folder = self._path(prefix.removesuffix("/")) if prefix else self._root
+        after = os.fsencode(f"{start_after}/") if start_after is not None else b""
+        for name in self._names(folder, prefix):
+            if name.endswith("/") and os.fsencode(name) > after:
+                below = prefix + name
+                if next(self._walk(folder / name, below, below, ""), None) is not None:
+                    yield name.removesuffix("/")
 
     def delete(self, keys: Iterable[str]) -> int:
         """Delete files, and folders that this leaves empty; see `Storage.delete`."""
