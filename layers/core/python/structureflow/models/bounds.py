@@ -21,6 +21,8 @@ from structureflow.limits import (
     MAX_WHOLE_NUMBER,
 )
 
+__all__ = ["check_request_bytes", "check_shape"]
+
 _Document = TypeVar("_Document", bound=BaseModel)
 
 

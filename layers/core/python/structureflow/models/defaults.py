@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from structureflow.models.targets import TARGETS, Target
 
+__all__ = ["shorthand_defaults", "target_of"]
+
 #: Field names of the original orchestrator's payloads, and the names of this system.
 LINEAGE_NAMES: Final = {
     "orchestrator_task_id": "task_id",

@@ -9,6 +9,8 @@ from pydantic import ValidationError
 from structureflow.limits import MAX_PROBLEMS
 from structureflow.references import without_queries
 
+__all__ = ["problems_of"]
+
 
 def problems_of(error: ValidationError) -> list[str]:
     """Return a line for each bad field, at most `MAX_PROBLEMS` and how many more there are."""

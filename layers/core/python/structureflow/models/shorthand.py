@@ -11,6 +11,8 @@ from structureflow.limits import MAX_SEGMENT_FRAMES, MAX_SEGMENTS
 from structureflow.models.fields import RequestModel, at_most
 from structureflow.references import Reference
 
+__all__ = ["SHORTHAND_NAMES", "Shorthand"]
+
 SHORTHAND_NAMES: Final = ("images", "frames", "overlap", "fade", "hold")
 
 
