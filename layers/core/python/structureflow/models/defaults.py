@@ -10,8 +10,6 @@ from typing import Any, Final
 
 from structureflow.models.targets import TARGETS, Target
 
-__all__ = ["shorthand_defaults", "target_of"]
-
 #: Field names of the original orchestrator's payloads, and the names of this system.
 LINEAGE_NAMES: Final = {
     "orchestrator_task_id": "task_id",
@@ -68,8 +66,8 @@ def with_defaults(request: dict[str, Any]) -> dict[str, Any]:
         filled.setdefault("tracking", "composed")
     mask = filled.get("mask", "visibility")
     if isinstance(mask, str) and mask in _HOLES:
-        follows = (target is not None and target.white == "follow") or "ttm" in filled.get("outputs", ())
         # Time-to-Move begins everywhere from its motion signal, also where it need not follow it
+        follows = target is not None and target.white == "follow"
         filled.setdefault("holes", "warp" if follows else _HOLES[mask])
     return filled
 
