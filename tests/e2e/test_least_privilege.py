@@ -16,6 +16,7 @@ from typing import Any, get_args
 import pytest
 
 from structureflow import keys
+from structureflow.jobs import live_keys
 from structureflow.jobs.documents import load_record
 from structureflow.models.outputs import ExtraOutput
 from structureflow.models.results import JobRecord, Manifest, PartProgress, Publication
@@ -202,7 +203,7 @@ def look_at_everything(run: Run) -> None:
     assert done is not None
     run.reopen("third")
     part = PartProgress(step="segment", index=0, done=3, total=9, updated_at=done.updated_at)
-    run.storage.put(keys.run_progress("third", done.run_id, "segment", 0, ended=False), part.to_json())
+    run.storage.put(live_keys.run_progress("third", done.run_id, "segment", 0, ended=False), part.to_json())
     assert run.ask("/jobs/third")[1]["progress"]["parts"][0]["done"] == 3
     run.storage.put(keys.job_status("third"), done.to_json())
     assert [row["timeline_id"] for row in run.ask("/timelines")[1]["timelines"]] == ["another", "reel"]

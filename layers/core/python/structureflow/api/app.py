@@ -8,6 +8,8 @@ from structureflow.api import job_routes, page_routes, timeline_routes
 from structureflow.api.serving import Api
 from structureflow.jobs.services import Services
 
+__all__ = ["whole_api"]
+
 
 def whole_api(services: Callable[[], Services]) -> Api:
     """Return the API over what `services` gives at each request."""

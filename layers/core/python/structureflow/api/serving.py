@@ -37,6 +37,8 @@ from structureflow.errors import (
 from structureflow.jobs.services import Services
 from structureflow.limits import MAX_REPLY_BYTES
 
+__all__ = ["Api", "error_body", "status_code"]
+
 _log = logging.getLogger(__name__)
 
 #: Said at the top of ``/openapi.json``.

@@ -19,8 +19,8 @@ from typing import Final, Literal, Self, TypeVar
 
 from pydantic import ValidationError
 
-from structureflow import keys
 from structureflow.errors import ObjectNotFoundError, StructureFlowError
+from structureflow.jobs import live_keys
 from structureflow.limits import MAX_CLAIM_BYTES
 from structureflow.models.bounds import validate_json
 from structureflow.models.results import JobStatus, PartProgress, now
@@ -71,8 +71,8 @@ class PartReport:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._storage = storage
-        self._live = keys.run_progress(task_id, run_id, step, index, ended=False)
-        self._ended = keys.run_progress(task_id, run_id, step, index, ended=True)
+        self._live = live_keys.run_progress(task_id, run_id, step, index, ended=False)
+        self._ended = live_keys.run_progress(task_id, run_id, step, index, ended=True)
         self._first = PartProgress(step=step, index=index, done=0, total=total, updated_at=now())
         self._announces = announces
         self._every_s = every_s
@@ -144,8 +144,8 @@ def read_progress(storage: Storage, status: JobStatus, *, parts: bool = True) ->
         return RunProgress(status.segments if status.state == "done" else None, ())
     whole: set[tuple[str, int]] = set()
     live: dict[tuple[str, int], ObjectInfo] = {}
-    for info in storage.list(keys.run_progress_prefix(status.task_id, status.run_id)):
-        found = keys.parse_run_progress(info.key)
+    for info in storage.list(live_keys.run_progress_prefix(status.task_id, status.run_id)):
+        found = live_keys.parse_run_progress(info.key)
         if found is not None and found[0]:
             whole.add(found[1:])
         elif found is not None:
