@@ -24,6 +24,8 @@ from structureflow.storage.base import ByteRange, Checksum, ObjectInfo, Storage,
 from structureflow.storage.ranged import RangedFile
 from structureflow.storage.verified import Verified, VerifiedBy, fetch_verified, get_verified
 
+__all__ = ["Inputs"]
+
 #: Builds the storage of an allowed bucket.
 OpenBucket = Callable[[str], Storage]
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from structureflow.errors import ObjectChangedError, ObjectExistsError, ObjectNotFoundError, StorageError
-from structureflow.storage._files import check_if_match
 from structureflow.storage._s3_parts import Parts
+from structureflow.storage.adapters import check_if_match
 from structureflow.storage.base import ObjectInfo, ObjectPart, Piece, Storage, read_pieces
 
 _log = logging.getLogger(__name__)
