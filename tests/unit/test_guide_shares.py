@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from structureflow.errors import GuidanceError
 from structureflow.flow.fields import Treatment
 from structureflow.guide.evidence import Evidence, Judgement
 from structureflow.guide.feed import FrameFeed
@@ -19,7 +20,7 @@ from structureflow.guide.plan import PathPlan
 from structureflow.guide.planned import PlannedFlows
 from structureflow.guide.ports import Gray
 from structureflow.guide.refine import MATCHING
-from structureflow.guide.ways import Moment, Way, end_share
+from structureflow.guide.ways import Moment, Way, end_share, soft_visibility
 from structureflow.testing.plain_anchored import held_plainly
 from structureflow.testing.scenes import ArrayFlows, Scene, pan_scene
 
@@ -171,3 +172,43 @@ def test_an_anchor_is_itself_whatever_is_seen() -> None:
     worst, best = Way(still, nowhere, unlike=bad, held=bad), Way(still, nowhere + 255, unlike=good, held=good)
     assert end_share(Moment(0, 9), worst, best).max() == 0
     assert end_share(Moment(9, 0), best, worst).min() == 255
+
+
+# --- visibility and likeness ---------------------------------------------------------------------------
+
+
+def test_where_both_see_time_decides_and_where_one_sees_it_prevails() -> None:
+    still = np.zeros((4, 4, 2), np.float32)
+    seen, unseen = Way(still, np.full((4, 4), 255, np.uint8)), Way(still, np.zeros((4, 4), np.uint8))
+    assert end_share(Moment(1, 3), seen, seen)[0, 0] == 64
+    assert end_share(Moment(1, 3), unseen, unseen)[0, 0] == 64
+    assert end_share(Moment(2, 2), seen, unseen)[0, 0] < 60 < 195 < end_share(Moment(2, 2), unseen, seen)[0, 0]
+    assert end_share(Moment(0, 4), unseen, seen)[0, 0] == 0
+    assert end_share(Moment(4, 0), seen, unseen)[0, 0] == 255
+    with pytest.raises(GuidanceError, match="visibilit"):
+        end_share(Moment(2, 2), Way(still), seen)
+
+
+def test_of_two_that_are_seen_the_one_that_looks_right_prevails() -> None:
+    still, everywhere = np.zeros((4, 4, 2), np.float32), np.full((4, 4), 255, np.uint8)
+
+    def way(visible: NDArray[np.uint8], levels: float) -> Way:
+        plane = np.full((4, 4), levels, np.float32)
+        return Way(still, visible, unlike=plane, held=plane)
+
+    alike, unlike = way(everywhere, 1), way(everywhere, 9)
+    assert end_share(Moment(2, 2), alike, alike)[0, 0] == 128
+    assert end_share(Moment(2, 2), alike, unlike)[0, 0] < 3
+    assert end_share(Moment(2, 2), unlike, alike)[0, 0] > 252
+    # what is unlike but shown is better than what is less unlike and not shown at all
+    assert end_share(Moment(2, 2), unlike, way(np.zeros((4, 4), np.uint8), 8))[0, 0] < 115
+
+
+def test_hidden_parts_are_widened_and_feathered() -> None:
+    visible = np.ones((21, 21), np.bool_)
+    visible[:, 10:] = False
+    soft = soft_visibility(visible)
+    assert soft[10, 4] == 255
+    assert soft[10, 14] == 0
+    assert 0 < soft[10, 8] < 255
+    assert soft[10, 9] < 128
