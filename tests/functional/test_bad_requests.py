@@ -227,10 +227,10 @@ def cases() -> list[Any]:
                 add(base, place, kind, bad)
             if isinstance(value, dict) and field_of(place) != "motion_strength":
                 add(base, (*place, "qqq"), "unknown", 1)
-            if place[-1] in REQUIRED or (place[-1] == "frames" and len(place) > 1):
-                if (base, place) != ("archive", ("structure_video",)):
-                    # there the archive's motion is enough
-                    add(base, place, "missing", REMOVED)
+            needed = place[-1] in REQUIRED or (place[-1] == "frames" and len(place) > 1)
+            # of an archive the motion is enough
+            if needed and (base, place) != ("archive", ("structure_video",)):
+                add(base, place, "missing", REMOVED)
     return [*found.values()]
 
 
