@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from structureflow.errors import (
+    FlowCacheError,
     InputNotAllowedError,
     InvalidRequestError,
     ObjectChangedError,
@@ -31,6 +32,7 @@ from structureflow.errors import (
 from structureflow.flow.archive import FileReader, FlowArchive, RangeReader, open_flow_archive
 from structureflow.flow.colors import flow_normaliser, flow_to_rgb
 from structureflow.flow.fields import FlowMeta
+from structureflow.models.problems import counted
 from structureflow.storage.base import ByteRange, ObjectInfo, StoredObject, Suffix
 from structureflow_local.evidence import inspect_results
 from structureflow_local.exits import DONE
@@ -77,7 +79,10 @@ def inspect(
         StorageError, InputNotFoundError, InputNotAllowedError: it can't be reached.
     """
     reader, key = _reader(reference, endpoint_url)
-    archive = open_flow_archive(reader, key)
+    try:
+        archive = open_flow_archive(reader, key)
+    except FlowCacheError as error:
+        raise error.within(reference) from error
     facts = _facts(archive)
     output.give(reference=reference, **{name.replace(" ", "_"): value for name, value in facts.items()})
     output.say(reference, style="bold")
@@ -90,9 +95,8 @@ def inspect(
         _write_png(png, contact_sheet(archive))
         output.give(png=png)
         output.say(f"contact sheet: {png}")
-    plural = "request" if archive.requests == 1 else "requests"
     output.give(requests=archive.requests)
-    output.say(f"{archive.requests} {plural}", style="dim")
+    output.say(counted(archive.requests, "request"), style="dim")
     return archive
 
 
