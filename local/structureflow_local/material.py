@@ -95,13 +95,14 @@ def _looked_at(file: tuple[Path, Role]) -> Film | FlowMeta | str | None:
         "image": _image,
         "archive": _archive,
     }
+    what = {"image": "an image", "archive": "a flow archive"}.get(role, "a video")
     try:
         if not path.stat().st_size:
-            what = {"image": "an image", "archive": "a flow archive"}.get(role, "a video")
             return f"expected {what}, got an empty file"
         return looks[role](path)
     except StructureFlowError as error:
-        return error.message.removeprefix(f"{path}: ").removeprefix(f"{path.name}: ")
+        said = error.message.removeprefix(f"{path}: ").removeprefix(f"{path.name}: ")
+        return said if said.startswith("expected") else f"expected {what} that is whole, got one that is not: {said}"
     except OSError as error:
         return f"expected a file that can be read, got: {error.strerror}"
 

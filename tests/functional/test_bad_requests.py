@@ -315,6 +315,7 @@ def test_all_that_is_wrong_is_said_at_once(workplace: Path, capsys: pytest.Captu
                 ],
             },
             {"frames": 9, "guides": [{"at": [4, 2], "image": "aa.png"}]},
+            {"frames": 9, "guides": [{"at": 3, "image": "b.png"}]},
         ],
     }
     (workplace / "job.json").write_text(json.dumps(bad))
@@ -329,7 +330,7 @@ def test_all_that_is_wrong_is_said_at_once(workplace: Path, capsys: pytest.Captu
         "tracks.grid: expected none beside points, got one",
         "canny.low: expected at most high, 5, got 9",
         "segments[0].frames: expected 4n+1 frames for vace, got 20",
-        "segments[0].guides: expected a guide at frame 0, with which the output ttm begins, got none",
+        "segments[2].guides: expected a guide at frame 0, with which the output ttm begins, got none",
         "segments[0].guides[0].image: text.txt: expected ",
         "segments[0].guides[1].at: expected frames that no other guide has, got 2; guides[0] has [1, 3]",
         "segments[0].guides[1].image: empty.bin: expected an image, got an empty file",

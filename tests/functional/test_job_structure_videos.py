@@ -238,7 +238,10 @@ def test_an_end_behind_the_video_is_its_end_and_said(runner: JobRunner) -> None:
     assert any(
         "structure_videos[0].source_end_frame: videos/a.mp4 has 9 frames, fewer than" in one for one in manifest.notices
     )
-    assert "videos/a.mp4 has 9 frames, fewer than 200; it is played to its end" in runner.storage.get(keys.job_report("t1")).data.decode()
+    assert (
+        "videos/a.mp4 has 9 frames, fewer than 200; it is played to its end"
+        in runner.storage.get(keys.job_report("t1")).data.decode()
+    )
 
 
 def test_one_source_over_all_is_as_good_as_the_video_alone(runner: JobRunner, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def segment_notices(record: JobRecord, segment: Segment, kept: float) -> tuple[s
 def job_notices(record: JobRecord, results: Sequence[SegmentResult]) -> tuple[str, ...]:
     """Return what is to be known of a whole job."""
     request = record.request
-    notices = [*record.notices, *(f"in vain: {wish}" for wish in idle_wishes(request))]
+    notices = [*record.notices, *map(str, idle_wishes(request))]
     kept = [result.kept for result in results]
     if all(share == 1 for share in kept):
         notices.append(f"the masks of all segments are black: they ask the generator for nothing{_why_black(request)}")
