@@ -12,7 +12,7 @@ from structureflow.errors import SettingsError
 from structureflow_local.output import Output
 
 if TYPE_CHECKING:
-    from structureflow.storage.base import Storage
+    from structureflow import Storage
 
 #: What runs a command: returns its exit code.
 Run = Callable[[argparse.Namespace, Output], int]
@@ -67,7 +67,7 @@ def storage_of(args: argparse.Namespace, *, may_be_made: bool = False) -> Storag
         if not args.folder.is_dir() and (args.folder.exists() or not may_be_made):
             got = "a file" if args.folder.exists() else "one that is not there"
             raise SettingsError(f"--folder: expected a folder, got {got}: {args.folder}")
-        from structureflow.storage.local import LocalStorage
+        from structureflow import LocalStorage
 
         return LocalStorage(args.folder)
     name = args.bucket or os.environ.get("DATA_BUCKET")
@@ -78,9 +78,8 @@ def storage_of(args: argparse.Namespace, *, may_be_made: bool = False) -> Storag
 
 def bucket(name: str, endpoint_url: str | None) -> Storage:
     """Return a bucket as the environment says how to reach it; `endpoint_url` goes before that."""
+    from structureflow import S3Settings, S3Storage
     from structureflow.runtime.settings import addressing_style
-    from structureflow.storage.s3 import S3Storage
-    from structureflow.storage.s3_settings import S3Settings
 
     endpoint = endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None

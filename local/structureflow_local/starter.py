@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from structureflow import DecodeLimits, VideoReader
 from structureflow.errors import InputNotFoundError, InvalidRequestError
 from structureflow.limits import MAX_VIDEO_FRAMES
-from structureflow.media.decode import DecodeLimits, VideoReader
 from structureflow.media.still import open_image
 from structureflow.models.problems import counted
 from structureflow.models.schema import MEANINGS, request_schema

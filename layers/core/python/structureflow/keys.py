@@ -27,6 +27,53 @@ from typing import Final
 from structureflow.arguments import index_of, is_text, shown
 from structureflow.errors import InvalidIdError, InvalidKeyError
 
+__all__ = [
+    "GPU_ORDERS_PREFIX",
+    "ID_PATTERN",
+    "RESERVED_PREFIXES",
+    "TIMELINES_PREFIX",
+    "check_id",
+    "check_name",
+    "check_sequence",
+    "flow_cache",
+    "gpu_claim",
+    "gpu_order",
+    "is_job_request",
+    "job_flows",
+    "job_input",
+    "job_manifest",
+    "job_of",
+    "job_prefix",
+    "job_record",
+    "job_report",
+    "job_request",
+    "job_status",
+    "parse_job_flows",
+    "parse_job_request",
+    "parse_run_claim",
+    "parse_timeline_frame",
+    "parse_timeline_overlay",
+    "run_claim",
+    "run_manifest",
+    "run_prefix",
+    "run_record",
+    "run_report",
+    "run_segment_file",
+    "run_segments_prefix",
+    "runs_prefix",
+    "segment_file",
+    "segments_prefix",
+    "storage_probe",
+    "timeline_chunk",
+    "timeline_chunks_prefix",
+    "timeline_frame",
+    "timeline_frames_prefix",
+    "timeline_manifest",
+    "timeline_overlay",
+    "timeline_overlays_prefix",
+    "timeline_prefix",
+]
+
 ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 _ID = re.compile(ID_PATTERN)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")

@@ -46,6 +46,8 @@ from structureflow.models.sources import SegmentOverlap, StructureVideo, in_orde
 from structureflow.models.targets import TargetName, output_size
 from structureflow.references import Reference
 
+__all__ = ["JobRequest"]
+
 Treatment = Literal["adjust", "clip", "retime"]
 EngineName = Literal["auto", "dis", "farneback", "raft"]
 Quality = Literal["fast", "balanced", "best"]
