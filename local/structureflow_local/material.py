@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from structureflow.errors import CorruptMediaError, MediaLimitError, StructureFlowError
 from structureflow.limits import MAX_IMAGE_BYTES, MAX_VIDEO_FRAMES, MAX_WORKING_GRID_PX
+from structureflow.models.problems import counted
 from structureflow.ordered import ordered_map
 from structureflow.processors import usable_cpus
 
 if TYPE_CHECKING:
-    from structureflow.flow.fields import FlowMeta
+    from structureflow import FlowMeta
     from structureflow.media.probe import VideoInfo
 
 Role = Literal["structure", "guide", "image", "archive"]
@@ -55,7 +56,7 @@ class Film:
         """
         if count <= self.frames:
             return count
-        from structureflow.media.decode import DecodeLimits, VideoReader
+        from structureflow import DecodeLimits, VideoReader
 
         with VideoReader(self.path, DecodeLimits(max_frames=MAX_VIDEO_FRAMES, min_frames=1)) as reader:
             return reader.skip(count)
@@ -108,12 +109,9 @@ def _looked_at(file: tuple[Path, Role]) -> Film | FlowMeta | str | None:
 
 
 def _structure(path: Path) -> Film:
-    from structureflow.media.structure import broken_structure
-
-    film, breaks_off = _film(path, 2)
-    broken = broken_structure(path) or ("the file breaks off in the middle of a frame" if breaks_off else None)
-    if broken is not None:
-        raise CorruptMediaError(f"expected a whole video, got {film.frames} frames: {broken}")
+    film, damage = _film(path, 2)
+    if damage is not None:
+        raise CorruptMediaError(f"expected a whole video, got {counted(film.frames, 'frame')}: {damage}")
     return film
 
 
@@ -121,26 +119,22 @@ def _guide(path: Path) -> Film:
     return _film(path, 1)[0]
 
 
-def _film(path: Path, least: int) -> tuple[Film, bool]:
-    from structureflow.media.decode import DecodeLimits, VideoReader
-    from structureflow.media.probe import stored_frames
+def _film(path: Path, least: int) -> tuple[Film, str | None]:
+    from structureflow import DecodeLimits
+    from structureflow.media.survey import survey_video
 
-    limits = DecodeLimits(max_frames=MAX_VIDEO_FRAMES, min_frames=least)
-    with VideoReader(path, limits, threads=1) as reader:
-        # behind the last frame it says that there are too few
-        reader.skip(least)
-        info = reader.info
-    stored = stored_frames(path, limits)
-    return Film(path, info, stored.frames), stored.breaks_off
+    found = survey_video(path, DecodeLimits(max_frames=MAX_VIDEO_FRAMES, min_frames=least))
+    return Film(path, found.info, found.frames), found.damage
 
 
 def _image(path: Path) -> None:
-    from structureflow.guide.images import check_guide_image
+    from structureflow.media.still import open_image
 
     size_bytes = path.stat().st_size
     if size_bytes > MAX_IMAGE_BYTES:
         raise MediaLimitError(f"expected an image file of at most {MAX_IMAGE_BYTES} bytes, got {size_bytes}")
-    check_guide_image(path.read_bytes(), what=path.name)
+    with open_image(path.read_bytes(), what=path.name):
+        pass
 
 
 def _archive(path: Path) -> FlowMeta:

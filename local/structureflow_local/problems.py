@@ -6,22 +6,19 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from pydantic import ValidationError
 
 from structureflow.errors import InvalidRequestError, MediaError
 from structureflow.limits import MAX_VIDEO_FRAMES
 from structureflow.models.bounds import check_request_bytes, check_shape, read_object
-from structureflow.models.guidance import TYPE_NAMES
-from structureflow.models.job import Guide, JobRequest
+from structureflow.models.job import JobRequest
+from structureflow.models.parts import Guide, StructureVideo, good_guides, good_sources
 from structureflow.models.problems import Place, Problem, counted, nearest, problems_in
-from structureflow.models.sources import StructureVideo
 from structureflow.models.wishes import idle_wishes
 from structureflow_local.client import fetched_input, local_file
 from structureflow_local.material import ROLES, Film, Material, Role, look_at
-
-_NAMES_OF_SOURCES: Final = (("structure_videos",), ("structure_guidance", "videos"))
 
 
 @dataclass
@@ -93,7 +90,7 @@ def look_into(text: str, folder: Path, *, here: bool = False, changes: Mapping[s
 def _as_written(wish: Problem, document: dict[str, Any]) -> Problem:
     """Return what is said of a request with the place that it has in the document, whose sources may be unordered."""
     if wish.place[:1] == ("structure_videos",):
-        sources = [source for _, source in _sources(document)]
+        sources = [source for _, source in good_sources(document)]
         order = sorted(range(len(sources)), key=lambda index: sources[index].start_frame)
         wish = Problem(("structure_videos", order[int(wish.place[1])], *wish.place[2:]), wish.sentence)
     return JobRequest.written(wish, document)
@@ -184,9 +181,9 @@ class _Ranges:
 
     def check(self, request: JobRequest | None) -> None:
         """Check all; `request` is the document's, where it is one."""
-        for place, guide in _guides(self._document):
+        for place, guide in good_guides(self._document):
             self._check_guide(place, guide)
-        for place, source in _sources(self._document):
+        for place, source in good_sources(self._document):
             self._check_source(place, source)
         video = self._film("structure_video", "structure_video_path")
         archive = self._archive()
@@ -239,7 +236,7 @@ class _Ranges:
 
     def _check_size(self, request: JobRequest, video: Film | None, archive: tuple[Place, Any] | None) -> None:
         """Check the size of the output, and what must lie in it."""
-        sources = [film for place, _ in _sources(self._document) if (film := self._film_at((*place, "path")))]
+        sources = [film for place, _ in good_sources(self._document) if (film := self._film_at((*place, "path")))]
         film = video or next(iter(sources), None)
         if film is not None:
             self._found.problems += request.problems_of_size(film.info.width_px, film.info.height_px)
@@ -282,30 +279,3 @@ class _Ranges:
     def _problem(self, place: Place, said: str) -> None:
         """Add a problem with the file that is named at a place."""
         self._found.problems.append(Problem(place, f"{_value_at(self._document, place)}: {said}"))
-
-
-def _guides(document: Mapping[str, Any]) -> Iterator[tuple[Place, Guide]]:
-    """Iterate over the guides that are as they should be, each with its place."""
-    segments = document.get("segments")
-    for number, segment in enumerate(segments if isinstance(segments, list) else ()):
-        guides = segment.get("guides") if isinstance(segment, dict) else None
-        for index, guide in enumerate(guides if isinstance(guides, list) else ()):
-            try:
-                yield ("segments", number, "guides", index), Guide.model_validate(guide)
-            except ValidationError:
-                continue
-
-
-def _sources(document: Mapping[str, Any]) -> Iterator[tuple[Place, StructureVideo]]:
-    """Iterate over the sources of a job that are as they should be, each with its place."""
-    for names in _NAMES_OF_SOURCES:
-        videos: Any = document
-        for name in names:
-            videos = videos.get(name) if isinstance(videos, dict) else None
-        for index, video in enumerate(videos if isinstance(videos, list) else ()):
-            if isinstance(video, dict):
-                plain = {name: value for name, value in video.items() if name not in TYPE_NAMES}
-                try:
-                    yield (*names, index), StructureVideo.model_validate(plain)
-                except ValidationError:
-                    continue

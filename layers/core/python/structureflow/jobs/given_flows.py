@@ -28,6 +28,8 @@ from structureflow.models.results import JobRecord
 from structureflow.references import without_queries
 from structureflow.storage.base import ByteRange, StoredObject, Suffix
 
+__all__ = ["check_fits"]
+
 #: Bytes of fields that are read at a time.
 _READ_BYTES: Final = 64 * 2**20
 #: Pictures whose ratios of sides differ by more (as logarithms) are not of the same video.

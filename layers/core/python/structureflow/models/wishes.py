@@ -8,6 +8,8 @@ from structureflow.models.job import JobRequest
 from structureflow.models.outputs import CannyOptions, NoiseOptions, TrackOptions
 from structureflow.models.problems import Problem
 
+__all__ = ["idle_wishes"]
+
 
 def idle_wishes(request: JobRequest) -> Iterator[Problem]:
     """Iterate over what of a request changes nothing, each with its place in the canonical request."""
