@@ -52,7 +52,10 @@ __all__ = [
     "ObjectExistsError",
     "ObjectNotFoundError",
     "OutputError",
+    "PageFileNotFoundError",
     "RangeNotSatisfiableError",
+    "ReplyTooLargeError",
+    "RouteNotFoundError",
     "SettingsError",
     "StorageError",
     "StructureFlowError",
@@ -165,6 +168,24 @@ class InputNotAllowedError(InvalidRequestError, PermissionError):
 
 class ForeignOriginError(InvalidRequestError, PermissionError):
     """A page of another site asks, in the browser of somebody who did not."""
+
+
+class PageFileNotFoundError(InvalidRequestError, FileNotFoundError):
+    """The web page has no file of that name."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ReplyTooLargeError(InvalidRequestError):
+    """What was asked for does not fit into one reply; the message says what to ask for instead."""
+
+
+class RouteNotFoundError(InvalidRequestError, FileNotFoundError):
+    """The API has no such route."""
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class InputNotFoundError(StructureFlowError, FileNotFoundError):

@@ -8,6 +8,7 @@ Layout of the bucket::
     jobs/{task_id}/runs/{run_id}/job.json                         what the orchestrator resolved for one run
     jobs/{task_id}/runs/{run_id}/claim.json                       which execution claimed the run
     jobs/{task_id}/runs/{run_id}/segments/… · manifest.json · …   what the run made, until it is published
+    jobs/{task_id}/runs/{run_id}/progress/…                       how far its parts are (`jobs.live_keys`)
     jobs/{task_id}/status.json                                    which run the job is at; changed by swaps only
     jobs/{task_id}/segments/{index:03d}/{guide.mp4,mask.mp4,…}    what the user collects: of the last run published
     jobs/{task_id}/segments/{index:03d}/{ttm,tracks,…}/{name}     outputs of several files

@@ -134,6 +134,11 @@ MAX_WORKING_GRID_PX: Final = 1024 * 1024
 #: Of a structure video: one more than its flows. No setting goes beyond.
 MAX_VIDEO_FRAMES: Final = MAX_FLOWS + 1
 
+# --- the API -----------------------------------------------------------------------------------------
+
+#: Of one reply as Lambda hands it over: 6 MB (Lambda quotas), of which JSON's escapes and the headers take some.
+MAX_REPLY_BYTES: Final = 5_500_000
+
 # --- queries -----------------------------------------------------------------------------------------
 
 #: Frames that one query names.

@@ -73,6 +73,11 @@ def check_prefix(prefix: str, what: str = "prefix") -> str:
     return prefix
 
 
+def folder_end(prefix: str, name: str | None) -> str | None:
+    """Return a key behind all those below the folder `name` of `prefix`, and before what follows; None for no name."""
+    return None if name is None else f"{prefix}{name}/\U0010ffff"
+
+
 def check_expiry(expires_s: int) -> int:
     """Return `expires_s` if a URL may be valid for so long: 1 second to 7 days.
 
@@ -246,6 +251,22 @@ class Storage(abc.ABC):
         `start_after` skips keys up to and including that one.
         """
 
+    def folders(self, prefix: str, *, start_after: str | None = None) -> Iterator[str]:
+        """Iterate over the names directly below `prefix` under which objects lie, in the order of their keys.
+
+        Here a request for each; adapters that list folders do it a page at a time.
+
+        Args:
+            prefix: ends in a slash, or is empty.
+            start_after: skips names up to and including this one.
+        """
+        after = folder_end(prefix, start_after)
+        while (found := next(self.list(prefix, start_after=after), None)) is not None:
+            name, slash, _ = found.key.removeprefix(prefix).partition("/")
+            if slash:
+                yield name
+            after = folder_end(prefix, name) if slash else found.key
+
     @abc.abstractmethod
     def delete(self, keys: Iterable[str]) -> int:
         """Delete objects in batches, consuming `keys` a page at a time; missing ones are no error.
@@ -271,6 +292,11 @@ class Storage(abc.ABC):
 
         The object need not exist. Stores that cannot sign return what a reader on this machine can open.
         """
+
+    @property
+    def url_origin(self) -> str | None:
+        """Scheme and host of `presigned_url`, as pages name it in their policies; None where that is no other site."""
+        return None
 
 
 #: By parameter of `Storage`.
