@@ -36,7 +36,7 @@ PLACES = {
     "work/.gpu/*": r"work/\.gpu/[0-9a-f]+\.json",
     "work/.settling/*": r"work/\.settling/[0-9a-f]+\.json",
     "work/.parts/*/plan.json": r"work/\.parts/[0-9a-f]+/plan\.json",
-    "work/.parts/*": r"work/\.parts/[0-9a-f]+/\d{5}(?:\.json|\.error\.json|-[0-9a-f]{32}\.bin)",
+    "work/.parts/*": r"work/\.parts/[0-9a-f]+/\d{3}/(?:result\.json|failure\.json|blocks-[0-9a-f]{32}\.bin)",
     "cache/flows/*.npz": r"cache/flows/[0-9a-f]+\.npz",
     "cache/timelines/*/frames/*": r"cache/timelines/[^/]+/frames/\d{6}\.jpg",
     "cache/timelines/*/manifest.json": r"cache/timelines/[^/]+/manifest\.json",

@@ -162,16 +162,16 @@ def test_a_part_that_is_not_whole_is_done_again(
 
     def invoke(self: PartsRunner, step: str, payload: Any) -> Any:
         if step == "JoinFlows" and not struck:
-            (blocks,) = self.keys(f"{keys.parts_prefix(run)}00001-")
+            (blocks,) = self.keys(f"{keys.parts_prefix(run)}001/blocks-")
             struck.append(blocks)
             if damage == "gone":
                 storage.delete([blocks])
             elif damage == "other bytes":
                 storage.put(blocks, bytes(storage.head(blocks).size_bytes))
             elif damage == "result gone":
-                storage.delete([keys.part_result(run, 1)])
+                storage.delete([keys.parts_file(run, "result.json", 1)])
             else:
-                storage.put(keys.part_result(run, 1), b"{}")
+                storage.put(keys.parts_file(run, "result.json", 1), b"{}")
         return call(self, step, payload)
 
     monkeypatch.setattr(PartsRunner, "invoke", invoke)

@@ -24,6 +24,7 @@ __all__ = [
     "FlowCacheLimitError",
     "FlowCacheVersionError",
     "FlowError",
+    "FlowPartsError",
     "ForeignOriginError",
     "FrameCacheConflictError",
     "FrameCacheError",
@@ -65,6 +66,7 @@ __all__ = [
     "TransientError",
     "TransientStorageError",
     "UnsupportedCodecError",
+    "VideoPartsError",
     "VideoTooShortError",
 ]
 

@@ -15,8 +15,7 @@ Layout of the bucket::
     jobs/{task_id}/{manifest.json,report.html,job.json}           the same, the manifest written last
     work/.gpu/{run_id}.json                                       what a GPU task shall extract
     work/.settling/{run_id}.json                                  who settles that order just now
-    work/.parts/{run_id}/plan.json                                how the video of a run is cut into parts
-    work/.parts/{run_id}/{number:05d}{-….bin,.json,.error.json}   what a part has made, or why it failed
+    work/.parts/{run_id}/{plan.json,{number:03d}/{name}}          how a run's video is cut, and what its parts left
     cache/flows/{key}.npz                                         flows by content, engine and parameters
     cache/timelines/{timeline_id}/…                               frames, manifest, overlays of a timeline
     timelines/{timeline_id}/chunks/…                              source chunks of a timeline, in order
@@ -56,6 +55,8 @@ __all__ = [
     "parse_run_claim",
     "parse_timeline_frame",
     "parse_timeline_overlay",
+    "parts_file",
+    "parts_prefix",
     "run_claim",
     "run_manifest",
     "run_prefix",
@@ -290,35 +291,14 @@ def parts_prefix(run_id: str) -> str:
     return f"work/.parts/{check_id(run_id, 'run_id')}/"
 
 
-def parts_plan(run_id: str) -> str:
-    """How the video of a run is cut into parts."""
-    return f"{parts_prefix(run_id)}plan.json"
-
-
-def part_result(run_id: str, number: int) -> str:
-    """What part `number` (zero-based) has made; its commit."""
-    return f"{parts_prefix(run_id)}{_part(number)}.json"
-
-
-def part_blocks(run_id: str, number: int, digest: str) -> str:
-    """The blocks of a part's flows, by their digest."""
-    return f"{parts_prefix(run_id)}{_part(number)}-{check_id(digest, 'digest')}.bin"
-
-
-def part_failure(run_id: str, number: int) -> str:
-    """Why a part failed for good."""
-    return f"{parts_prefix(run_id)}{_part(number)}.error.json"
-
-
-def _part(number: int) -> str:
-    if not 0 <= number <= 99_999:
-        raise InvalidKeyError(f"part: expected 0 to 99999, got {number}")
-    return f"{number:05d}"
+def parts_file(run_id: str, name: str, number: int | None = None) -> str:
+    """What part `number` (zero-based) left; without one, what is of all parts: ``plan.json``."""
+    return f"{parts_prefix(run_id)}{'' if number is None else f'{_index(number)}/'}{check_name(name)}"
 
 
 def _index(index: int) -> str:
     if not 0 <= index <= 99_999:
-        raise InvalidKeyError(f"segment index: expected 0 to 99999, got {index}")
+        raise InvalidKeyError(f"index: expected 0 to 99999, got {index}")
     return f"{index:03d}"
 
 

@@ -15,7 +15,7 @@ from structureflow.jobs.documents import get_document, put_document
 from structureflow.jobs.estimate import extraction_mb
 from structureflow.jobs.extract_job import extract_and_commit
 from structureflow.jobs.extraction_order import order_source
-from structureflow.jobs.extraction_parts import PartResult, PartsPlan, load_plan, note_part_failure
+from structureflow.jobs.extraction_parts import RESULT, PartResult, PartsPlan, load_plan, note_part_failure
 from structureflow.jobs.pointer import check_open
 from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import FrameKeeper
@@ -81,7 +81,7 @@ def extract_part(event: ExtractPartInput, services: Services) -> ExtractPartResu
 def done_part(services: Services, run_id: str, number: int) -> PartResult | None:
     """Return what a part has made, if its blocks lie where it says, whole."""
     storage = services.storage
-    key = keys.part_result(run_id, number)
+    key = keys.parts_file(run_id, RESULT, number)
     if not storage.exists(key):
         return None
     try:
@@ -132,7 +132,7 @@ def _extract(plan: PartsPlan, number: int, services: Services) -> PartResult:
                 on_frame=keep,
             )
             frames = keeper.hand_over()
-        key = keys.part_blocks(order.run_id, number, flows.md5)
+        key = keys.parts_file(order.run_id, f"blocks-{flows.md5}.bin", number)
         stored = storage.put_file(key, blocks, content_type=_BLOCKS)
     timings_s["total"] = time.perf_counter() - started
     result = PartResult(
@@ -143,5 +143,5 @@ def _extract(plan: PartsPlan, number: int, services: Services) -> PartResult:
         timings_s={name: round(seconds, 3) for name, seconds in timings_s.items()},
         usage=services.usage("ExtractPart"),
     )
-    put_document(storage, keys.part_result(order.run_id, number), result)
+    put_document(storage, keys.parts_file(order.run_id, RESULT, number), result)
     return result

@@ -35,6 +35,10 @@ from structureflow.models.results import ErrorInfo, Model
 from structureflow.storage.base import Storage
 
 STAGE: Final = "extract"
+#: Names of files: of all parts, and of each.
+PLAN: Final = "plan.json"
+RESULT: Final = "result.json"
+FAILURE: Final = "failure.json"
 #: Starts a state machine, as ``start(execution_name, input)``.
 StartMachine = Callable[[str, Mapping[str, Any]], None]
 
@@ -122,7 +126,7 @@ def leave_plan(plan: PartsPlan, storage: Storage) -> PartsPlan:
     """Leave a plan for the parts' workers; return the one that counts, which an earlier try may have left."""
     run_id = plan.order.run_id
     try:
-        put_document(storage, keys.parts_plan(run_id), plan, if_absent=True)
+        put_document(storage, keys.parts_file(run_id, PLAN), plan, if_absent=True)
     except ObjectExistsError:
         return load_plan(storage, run_id)
     return plan
@@ -134,7 +138,7 @@ def load_plan(storage: Storage, run_id: str) -> PartsPlan:
     Raises:
         JobStateError: there is none.
     """
-    return get_document(storage, keys.parts_plan(run_id), PartsPlan, made_by="the orchestrator")
+    return get_document(storage, keys.parts_file(run_id, PLAN), PartsPlan, made_by="the orchestrator")
 
 
 def start_parts(plan: PartsPlan, start: StartMachine) -> None:
@@ -151,7 +155,7 @@ def start_parts(plan: PartsPlan, start: StartMachine) -> None:
 
 def note_part_failure(storage: Storage, run_id: str, number: int, error: StructureFlowError) -> None:
     """Leave why a part failed for good: a distributed Map does not tell."""
-    put_document(storage, keys.part_failure(run_id, number), describe_error(error, STAGE))
+    put_document(storage, keys.parts_file(run_id, FAILURE, number), describe_error(error, STAGE))
 
 
 def part_failures(storage: Storage, run_id: str, numbers: Iterable[int]) -> dict[int, ErrorInfo]:
@@ -160,7 +164,7 @@ def part_failures(storage: Storage, run_id: str, numbers: Iterable[int]) -> dict
     for number in numbers:
         try:
             found[number] = get_document(
-                storage, keys.part_failure(run_id, number), ErrorInfo, made_by="a worker of a part"
+                storage, keys.parts_file(run_id, FAILURE, number), ErrorInfo, made_by="a worker of a part"
             )
         except JobStateError as error:
             if not isinstance(error.__cause__, ObjectNotFoundError):

@@ -30,6 +30,7 @@ from structureflow.jobs.extract_job import commit_joined, finish_commit
 from structureflow.jobs.extract_part import done_part
 from structureflow.jobs.extraction_order import ExtractionOrder
 from structureflow.jobs.extraction_parts import (
+    PLAN,
     PartResult,
     PartsPlan,
     PartsState,
@@ -124,7 +125,7 @@ def _take_whole(plan: PartsPlan, why: ErrorInfo, services: Services) -> None:
     services.count("Fallbacks", 1)
     order = plan.order.falling_back("extract", "parts", "one function", why.message)
     changed = plan.model_copy(update={"order": order, "whole": why.message})
-    key = keys.parts_plan(order.run_id)
+    key = keys.parts_file(order.run_id, PLAN)
     put_document(services.storage, key, changed)
     prefix = keys.parts_prefix(order.run_id)
     services.storage.delete([info.key for info in services.storage.list(prefix) if info.key != key])

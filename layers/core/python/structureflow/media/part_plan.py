@@ -20,8 +20,9 @@ from av.video.frame import VideoFrame
 
 from structureflow.errors import CorruptMediaError, VideoPartsError
 from structureflow.media.limits import DecodeLimits
+from structureflow.media.opened import OpenedFile
 from structureflow.media.parts import PartReader, VideoPart, VideoParts
-from structureflow.media.probe import OpenedFile, VideoStreamFile
+from structureflow.media.probe import VideoStreamFile
 
 #: Codecs by FFmpeg's names of their decoders. Key frames of H.264 and HEVC are looked at once more by `PartReader`.
 _CODECS: Final = frozenset(

@@ -21,7 +21,8 @@ from structureflow.errors import CorruptMediaError, VideoPartsError
 from structureflow.media.colour import RgbConverter
 from structureflow.media.decode import DecodedFrame
 from structureflow.media.limits import DecodeLimits
-from structureflow.media.probe import OpenedFile, VideoInfo, VideoStreamFile
+from structureflow.media.opened import OpenedFile
+from structureflow.media.probe import VideoInfo, VideoStreamFile
 from structureflow.media.timing import FrameClock
 
 #: NAL units at which a decoder may begin: IDR of H.264 (table 7-1), BLA, IDR and CRA of HEVC (table 7-1).

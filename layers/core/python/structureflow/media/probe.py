@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import av
 from av.codec.context import CodecContext
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
-from av.sidedata.sidedata import Type as SideData
 from av.stream import Discard, Disposition
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
@@ -30,8 +29,9 @@ from structureflow.errors import (
     UnsupportedCodecError,
     VideoPartsError,
 )
+from structureflow.media.geometry import Geometry, geometry_of
 from structureflow.media.limits import DecodeLimits
-from structureflow.media.orientation import Cropping, Orientation, square_size
+from structureflow.media.opened import OpenedFile
 
 __all__ = ["VideoInfo"]
 
@@ -76,49 +76,6 @@ class VideoInfo:
     width_px: int
     height_px: int
     duration_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Geometry:
-    """How stored pictures become displayed ones.
-
-    Attributes:
-        height, width: with square pixels, neither cropped nor turned.
-        cropping: what is then cut off.
-        orientation: how the rest is then turned.
-    """
-
-    height: int
-    width: int
-    cropping: Cropping
-    orientation: Orientation
-
-    @property
-    def displayed(self) -> tuple[int, int]:
-        """(height, width) of the result."""
-        return self.orientation.size(*self.cropping.size(self.height, self.width))
-
-
-class OpenedFile(Protocol):
-    """A file that is no local one, opened; read by one thread at a time.
-
-    What its methods raise comes through to whoever reads the video.
-    """
-
-    name: str
-    size_bytes: int
-
-    def read(self, size: int, /) -> bytes:
-        """Return the next `size` bytes, fewer at the end only."""
-        ...
-
-    def seek(self, offset: int, whence: int, /) -> int:
-        """Go to a place, as any file does."""
-        ...
-
-    def tell(self) -> int:
-        """Return the place."""
-        ...
 
 
 class VideoStreamFile:
@@ -195,7 +152,7 @@ class VideoStreamFile:
 
     def geometry(self, first: VideoFrame) -> Geometry:
         """Return how pictures are displayed; what the first one carries counts before what the container says."""
-        return _geometry(self.stream, first, self.decoder.height or first.height, self.decoder.width or first.width)
+        return geometry_of(self.stream, first, self.decoder.height or first.height, self.decoder.width or first.width)
 
     def info(self, geometry: Geometry) -> VideoInfo:
         """Return what the stream says of itself, at the size at which it is displayed."""
@@ -235,7 +192,9 @@ def _open(file: Path | OpenedFile, limits: DecodeLimits) -> InputContainer:
         raise
     except (FFmpegError, OSError, ValueError) as error:
         size_bytes = file.stat().st_size if isinstance(file, Path) else file.size_bytes
-        raise NotAVideoError(f"{file.name}: expected a video, no decoder opens it", size_bytes=size_bytes) from error
+        raise NotAVideoError(
+            f"{file.name}: expected a video, got a file that no decoder opens", size_bytes=size_bytes
+        ) from error
 
 
 def _choose(container: InputContainer, name: str) -> VideoStream:
@@ -292,17 +251,6 @@ def _set_up(decoder: VideoCodecContext, limits: DecodeLimits, threads: int) -> N
     decoder.options = {"max_pixels": str(limits.max_pixels), "err_detect": f"crccheck{explode}"}
 
 
-def _geometry(stream: VideoStream, first: VideoFrame, height: int, width: int) -> Geometry:
-    # PyAV before 19, which Python 3.11 has, does not tell what the container says; the frame has the matrix too.
-    said: dict[str, bytes] = dict(getattr(stream.codec_context, "coded_side_data", {}))
-    matrix = first.side_data.get(SideData.DISPLAYMATRIX)
-    ratio = stream.sample_aspect_ratio
-    tall, wide = square_size(height, width, float(ratio) if ratio and ratio.denominator else 0.0)
-    cropping = Cropping.from_side_data(said.get("frame_cropping", b""), height, width)
-    orientation = Orientation.from_matrix(bytes(matrix) if matrix is not None else said.get("display_matrix", b""))
-    return Geometry(tall, wide, cropping.scaled(tall / height, wide / width), orientation)
-
-
 def _promise(container: InputContainer, stream: VideoStream) -> tuple[float, int, float]:
     """Return (rate, frames, seconds) as they are promised, each 0 where it is not."""
     fps = next((rate for rate in map(_rate, (stream.average_rate, stream.guessed_rate)) if rate), 0.0)
@@ -349,21 +297,58 @@ def _verified(
         return frames, duration_s
     if not isinstance(file, Path):
         raise VideoPartsError(f"{file.name}: its container does not say how many frames it has, or promises too many")
-    with _open(file, limits) as container:
+    stored = _stored(file, limits, index, fps)
+    return stored.frames, stored.span_s + 1 / fps if fps else stored.span_s
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFrames:
+    """What a file holds of a video, by its packets: nothing of it was decoded.
+
+    Attributes:
+        frames: how many are shown.
+        span_s: seconds from the first one to the last.
+        breaks_off: whether the file ends, or is damaged, in the middle.
+    """
+
+    frames: int
+    span_s: float
+    breaks_off: bool
+
+
+def stored_frames(path: Path, limits: DecodeLimits) -> StoredFrames:
+    """Count what a local file really holds of the video that a player would show; it is read once to its end.
+
+    Raises:
+        NotAVideoError: it is no video file.
+        MediaLimitError: there are more frames or seconds than `limits` allow.
+    """
+    with _open(path, limits) as container:
+        stream = _choose(container, path.name)
+        index, fps = stream.index, _promise(container, stream)[0]
+    return _stored(path, limits, index, fps)
+
+
+def _stored(path: Path, limits: DecodeLimits, index: int, fps: float) -> StoredFrames:
+    with _open(path, limits) as container:
         stream: Any = container.streams[index]
         # A packet may hold one field, half a frame.
         fields = 2 if stream.codec_context.field_order > 1 else 1
-        packets, span_s = _tally(container.demux(stream), limits, file.name, fields)
+        seams = container.format.name == "mpegts"
+        packets, span_s, breaks_off = _tally(container.demux(stream), limits, path.name, fields)
     if fields == 2:
         packets = min(packets, round(span_s * fps) + 1)
-    return packets, span_s + 1 / fps if fps else span_s
+    return StoredFrames(packets, span_s, breaks_off and not seams)
 
 
-def _tally(packets: Iterator[Packet[VideoStream]], limits: DecodeLimits, name: str, fields: int) -> tuple[int, float]:
-    """Count packets that are shown, and the seconds from the first one to the last."""
-    count, first_s, last_s = 0, math.inf, -math.inf
+def _tally(
+    packets: Iterator[Packet[VideoStream]], limits: DecodeLimits, name: str, fields: int
+) -> tuple[int, float, bool]:
+    """Count packets that are shown, and the seconds from the first one to the last; and whether one is damaged."""
+    count, first_s, last_s, damaged = 0, math.inf, -math.inf, False
     try:
         for packet in packets:
+            damaged |= packet.is_corrupt
             if not packet.size or packet.is_discard:
                 continue
             count += 1
@@ -375,4 +360,5 @@ def _tally(packets: Iterator[Packet[VideoStream]], limits: DecodeLimits, name: s
     except FFmpegError as error:
         # Decoding ends there too, and then says where; up to there the count is right.
         _log.debug("%s: counting its frames stopped after %d: %s", name, count, error)
-    return count, max(0.0, last_s - first_s)
+        damaged = True
+    return count, max(0.0, last_s - first_s), damaged

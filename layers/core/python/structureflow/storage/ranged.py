@@ -15,7 +15,7 @@ _HELD: Final = 24
 
 
 class RangedFile:
-    """A file for one reader; see `structureflow.media.probe.OpenedFile`.
+    """A file for one reader; see `structureflow.media.opened.OpenedFile`.
 
     Args:
         name: for messages.
