@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import Any, Final
@@ -197,30 +198,11 @@ def _put_sample(storage: Storage, folder: Path) -> None:
 
 def _put_parts(storage: Storage) -> None:
     """Leave what the orchestrator leaves of another job on the same video, which is extracted in parts."""
-    from structureflow.jobs.extraction_order import ExtractionOrder
-    from structureflow.jobs.extraction_parts import PartsPlan, leave_plan
-    from structureflow.jobs.inputs import Inputs
-    from structureflow.media.limits import DecodeLimits
-    from structureflow.media.part_plan import plan_parts
-    from structureflow.models.job import JobRequest
-    from structureflow.models.results import now
-
-    request = JobRequest.parse_json(storage.get(keys.job_request(TASK_ID)).data, expected_task_id=TASK_ID)
-    request = request.model_copy(update={"task_id": PARTS_TASK_ID})
-    source = Inputs(storage, BUCKET, max_bytes=2**30).find(request.motion_source)
-    order = ExtractionOrder(
-        bucket=BUCKET,
-        task_id=PARTS_TASK_ID,
-        run_id=PARTS_RUN_ID,
-        request=request,
-        source=source.pin(),
-        timeline_id=PARTS_TASK_ID,
-        engine="dis",
-        created_at=now(),
+    status = JobStatus(
+        task_id=PARTS_TASK_ID, run_id=PARTS_RUN_ID, state="running", stage="extract", updated_at=datetime.now(UTC)
     )
-    status = JobStatus(task_id=PARTS_TASK_ID, run_id=PARTS_RUN_ID, state="running", stage="extract", updated_at=now())
     storage.put(keys.job_status(PARTS_TASK_ID), status.to_json())
-    leave_plan(PartsPlan(order=order, video=plan_parts(source.opened(), DecodeLimits(), 100)), storage)
+    storage.put_file(keys.parts_file(PARTS_RUN_ID, "plan.json"), REPO / "local" / "sample" / "parts_plan.json")
 
 
 def _invoke(template: Path, function: str, event: Path, port: int) -> Any:
