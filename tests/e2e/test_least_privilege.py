@@ -18,11 +18,6 @@ import pytest
 from structureflow import keys
 from structureflow.jobs import live_keys
 from structureflow.jobs.documents import load_record
-from structureflow.jobs.extraction_order import ExtractionOrder
-from structureflow.jobs.extraction_parts import PartsPlan, leave_plan, start_parts
-from structureflow.jobs.inputs import Inputs
-from structureflow.media.limits import DecodeLimits
-from structureflow.media.part_plan import plan_parts
 from structureflow.models.outputs import ExtraOutput
 from structureflow.models.results import JobRecord, Manifest, PartProgress, Publication
 from structureflow.testing.iam import Request, allows, function_statements, requests_of
@@ -33,6 +28,7 @@ from structureflow_local.cloud import LocalCloud
 from structureflow_local.cloud.gateway import Call
 from structureflow_local.cloud.signature import sign
 from structureflow_local.run import bucket_of
+from tests.e2e.parts_ways import extract_in_parts
 from tests.e2e.privileges import BUCKET, FUNCTIONS, GPU, REPO, SPARE, TEMPLATE, TOPS, is_probe, place_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
@@ -184,59 +180,6 @@ def run_everything(run: Run) -> None:
     storage.put(keys.timeline_frame("reel", 999_999), b"left over")
     assert run.job("third") == "done"
     assert not run.record("third").flow_cache_hit
-
-
-def extract_in_parts(run: Run, folder: Path) -> None:
-    """Extract long videos in parts: one as it should be, one that is damaged, one that turns out to have no parts."""
-    storage = run.storage
-    write_clip(folder / "long.mp4", pan_frames(240, 64, 96, dx=1, dy=0), gop=50)
-    storage.put_file("library/long.mp4", folder / "long.mp4")
-    plain = {"structure_video": "library/long.mp4", "quality": "fast", "timeline_id": "long"}
-    assert run.job("long", **plain) == "done"
-    assert {one.step for one in run.record("long").usage} == {"Orchestrator", "ExtractPart", "JoinFlows"}
-
-    damaged = bytearray((folder / "long.mp4").read_bytes())
-    damaged[-3000:] = bytes(3000)
-    storage.put("library/damaged.mp4", bytes(damaged))
-    assert run.job("damaged", structure_video="library/damaged.mp4", quality="fast", timeline_id="damaged") == "failed"
-    status = run.client.status("damaged")
-    assert status is not None
-    assert status.error is not None
-    assert status.error.code == "CorruptMediaError"
-    assert not list(storage.list("work/.parts/"))
-
-    # A plan that lies: the second part's frames come at other times.
-    run.reopen("long")
-    record = run.record("long")
-    assert record.flow_cache_key is not None
-    storage.delete([record.flow_cache_key, keys.timeline_manifest("long")])
-    storage.delete([keys.run_record("long", record.run_id), keys.run_claim("long", record.run_id)])
-    inputs = Inputs(storage, run.cloud.bucket(BUCKET), max_bytes=10**9)
-    source = inputs.find(record.request.motion_source)
-    video = plan_parts(source.opened(), DecodeLimits(), 150)
-    first, second = video.parts
-    video = dataclasses.replace(video, parts=(first, dataclasses.replace(second, pts=(*second.pts[:-1], 10**9))))
-    order = ExtractionOrder(
-        bucket=run.cloud.bucket(BUCKET),
-        task_id="long",
-        run_id=record.run_id,
-        request=record.request,
-        source=source.pin(),
-        timeline_id="long",
-        engine="dis",
-        created_at=record.created_at,
-    )
-    plan = leave_plan(PartsPlan(order=order, video=video), storage)
-    client = run.cloud.client("stepfunctions")
-
-    def start(_: str, payload: Any) -> None:
-        machine = run.cloud.physical_id("ExtractionStateMachine")
-        client.start_execution(stateMachineArn=machine, input=json.dumps(payload))
-
-    start_parts(plan, start)
-    run.cloud.wait_idle(120)
-    (step,) = load_record(storage, "long").fallbacks
-    assert (step.stage, step.wanted, step.used) == ("extract", "parts", "one function")
 
 
 def look_at_everything(run: Run) -> None:
