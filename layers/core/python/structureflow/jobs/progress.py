@@ -27,6 +27,8 @@ from structureflow.models.results import JobStatus, PartProgress, now
 from structureflow.storage.base import ObjectInfo, Storage
 from structureflow.storage.bounded import read_bounded
 
+__all__ = ["EVERY_S", "PartReport", "RunProgress", "read_progress"]
+
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 Step = Literal["extract", "segment"]
