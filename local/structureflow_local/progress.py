@@ -26,6 +26,7 @@ from rich.text import Text
 
 from structureflow import keys
 from structureflow.jobs.documents import get_document, load_record
+from structureflow.jobs.progress import RunProgress, read_progress
 from structureflow.models.results import JobStatus, SegmentResult
 from structureflow.storage.base import Storage
 from structureflow_local.output import Output
@@ -128,9 +129,10 @@ class JobProgress:
         if status.stage != self._stage and status.state == "running":
             self._stage = status.stage
             self.say(status.stage, _STAGES.get(status.stage, ""))
-            self._move(description=status.stage)
+        progress = read_progress(self._storage, status, parts=self._bar is not None)
         if self._recorded and status.segments is not None:
-            self._say_segments(self._storage, status, status.segments)
+            self._say_segments(self._storage, status, progress)
+        self._move(progress)
 
     def _say_record(self, storage: Storage, status: JobStatus) -> None:
         if not storage.exists(keys.run_record(status.task_id, status.run_id)):
@@ -146,15 +148,15 @@ class JobProgress:
             f"{source.frames - 1} flows by {record.engine}, {origin}; video {source.width_px}x{source.height_px}, "
             f"{source.frames} frames, {source.fps:g} fps, {len(record.scene_cuts)} cuts",
         )
-        self._move()
 
-    def _say_segments(self, storage: Storage, status: JobStatus, count: int) -> None:
-        for index in range(count):
+    def _say_segments(self, storage: Storage, status: JobStatus, progress: RunProgress) -> None:
+        for index in sorted(progress.whole - self._ended):
             if status.state == "done":
                 key = keys.segment_file(status.task_id, index, "result.json")
             else:
                 key = keys.run_segment_file(status.task_id, status.run_id, index, "result.json")
-            if index in self._ended or not storage.exists(key):
+            # A segment says that it is whole just before its result is there.
+            if not storage.exists(key):
                 continue
             self._ended.add(index)
             result = get_document(storage, key, SegmentResult, made_by="RenderSegment")
@@ -166,16 +168,19 @@ class JobProgress:
                 f"to the generator; flow from {result.flow_source}, "
                 f"made in {result.timings_s['segment']:.2f} s",
             )
-            self._move()
 
-    def _move(self, description: str | None = None) -> None:
+    def _move(self, progress: RunProgress) -> None:
+        """Move the bar: through the frames of the structure video first, then through those of the segments."""
         if self._bar is None:
             return
         frames = self._segment_frames
+        step = "segment" if frames else "extract"
+        parts = [part for part in progress.parts if part.step == step]
+        whole = sum(frames[index] for index in self._ended if index < len(frames))
         self._bar.update(
             self._task,
-            description=description or self._stage or "waiting",
-            total=sum(frames) or None,
-            completed=sum(frames[index] for index in self._ended if index < len(frames)),
+            description=self._stage or "waiting",
+            total=(sum(frames) if frames else sum(part.total for part in parts)) or None,
+            completed=whole + sum(part.done for part in parts if part.index not in self._ended),
             segments=f"{len(self._ended)} of {len(frames)} segments" if frames else "no segments yet",
         )

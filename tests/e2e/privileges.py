@@ -61,8 +61,21 @@ SPARE = {
     ("FailJobFunction", "s3:GetObject", "jobs/*/manifest.json"): _ENDED,
     ("RenderSegmentFunction", "s3:DeleteObject", "jobs/*/runs/*/segments/*"): _ENDED,
     ("FailJobFunction", "s3:GetObject", "jobs/*/runs/*/progress/live/*"): _SLASHES,
-    ("FailJobFunction", "s3:DeleteObject", "jobs/*/runs/*/progress/live/*"): _LONG,
-    ("AssembleJobFunction", "s3:DeleteObject", "jobs/*/runs/*/progress/live/*"): _LONG,
+    ("FailJobFunction", "s3:GetObject", "jobs/*/runs/*/progress/ended/*"): _SLASHES,
+    **{
+        (function, action, "jobs/*/runs/*/progress/live/*"): _LONG
+        for function, action in (
+            ("AssembleJobFunction", "s3:DeleteObject"),
+            ("FailJobFunction", "s3:DeleteObject"),
+            ("OrchestratorFunction", "s3:PutObject"),
+            ("OrchestratorFunction", "s3:DeleteObject"),
+            ("RenderSegmentFunction", "s3:PutObject"),
+            ("RenderSegmentFunction", "s3:DeleteObject"),
+            ("SettleGpuFunction", "s3:PutObject"),
+            ("SettleGpuFunction", "s3:DeleteObject"),
+        )
+    },
+    ("RenderSegmentFunction", "s3:DeleteObject", "jobs/*/runs/*/progress/ended/*"): _ENDED,
     **{
         (function, action, place): _ENDED
         for function in ("AssembleJobFunction", "FailJobFunction")

@@ -95,7 +95,8 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
         if reference in segment.references()
     }
     begin = time.perf_counter()
-    with services.scratch() as folder:
+    report = services.report(task_id, run_id, "segment", event.index, segment.frames)
+    with services.scratch() as folder, report:
         flows = SegmentFlows(record, services, folder)
         playing = _playing(record, event.index, flows.meta)
         flows.expect(*playing.read)
@@ -128,7 +129,7 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
         )
         with (
             FittedGuides(segment, services, sources, folder, height=height, width=width) as guides,
-            SegmentFiles(record, event.index, flows, playing.led_by, services, folder) as files,
+            SegmentFiles(record, event.index, flows, playing.led_by, services, folder, report.advance) as files,
         ):
             if files.controls:
                 plan = path_plan(segment, settings, flows.meta)
@@ -136,6 +137,7 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
                 control_pass(files.controls, frames_shown(segment, plan), structure, keep_grays=looked_at)
             outcome = render(segment, files.flows, guides, settings, files, structure)
             outputs = files.finish()
+        report.announce()
     fallbacks = flows.fallbacks + structure.fallbacks + files.fallbacks
     if outcome.frames_problem:
         used = "composed" if outcome.tracking == "composed" else "composed in part"
@@ -239,7 +241,8 @@ def _check_still_open(storage: Storage, task_id: str, run_id: str, index: int) -
         check_open(storage, task_id, run_id)
     except SupersededRunError:
         folder = keys.run_segment_file(task_id, run_id, index, "result.json").removesuffix("result.json")
-        storage.delete([info.key for info in storage.list(folder)])
+        whole = keys.run_progress(task_id, run_id, "segment", index, ended=True)
+        storage.delete([*(info.key for info in storage.list(folder)), whole])
         raise
 
 
