@@ -108,6 +108,10 @@ class PageFileNotFoundError(InvalidRequestError, FileNotFoundError):
         return self.message
 
 
+class NothingRunsError(InvalidRequestError, PermissionError):
+    """A store is only shown: nothing here carries jobs out."""
+
+
 class ReplyTooLargeError(InvalidRequestError):
     """What was asked for does not fit into one reply; the message says what to ask for instead."""
 
@@ -166,6 +170,17 @@ class EncodeError(StructureFlowError, RuntimeError):
 
 
 # --- storage -----------------------------------------------------------------------------------------
+
+
+class ApiReplyError(StructureFlowError, ValueError):
+    """An API answers something that this version of the client does not know."""
+
+
+class ApiUnreachableError(TransientError, ConnectionError):
+    """An API gives no answer."""
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class StorageError(StructureFlowError, OSError):
@@ -276,6 +291,10 @@ class GuidanceError(StructureFlowError, ValueError):
 
 class JobStateError(StructureFlowError, RuntimeError):
     """A step of the job was started without what the step before it must have left."""
+
+
+class JobExistsError(JobStateError):
+    """A new job has the name of one that there is already."""
 
 
 class SupersededRunError(JobStateError):

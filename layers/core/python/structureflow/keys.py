@@ -297,6 +297,11 @@ def timeline_manifest(timeline_id: str) -> str:
     return f"{timeline_prefix(timeline_id)}manifest.json"
 
 
+def timeline_rebuild(timeline_id: str) -> str:
+    """Where the rebuilding of a timeline's frames is; beside the manifest."""
+    return f"{timeline_prefix(timeline_id)}rebuild.json"
+
+
 def timeline_overlays_prefix(timeline_id: str, job_id: str | None = None, stage: str | None = None) -> str:
     """Folder of a timeline's overlays, optionally of one job, optionally of one stage; ends in a slash."""
     prefix = f"{timeline_prefix(timeline_id)}overlays/"

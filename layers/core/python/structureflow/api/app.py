@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
-from structureflow.api import job_routes, page_routes, timeline_routes
+from structureflow.api import job_routes, media_routes, new_job_routes, page_routes, timeline_routes
+from structureflow.api.queries import RebuildWish, UploadWish
 from structureflow.api.serving import Api
 from structureflow.jobs.services import Services
+from structureflow.models.job import JobRequest
+
+#: What requests bring.
+_BODIES: Final = {
+    ("post", "/jobs/{task_id}/uploads"): UploadWish,
+    ("post", "/jobs/{task_id}/check"): JobRequest,
+    ("put", "/jobs/{task_id}"): JobRequest,
+    ("post", "/timelines/{timeline_id}/rebuild"): RebuildWish,
+}
 
 
 def whole_api(services: Callable[[], Services]) -> Api:
     """Return the API over what `services` gives at each request."""
-    return Api(services, job_routes.router, timeline_routes.router, page_routes.router)
+    routers = (job_routes, new_job_routes, timeline_routes, media_routes, page_routes)
+    return Api(services, *(one.router for one in routers), bodies=_BODIES)

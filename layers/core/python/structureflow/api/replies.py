@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from structureflow.models.results import ErrorInfo, Fallback, JobState, JobStatus, Model, PartProgress
+from structureflow.models.results import ErrorInfo, Fallback, JobState, JobStatus, Model, PartProgress, RebuildState
 from structureflow.models.targets import Size
 
 Span = tuple[int, int]
@@ -60,7 +60,7 @@ class PriceInfo(Model):
 
 
 class About(Model):
-    """What is here: version, store, and what a request may name."""
+    """What is here: version, store, and what a request may name; whether jobs and rebuildings can be started."""
 
     version: str
     store: str
@@ -71,6 +71,8 @@ class About(Model):
     masks: tuple[str, ...]
     treatments: tuple[str, ...]
     outputs: tuple[str, ...]
+    sends: bool
+    rebuilds: bool
 
 
 # --- jobs --------------------------------------------------------------------------------------------
@@ -247,6 +249,61 @@ class Downloads(Model):
     groups: tuple[FileGroup, ...]
 
 
+class UploadTicket(Model):
+    """How a file is sent: by a request of `method` to `url` with these `headers` and the file as its body.
+
+    `key` is what a request then names.
+    """
+
+    key: str
+    method: str
+    url: str
+    headers: dict[str, str]
+    expires_s: int
+
+
+class InputView(Model):
+    """A file that was uploaded for a job."""
+
+    key: str
+    name: str
+    task_id: str
+    kind: str
+    size_bytes: int
+    updated_at: datetime | None
+    url: str
+
+
+class InputPage(Model):
+    """Uploaded files of a page of jobs; `next_page` is None on the last one."""
+
+    inputs: tuple[InputView, ...]
+    next_page: str | None
+
+
+class CheckedSegment(Model):
+    """A segment of a checked request: its length, and the frames that no guide covers."""
+
+    frames: int
+    unguided: tuple[Span, ...]
+
+
+class CheckedRequest(Model):
+    """What is wrong with a request; if nothing is, the request with its defaults filled in."""
+
+    valid: bool
+    problems: tuple[str, ...]
+    request: dict[str, Any] | None
+    segments: tuple[CheckedSegment, ...]
+
+
+class SentJob(Model):
+    """A job whose request was put."""
+
+    task_id: str
+    state: Literal["requested"]
+
+
 class JobOutputs(Model):
     """URLs of a finished job's objects, by their path in the job's folder."""
 
@@ -302,6 +359,7 @@ class TimelineView(Model):
     etag: str
     chunks: tuple[ChunkView, ...]
     can_rebuild: bool
+    rebuild: RebuildState | None
 
 
 class DamagedFrames(Model):
@@ -315,6 +373,13 @@ class DamagedFrames(Model):
     changed: tuple[int, ...]
     changed_count: int
     extra: int
+
+
+class StartedRebuild(Model):
+    """A timeline whose frames are being written anew."""
+
+    timeline_id: str
+    state: Literal["running"]
 
 
 class OverlayJob(Model):
@@ -356,3 +421,40 @@ class ClearedTimeline(Model):
 
     timeline_id: str
     removed: int
+
+
+# --- archives ----------------------------------------------------------------------------------------
+
+
+class ArchiveRow(Model):
+    """An archive of flows in the list."""
+
+    key: str
+    size_bytes: int
+    updated_at: datetime | None
+
+
+class ArchivePage(Model):
+    """A page of archives, in the order of their keys; `next_page` is None on the last one."""
+
+    archives: tuple[ArchiveRow, ...]
+    next_page: str | None
+
+
+class ArchiveView(Model):
+    """What an archive of flows says of itself; see `structureflow.flow.fields.FlowMeta`. Times may be cut."""
+
+    key: str
+    flows: int
+    width_px: int
+    height_px: int
+    video_width_px: int
+    video_height_px: int
+    fps: float
+    engine: str
+    params: dict[str, Any]
+    kind: Literal["structureflow", "plain"]
+    has_backward: bool
+    scene_cuts: tuple[int, ...]
+    timestamps_s: tuple[float, ...]
+    display_max_px: float

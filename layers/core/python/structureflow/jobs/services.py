@@ -96,6 +96,9 @@ class Services:
         vcpus: what those threads get in all; None where each has a processor of its own.
         memory_mb: of the function; None where nothing bounds it.
         deadline: when the call under way must be over.
+        sent: called with the id of a job whose request the API has put; None where nothing carries jobs out.
+        rebuild: starts the rebuilding of a timeline's frames, as ``rebuild(timeline_id, quality)``; None where
+            nothing does.
         progress_every_s: least time between two writings of how far a part of a run is.
         usage: tells what the call under way has used until now, as ``usage(step)``; empty where nobody measures.
     """
@@ -117,6 +120,8 @@ class Services:
     memory_mb: int | None = None
     deadline: Deadline = field(default_factory=Deadline)
     progress_every_s: float = EVERY_S
+    sent: Callable[[str], None] | None = None
+    rebuild: Callable[[str, int | None], None] | None = None
     usage: Callable[[str], tuple[StepUsage, ...]] = lambda _: ()
 
     @property

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, Literal
 
-from structureflow.errors import InvalidKeyError
+from structureflow.errors import InvalidKeyError, StorageError
 
 #: S3's own limit, and that of all adapters.
 MAX_KEY_BYTES: Final = 1024
@@ -123,6 +123,15 @@ class ObjectInfo:
     etag: str
     last_modified: datetime | None = None
     checksums: tuple[Checksum, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """How an object is written without credentials: by a request of `method` to `url` with these `headers`."""
+
+    url: str
+    method: str = "PUT"
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +282,16 @@ class Storage(abc.ABC):
 
         The object need not exist. Stores that cannot sign return what a reader on this machine can open.
         """
+
+    def upload_url(self, key: str, *, size_bytes: int, content_type: str, expires_s: int = 3600) -> Upload:
+        """Return how an object of exactly `size_bytes` is written without credentials, for `expires_s` seconds.
+
+        Raises:
+            StorageError: the store cannot sign.
+        """
+        check_key(key)
+        check_expiry(expires_s)
+        raise StorageError(f"{self.uri} cannot sign uploads: {size_bytes} bytes of {content_type}", key=key)
 
     @property
     def url_origin(self) -> str | None:

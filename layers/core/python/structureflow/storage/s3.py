@@ -37,6 +37,7 @@ from structureflow.storage.base import (
     Storage,
     StoredObject,
     Suffix,
+    Upload,
     check_expiry,
     check_key,
     check_prefix,
@@ -214,6 +215,16 @@ class S3Storage(Storage):
                 "get_object", Params={"Bucket": self._bucket, "Key": key}, ExpiresIn=expires_s
             ),
         )
+
+    def upload_url(self, key: str, *, size_bytes: int, content_type: str, expires_s: int = 3600) -> Upload:
+        """Return a signed URL that takes so many bytes of that type; no request is made."""
+        check_key(key)
+        check_expiry(expires_s)
+        wanted = {"Bucket": self._bucket, "Key": key, "ContentLength": size_bytes, "ContentType": content_type}
+        url = self._call(
+            key, lambda: self.client.generate_presigned_url("put_object", Params=wanted, ExpiresIn=expires_s)
+        )
+        return Upload(url, headers=(("Content-Type", content_type),))
 
     @property
     def url_origin(self) -> str:

@@ -1,0 +1,14 @@
+"""Preview: what of the API needs pixels; its routes come here by the template, the app is the API's own."""
+
+from typing import Any
+
+from structureflow.api.app import whole_api
+from structureflow.runtime.wiring import instrumented, services
+
+api = whole_api(lambda: services())
+
+
+@instrumented
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Handle an event of API Gateway's HTTP API, payload format 2.0."""
+    return api.answer(event, context)
