@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from pydantic import BaseModel
+
 from structureflow.api import job_routes, media_routes, new_job_routes, page_routes, timeline_routes
-from structureflow.api.queries import RebuildWish, UploadWish
+from structureflow.api.queries import PreviewWish, RebuildWish, UploadWish
 from structureflow.api.serving import Api
 from structureflow.jobs.services import Services
 from structureflow.models.job import JobRequest
 
 #: What requests bring.
-_BODIES: Final = {
+_BODIES: Final[dict[tuple[str, str], type[BaseModel]]] = {
     ("post", "/jobs/{task_id}/uploads"): UploadWish,
     ("post", "/jobs/{task_id}/check"): JobRequest,
     ("put", "/jobs/{task_id}"): JobRequest,
+    ("post", "/previews"): PreviewWish,
     ("post", "/timelines/{timeline_id}/rebuild"): RebuildWish,
 }
 

@@ -312,7 +312,7 @@ def _typed(status: int, data: bytes) -> StructureFlowError:
         code, message, detail = str(found["code"]), str(found["message"]), dict(found["detail"])
     except (ValueError, KeyError, TypeError):
         return ApiReplyError(f"HTTP status {status}: {data[:200].decode('utf-8', 'replace')}", status=status)
-    kind = getattr(errors, code, None)
+    kind: object = getattr(errors, code, None)
     if isinstance(kind, type) and issubclass(kind, StructureFlowError):
         return kind(message, **{name: value for name, value in detail.items() if name != "message"})
     return ApiReplyError(f"{code}: {message}", status=status)

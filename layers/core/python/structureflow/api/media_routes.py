@@ -5,13 +5,21 @@ from typing import Annotated, Any
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Query
 
-from structureflow.api import archives
-from structureflow.api.queries import ArchivesQuery, FlowQuery, KeyQuery
-from structureflow.api.replies import ArchivePage, ArchiveView
-from structureflow.api.serving import Reply, answers, bytes_answers, known, later, new_router
+from structureflow.api import archives, previews
+from structureflow.api.queries import ArchivesQuery, FlowQuery, KeyQuery, Nothing, PreviewWish
+from structureflow.api.replies import ArchivePage, ArchiveView, PreviewReply
+from structureflow.api.serving import Reply, answers, body_as, bytes_answers, known, later, new_router
 from structureflow.jobs.services import Services
 
 router = new_router()
+
+
+@router.post("/previews", responses=answers(PreviewReply))
+def preview() -> Response[Any]:
+    """A gap of a segment of a request, at a quarter of its size; nothing is written."""
+    known(router, Nothing())
+    wish = body_as(router, PreviewWish)
+    return later(lambda services: previews.preview(wish, services))
 
 
 @router.get("/archives", responses=answers(ArchivePage))

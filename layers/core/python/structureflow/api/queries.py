@@ -15,8 +15,10 @@ from structureflow.limits import (
     MAX_FIELD_NAME_CHARS,
     MAX_FLOWS,
     MAX_PAGE,
+    MAX_PREVIEW_SHOWN,
     MAX_PROBLEMS,
     MAX_S3_PUT_BYTES,
+    MAX_SEGMENTS,
     MAX_SEQUENCES,
 )
 from structureflow.models.job import OverlayStage
@@ -138,6 +140,15 @@ class UploadWish(_Parameters):
 
     name: str = Field(min_length=1, max_length=255)
     size_bytes: int = Field(ge=1, le=MAX_S3_PUT_BYTES)
+
+
+class PreviewWish(_Parameters):
+    """A gap that is to be shown: of a segment of a job's request; without `gap`, its first one."""
+
+    request: dict[str, Any]
+    segment: int = Field(default=0, ge=0, lt=MAX_SEGMENTS)
+    gap: tuple[int, int] | None = None
+    frames: int = Field(default=12, ge=1, le=MAX_PREVIEW_SHOWN)
 
 
 class SendQuery(_Parameters):

@@ -458,3 +458,31 @@ class ArchiveView(Model):
     scene_cuts: tuple[int, ...]
     timestamps_s: tuple[float, ...]
     display_max_px: float
+
+
+class PreviewFrame(Model):
+    """A frame of a preview: base64 JPEGs of guide and mask, and the share of its pixels that an anchor shows."""
+
+    frame: int
+    jpeg_base64: str
+    mask_jpeg_base64: str
+    kept: float | None
+
+
+class PreviewReply(Model):
+    """A gap of a segment, small: `gap` and the ranges are of the segment's frames, both ends inclusive.
+
+    `notices` say what the job itself may make otherwise.
+    """
+
+    segment: int
+    gap: Span
+    width_px: int
+    height_px: int
+    frames: tuple[PreviewFrame, ...]
+    filled: tuple[Span, ...]
+    generated: tuple[Span, ...]
+    tracking: str
+    flow_source: str
+    notices: tuple[str, ...]
+    took_s: float

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
+from structureflow import arguments
+from structureflow.arguments import checked, optional, whole
 from structureflow.errors import FrameCacheError, FrameCorruptError, FrameNotFoundError, MediaError, StructureFlowError
 from structureflow.frames.fetch import (
     DEFAULT_CONCURRENCY,
@@ -33,8 +35,14 @@ DEFAULT_PAGE_BYTES: Final = 4_500_000
 _JSON_BYTES_PER_FRAME: Final = 320
 #: What may be amiss with one frame alone.
 _DAMAGE: Final = (FrameNotFoundError, FrameCorruptError)
+_PAGE: Final = {
+    "sequences": optional(arguments.whole_numbers(0)),
+    "page": optional(arguments.text),
+    "limit": whole(1),
+}
 
 
+@checked(**_PAGE, width_px=optional(whole(1)), quality=whole(1, 100), max_bytes=whole(1))
 def frame_page(
     storage: Storage,
     timeline_id: str,
@@ -140,6 +148,7 @@ def frame_jpeg(
     return data if width_px is None else _scaled(record, data, width_px, quality)[0]
 
 
+@checked(**_PAGE)
 def frame_url_page(
     storage: Storage,
     timeline_id: str,

@@ -42,19 +42,13 @@ from structureflow.jobs.inputs import Source
 from structureflow.jobs.render_segment import masking_of
 from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import default_timeline_id
-from structureflow.limits import MAX_WORKING_GRID_PX
+from structureflow.limits import MAX_PREVIEW_FRAMES, MAX_PREVIEW_WINDOW, MAX_WORKING_GRID_PX
 from structureflow.media.decode import DecodeLimits, VideoReader
 from structureflow.media.planes import planes_to_rgb
 from structureflow.models.job import JobRequest, Segment
 from structureflow.models.results import FlowSourceName
 from structureflow.models.targets import output_size
 
-#: Of the segment whose gap is shown: all of it is rendered.
-MAX_PREVIEW_FRAMES: Final = 241
-#: Frames of the structure video that are decoded for flows that nobody has extracted yet, and held small.
-MAX_PREVIEW_WINDOW: Final = 600
-#: Frames that one preview shows.
-MAX_PREVIEW_SHOWN: Final = 24
 _SHARE: Final = 4
 _MAX_PIXELS: Final = 480 * 480
 _MIN_SIDE: Final = 64
@@ -97,7 +91,7 @@ class Preview:
 
 
 def preview_gap(
-    request: JobRequest, index: int, gap: tuple[int, int] | None, shown: int, services: Services, *, bucket: str
+    request: JobRequest, index: int, gap: tuple[int, int] | None, shown: int, services: Services
 ) -> Preview:
     """Render one segment of a request small, and show a gap of it.
 
@@ -105,9 +99,8 @@ def preview_gap(
         request: checked.
         index: of the segment.
         gap: first and last frame of one of its gaps; None: the first one.
-        shown: so many frames of it, `MAX_PREVIEW_SHOWN` at most.
+        shown: so many frames of it, each is a JPEG in the reply.
         services: adapters and limits.
-        bucket: of the data, by name.
 
     Raises:
         InvalidRequestError: the segment has no such gap, or is too long; or the request has several structure videos.
@@ -120,7 +113,7 @@ def preview_gap(
     source = services.inputs.find(request.motion_source)
     sources = {reference: services.inputs.find(reference) for reference in segment.references()}
     with services.scratch() as folder:
-        motion = _Motion(request, index, source, services, folder, bucket)
+        motion = _Motion(request, index, source, services, folder)
         height, width = _size(request, motion.flows.meta)
         full = masking_of(request)
         settings = RenderSettings(
@@ -228,14 +221,12 @@ class _Motion:
     flows: FlowSource
     structure: StructureFrames | None
 
-    def __init__(
-        self, request: JobRequest, index: int, source: Source, services: Services, folder: Path, bucket: str
-    ) -> None:
+    def __init__(self, request: JobRequest, index: int, source: Source, services: Services, folder: Path) -> None:
         self.notices: list[str] = []
         self._request = request
         self._index = index
         self._services = services
-        archive = self._archive(source, bucket)
+        archive = self._archive(source)
         if archive is not None:
             self.source: FlowSourceName = "cache"
             self.flows = archive
@@ -264,12 +255,12 @@ class _Motion:
         request = self._request
         return flow_window(request.segments, self._index, request.flow_span, total, request.treatment, times_s)
 
-    def _archive(self, source: Source, bucket: str) -> FlowArchive | None:
+    def _archive(self, source: Source) -> FlowArchive | None:
         """Return the flows that a job would find, of the first engine whose there are."""
         request, pin = self._request, source.pin()
         engines = ("raft", "dis", "farneback") if request.engine == "auto" else (request.engine,)
         order = ExtractionOrder(
-            bucket=bucket,
+            bucket="",
             task_id=request.task_id,
             run_id="preview",
             request=request,

@@ -143,7 +143,7 @@ def when_free(path: Path, action: Callable[[], None]) -> None:
             return
 
 
-def names_in(folder: Path, *, left_out: str | None = None) -> list[str]:
+def names_in(folder: Path, *, left_out: str = "") -> list[str]:
     """Return what lies in a folder but symbolic links, in the order of keys; names of folders end in a slash.
 
     A folder sorts by its name with the slash, as its keys do: "a-b" comes before "a/b".

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
+from structureflow import arguments
+from structureflow.arguments import checked, instance, optional
 from structureflow.errors import (
     ObjectChangedError,
     ObjectNotFoundError,
@@ -38,6 +40,7 @@ from structureflow.storage.base import (
     StoredObject,
     Suffix,
     Upload,
+    check_arguments,
     check_expiry,
     check_key,
     check_prefix,
@@ -58,6 +61,7 @@ PAGE_KEYS: Final = 1000
 _BODY_ATTEMPTS: Final = 2
 
 
+@check_arguments
 class S3Storage(Storage):
     """Objects of one bucket. The client is built at first use, or is the one given.
 
@@ -67,6 +71,7 @@ class S3Storage(Storage):
     bytes stay.
     """
 
+    @checked(bucket=arguments.text, settings=optional(instance(S3Settings, "S3Settings")))
     def __init__(self, bucket: str, *, client: S3Client | None = None, settings: S3Settings | None = None) -> None:
         self._bucket = bucket
         self._settings = settings or S3Settings()
@@ -259,7 +264,7 @@ class S3Storage(Storage):
     ) -> ObjectInfo:
         """Write an object from a file, in parts where one request does not take it; see `Storage.put_file`."""
         check_key(key)
-        return self._put(FileBody(path, key), key, content_type, if_absent=if_absent, if_match=if_match)
+        return self._put(FileBody(Path(path), key), key, content_type, if_absent=if_absent, if_match=if_match)
 
     def _put(
         self, body: Body, key: str, content_type: str | None, *, if_absent: bool, if_match: str | None
@@ -364,14 +369,14 @@ class S3Storage(Storage):
     # --- requests ------------------------------------------------------------------------------------
 
     def _open(self, key: str, byte_range: ByteRange | Suffix | None, if_match: str | None) -> GetObjectOutputTypeDef:
-        arguments: dict[str, Any] = {}
+        request: dict[str, Any] = {}
         if isinstance(byte_range, ByteRange):
-            arguments["Range"] = f"bytes={byte_range.start}-{byte_range.stop - 1}"
+            request["Range"] = f"bytes={byte_range.start}-{byte_range.stop - 1}"
         elif isinstance(byte_range, Suffix):
-            arguments["Range"] = f"bytes=-{byte_range.length}"
+            request["Range"] = f"bytes=-{byte_range.length}"
         if if_match is not None:
-            arguments["IfMatch"] = f'"{if_match}"'
-        reply = self._call(key, lambda: self.client.get_object(Bucket=self._bucket, Key=key, **arguments))
+            request["IfMatch"] = f'"{if_match}"'
+        reply = self._call(key, lambda: self.client.get_object(Bucket=self._bucket, Key=key, **request))
         try:
             # A store that does not know If-Match sends another object.
             if if_match is not None and etag(key, reply) != if_match:
