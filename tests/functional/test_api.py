@@ -262,4 +262,4 @@ def test_unknown_parameters_are_named_and_known_ones_told(ask: Ask) -> None:
         body["message"].partition("expected ")[2].split(", ")
     )
     status, body = ask("timeline_frames", query={"limit": "0"})
-    assert (status, body["message"]) == (400, "limit: Input should be greater than or equal to 1")
+    assert (status, body["message"]) == (400, "limit: expected at least 1, got '0'")

@@ -22,6 +22,7 @@ from structureflow.limits import (
     MAX_SEQUENCES,
 )
 from structureflow.models.job import OverlayStage
+from structureflow.models.problems import problems_of_details
 from structureflow.storage.base import MAX_PRESIGN_S
 
 #: Signed by a Lambda role a URL ends with the role's session at the latest, whatever it says itself.
@@ -55,8 +56,8 @@ def check_names(query: BaseModel, given: Mapping[str, str] | None) -> None:
 def refusal(errors: Sequence[Mapping[str, Any]]) -> InvalidRequestError:
     """Return the error for what the resolver found wrong with a request."""
     problems = [
-        f"{shortened('.'.join(_place(error.get('loc', ()))), MAX_FIELD_NAME_CHARS) or 'query'}: {error.get('msg', '')}"
-        for error in errors[:MAX_PROBLEMS]
+        f"{shortened('.'.join(_place(place)), MAX_FIELD_NAME_CHARS) or 'query'}: {sentence}"
+        for place, sentence in problems_of_details(errors[:MAX_PROBLEMS])
     ]
     return InvalidRequestError("; ".join(problems), problems=problems)
 
