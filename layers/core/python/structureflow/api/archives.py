@@ -8,8 +8,8 @@ from itertools import islice
 from typing import Final
 
 from structureflow import keys
+from structureflow.api.media_replies import ArchivePage, ArchiveRow, ArchiveView
 from structureflow.api.queries import ArchivesQuery, FlowQuery, KeyQuery
-from structureflow.api.replies import ArchivePage, ArchiveRow, ArchiveView
 from structureflow.errors import InputNotAllowedError, InvalidRequestError
 from structureflow.jobs.services import Services
 

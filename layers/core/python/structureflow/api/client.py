@@ -1,4 +1,4 @@
-"""The API from Python, typed: over HTTP, with the standard library alone; botocore signs where requests must be signed."""
+"""The API from Python, typed: over HTTP, with the standard library alone; botocore signs where it must be."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 from pydantic import BaseModel, ValidationError
 
 from structureflow import errors
-from structureflow.api import replies
+from structureflow.api import media_replies, replies, timeline_replies
 from structureflow.errors import ApiReplyError, ApiUnreachableError, InputNotFoundError, StructureFlowError
 from structureflow.extras import importing
 from structureflow.frames.pages import FramePage
@@ -111,7 +111,7 @@ class ApiClient:
         watch: Callable[[replies.JobView], None] = lambda _: None,
         poll_s: float = _POLL_S,
     ) -> replies.JobView:
-        """Poll until a job is done or failed; `watch` sees every poll. A job that was only just sent may have no status.
+        """Poll until a job is done or failed; `watch` sees every poll. A job just sent may have no status yet.
 
         Raises:
             DeadlineError: it did not end within `timeout_s`.
@@ -184,14 +184,14 @@ class ApiClient:
 
     # --- timelines -------------------------------------------------------------------------------------
 
-    def timelines(self) -> Iterator[replies.TimelineRow]:
+    def timelines(self) -> Iterator[timeline_replies.TimelineRow]:
         """Iterate over all timelines, in the order of their ids; a page at a time."""
-        for page in self._pages(replies.TimelinePage, "timelines"):
+        for page in self._pages(timeline_replies.TimelinePage, "timelines"):
             yield from page.timelines
 
-    def timeline(self, timeline_id: str) -> replies.TimelineView:
+    def timeline(self, timeline_id: str) -> timeline_replies.TimelineView:
         """Return what a timeline's frame cache holds."""
-        return self._get(replies.TimelineView, f"timelines/{_name(timeline_id)}")
+        return self._get(timeline_replies.TimelineView, f"timelines/{_name(timeline_id)}")
 
     def thumbnails(
         self, timeline_id: str, sequences: Sequence[int], *, width_px: int = 160, leave_out_damaged: bool = False
@@ -209,33 +209,33 @@ class ApiClient:
         asked = {} if width_px is None else {"width_px": width_px}
         return self._bytes(f"timelines/{_name(timeline_id)}/frames/{sequence}", asked)
 
-    def damaged(self, timeline_id: str) -> replies.DamagedFrames:
+    def damaged(self, timeline_id: str) -> timeline_replies.DamagedFrames:
         """Return which of a timeline's frames are gone, or are not those that were cached."""
-        return self._get(replies.DamagedFrames, f"timelines/{_name(timeline_id)}/damaged")
+        return self._get(timeline_replies.DamagedFrames, f"timelines/{_name(timeline_id)}/damaged")
 
     def overlays(
         self, timeline_id: str, *, job_id: str | None = None, stage: str | None = None
-    ) -> Iterator[replies.OverlayUrl]:
+    ) -> Iterator[timeline_replies.OverlayUrl]:
         """Iterate over a timeline's overlays: of all jobs, of one, or of one stage of one; a page at a time."""
         asked = {name: value for name, value in (("job_id", job_id), ("stage", stage)) if value is not None}
-        for page in self._pages(replies.OverlayPage, f"timelines/{_name(timeline_id)}/overlays", asked):
+        for page in self._pages(timeline_replies.OverlayPage, f"timelines/{_name(timeline_id)}/overlays", asked):
             yield from page.overlays
 
     def clear(self, timeline_id: str, *, overlays: bool = False) -> int:
         """Remove a timeline's cached frames, and its overlays if asked; return how many objects."""
         path = f"timelines/{_name(timeline_id)}?overlays={str(overlays).lower()}"
-        return self._send(replies.ClearedTimeline, "DELETE", path, None).removed
+        return self._send(timeline_replies.ClearedTimeline, "DELETE", path, None).removed
 
-    def rebuild(self, timeline_id: str, *, quality: int | None = None) -> replies.StartedRebuild:
+    def rebuild(self, timeline_id: str, *, quality: int | None = None) -> timeline_replies.StartedRebuild:
         """Have a timeline's frames written anew from its chunks; `timeline` tells how that goes."""
         body = {} if quality is None else {"quality": quality}
-        return self._send(replies.StartedRebuild, "POST", f"timelines/{_name(timeline_id)}/rebuild", body)
+        return self._send(timeline_replies.StartedRebuild, "POST", f"timelines/{_name(timeline_id)}/rebuild", body)
 
     # --- files and archives ----------------------------------------------------------------------------
 
-    def archive(self, key: str) -> replies.ArchiveView:
+    def archive(self, key: str) -> media_replies.ArchiveView:
         """Return what an archive of flows holds."""
-        return self._get(replies.ArchiveView, "archives/meta", {"key": key})
+        return self._get(media_replies.ArchiveView, "archives/meta", {"key": key})
 
     def flow_picture(self, key: str, flow: int, *, width_px: int = 480) -> bytes:
         """Return one flow of an archive in colours, as a JPEG."""

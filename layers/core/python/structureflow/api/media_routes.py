@@ -6,8 +6,8 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Query
 
 from structureflow.api import archives, previews
+from structureflow.api.media_replies import ArchivePage, ArchiveView, PreviewReply
 from structureflow.api.queries import ArchivesQuery, FlowQuery, KeyQuery, Nothing, PreviewWish
-from structureflow.api.replies import ArchivePage, ArchiveView, PreviewReply
 from structureflow.api.serving import Reply, answers, body_as, bytes_answers, known, later, new_router
 from structureflow.jobs.services import Services
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 
+from structureflow.api.media_replies import PreviewFrame, PreviewReply
 from structureflow.api.queries import PreviewWish
-from structureflow.api.replies import PreviewFrame, PreviewReply
 from structureflow.jobs.services import Services
 from structureflow.models.job import JobRequest
 

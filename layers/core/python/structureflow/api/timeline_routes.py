@@ -17,7 +17,8 @@ from structureflow.api.queries import (
     TimelinesQuery,
     UrlsQuery,
 )
-from structureflow.api.replies import (
+from structureflow.api.serving import Reply, answers, body_as, bytes_answers, known, later, new_router
+from structureflow.api.timeline_replies import (
     ClearedTimeline,
     DamagedFrames,
     OverlayJobs,
@@ -26,7 +27,6 @@ from structureflow.api.replies import (
     TimelinePage,
     TimelineView,
 )
-from structureflow.api.serving import Reply, answers, body_as, bytes_answers, known, later, new_router
 from structureflow.frames.pages import FramePage, FrameUrlPage
 from structureflow.jobs.services import Services
 

@@ -18,7 +18,8 @@ from structureflow.api.queries import (
     UrlsQuery,
     parse_sequences,
 )
-from structureflow.api.replies import (
+from structureflow.api.replies import Refusal
+from structureflow.api.timeline_replies import (
     ChunkView,
     ClearedTimeline,
     DamagedFrames,
@@ -26,7 +27,6 @@ from structureflow.api.replies import (
     OverlayJobs,
     OverlayPage,
     OverlayUrl,
-    Refusal,
     StartedRebuild,
     TimelinePage,
     TimelineRow,
