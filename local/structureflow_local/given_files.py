@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from structureflow.errors import InvalidKeyError, ObjectNotFoundError, StorageError
-from structureflow.storage._files import (
+from structureflow.storage.adapters import (
     CHUNK_BYTES,
     check_if_match,
     check_size,
@@ -21,13 +21,14 @@ from structureflow.storage._files import (
     slice_range,
     writing,
 )
-from structureflow.storage.base import ByteRange, Checksum, ObjectInfo, Storage, StoredObject, Suffix
+from structureflow.storage.base import ByteRange, Checksum, ObjectInfo, Storage, StoredObject, Suffix, check_arguments
 
 #: Of a file: when it was changed, and its size.
 _State = tuple[int, int]
 _READ_ONLY: Final = "is a file of the user's, and only read"
 
 
+@check_arguments
 class GivenFiles(Storage):
     """Another store, and files beside it that are read as if they were in it.
 

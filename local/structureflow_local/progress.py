@@ -24,11 +24,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from structureflow import keys
+from structureflow import Storage, keys
 from structureflow.jobs.documents import get_document, load_record
 from structureflow.jobs.progress import RunProgress, read_progress
 from structureflow.models.results import JobStatus, SegmentResult
-from structureflow.storage.base import Storage
 from structureflow_local.output import Output
 
 _STAGES: Final = {

@@ -21,7 +21,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from structureflow import keys
+from structureflow.api.app import light_api
+from structureflow.jobs.services import Services
 from structureflow.storage.local import LocalStorage
 from structureflow.storage.s3 import S3Storage
 from structureflow.storage.s3_settings import S3Settings
@@ -312,28 +313,37 @@ def test_the_storage_port_needs_a_key_of_the_cloud(cloud: LocalCloud) -> None:
         S3Storage(cloud.bucket("DataBucket"), settings=settings).get("jobs/mine/report.html")
 
 
-ROUTES = [
-    ("GET", f"/{keys.job_prefix('mine')}".rstrip("/")),
-    ("GET", "/jobs/mine/manifest"),
-    ("GET", "/jobs/mine/outputs?expires_s=60"),
-    ("GET", "/timelines/mine/frames?sequences=0-2"),
-    ("GET", "/timelines/mine/frames/urls"),
-    ("GET", "/timelines/mine/overlays"),
-    ("DELETE", "/timelines/mine"),
-    ("GET", "/elsewhere"),
-]
+#: What stands for the parameters of the API's routes.
+NAMES = {"task_id": "mine", "timeline_id": "mine", "index": "0", "sequence": "0", "name": "app.js"}
+
+
+def every_route() -> list[tuple[str, str]]:
+    """Every route that the API's own description has, and one that it has not."""
+
+    def no_services() -> Services:
+        raise AssertionError("nothing is asked of a store")
+
+    paths = json.loads(light_api(no_services).schema())["paths"]
+    routes = [(method.upper(), path.format(**NAMES)) for path, one in paths.items() for method in one]
+    return [*routes, ("GET", "/openapi.json"), ("GET", "/elsewhere")]
+
+
+ROUTES = every_route()
 
 
 def ask(cloud: LocalCloud, method: str, path: str, headers: dict[str, str]) -> tuple[int, Any]:
     connection = HTTPConnection(urlsplit(cloud.api_url).netloc, timeout=60)
     connection.request(method, path, headers=headers)
     reply = connection.getresponse()
-    body = json.loads(reply.read())
+    data = reply.read()
     connection.close()
-    return reply.status, body
+    try:
+        return reply.status, json.loads(data)
+    except ValueError:
+        return reply.status, data
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+@pytest.mark.parametrize("method", ["PATCH", "HEAD", "TRACE"])
 def test_a_method_without_a_route_reaches_no_function(cloud: LocalCloud, method: str) -> None:
     calls = len(cloud.invocations)
     url = f"{cloud.api_url}/jobs/mine"
@@ -365,7 +375,8 @@ def test_every_route_of_the_api_asks_for_credentials(cloud: LocalCloud, method: 
         assert ask(cloud, method, path, headers) == (403, {"message": "Forbidden"}), headers
     assert len(cloud.invocations) == calls, "a function was called for somebody without credentials"
     status, body = ask(cloud, method, path, good)
-    assert status in {200, 404}
+    # nothing of that name is there, and no body is a request
+    assert status in {200, 400, 404}
     assert body != {"message": "Forbidden"}
 
 

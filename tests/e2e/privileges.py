@@ -38,6 +38,7 @@ PLACES = {
     "cache/flows/*.npz": r"cache/flows/[0-9a-f]+\.npz",
     "cache/timelines/*/frames/*": r"cache/timelines/[^/]+/frames/\d{6}\.jpg",
     "cache/timelines/*/manifest.json": r"cache/timelines/[^/]+/manifest\.json",
+    "cache/timelines/*/rebuild.json": r"cache/timelines/[^/]+/rebuild\.json",
     "cache/timelines/*/overlays/*": r"cache/timelines/[^/]+/overlays/[^/]+/[^/]+/\d{6}_[^/]+\.png",
     "timelines/*/chunks/*": r"timelines/[^/]+/chunks/[^/]+",
     "library/*": r"library/[^/]+",

@@ -16,6 +16,7 @@ from typing import Any, get_args
 import pytest
 
 from structureflow import keys
+from structureflow.jobs import live_keys
 from structureflow.jobs.documents import load_record
 from structureflow.models.outputs import ExtraOutput
 from structureflow.models.results import JobRecord, Manifest, PartProgress, Publication
@@ -95,11 +96,13 @@ class Run:
     def record(self, task_id: str) -> JobRecord:
         return load_record(self.storage, task_id)
 
-    def ask(self, path: str, method: str = "GET") -> tuple[int, Any]:
+    def ask(self, path: str, method: str = "GET", body: Any = None) -> tuple[int, Any]:
         """Ask the HTTP API; return status and answer."""
         url = f"{self.cloud.api_url}{path}"
-        signed = sign(self.cloud.key, method=method, url=url, service="execute-api", region=self.cloud.region)
-        request = urllib.request.Request(url, headers=signed, method=method)  # noqa: S310 - loopback
+        data = b"" if body is None else json.dumps(body).encode()
+        signing = {"service": "execute-api", "region": self.cloud.region, "body": data}
+        signed = sign(self.cloud.key, method=method, url=url, **signing) | {"Content-Type": "application/json"}
+        request = urllib.request.Request(url, data or None, signed, method=method)  # noqa: S310 - loopback
         try:
             with urllib.request.urlopen(request) as reply:  # noqa: S310 - loopback
                 return reply.status, json.load(reply)
@@ -202,7 +205,7 @@ def look_at_everything(run: Run) -> None:
     assert done is not None
     run.reopen("third")
     part = PartProgress(step="segment", index=0, done=3, total=9, updated_at=done.updated_at)
-    run.storage.put(keys.run_progress("third", done.run_id, "segment", 0, ended=False), part.to_json())
+    run.storage.put(live_keys.run_progress("third", done.run_id, "segment", 0, ended=False), part.to_json())
     assert run.ask("/jobs/third")[1]["progress"]["parts"][0]["done"] == 3
     run.storage.put(keys.job_status("third"), done.to_json())
     assert [row["timeline_id"] for row in run.ask("/timelines")[1]["timelines"]] == ["another", "reel"]
@@ -220,6 +223,28 @@ def look_at_everything(run: Run) -> None:
     for _ in range(2):
         assert run.invoke("rebuild_timeline", timeline_id="reel").payload["frames"] == 9
     assert run.ask("/timelines/reel/frames?sequences=8")[0] == 200
+    assert run.ask("/timelines/reel/rebuild", "POST", {})[0] == 202
+    run.cloud.wait_idle(60)
+    assert run.ask("/timelines/reel")[1]["rebuild"]["state"] == "done"
+    # A job from its first file on.
+    data = run.storage.get("library/a.png").data
+    wish = {"name": "a.png", "size_bytes": len(data)}
+    status, ticket = run.ask("/jobs/sent/uploads", "POST", wish)
+    assert status == 201
+    upload = urllib.request.Request(ticket["url"], data, ticket["headers"], method="PUT")  # noqa: S310 - loopback
+    with urllib.request.urlopen(upload) as reply:  # noqa: S310 - loopback
+        assert reply.status == 200
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        longer = urllib.request.Request(ticket["url"], data + b"x", ticket["headers"], method="PUT")  # noqa: S310
+        urllib.request.urlopen(longer)  # noqa: S310 - loopback
+    assert [one["key"] for one in run.ask("/inputs?limit=50")[1]["inputs"]] == [ticket["key"]]
+    guides = [{"at": [0, 2], "image": ticket["key"]}]
+    document = run.document(task_id="sent", segments=[{"frames": 9, "guides": guides}])
+    assert run.ask("/jobs/sent/check", "POST", document)[1]["valid"] is True
+    assert run.ask("/jobs/sent", "PUT", document)[0] == 202
+    assert run.ask("/jobs/sent", "PUT", document)[0] in {202, 409}
+    assert run.ask("/jobs/sent", "PUT", document | {"fps": 8})[0] == 409
+    assert run.client.wait("sent", timeout_s=120).state == "done"
     run.storage.put("timelines/reel/chunks/001.mp4", b"no video")
     assert run.invoke("rebuild_timeline", timeline_id="reel").error == "NotAVideoError"
     assert run.ask("/timelines/reel/frames")[0] == 404

@@ -13,6 +13,7 @@ import pytest
 from structureflow import keys
 from structureflow.api import serving
 from structureflow.api.app import whole_api
+from structureflow.jobs import live_keys
 from structureflow.models.results import JobStatus, PartProgress, now
 from structureflow.testing.jobs import JobRunner
 from structureflow.testing.storage import CountingStorage
@@ -100,7 +101,7 @@ def test_a_running_job_tells_its_parts(ask: Ask, done: JobRunner) -> None:
 
     def write(index: int, count: int, *, ended: bool) -> None:
         part = PartProgress(step="segment", index=index, done=count, total=12, updated_at=now())
-        done.storage.put(keys.run_progress("t1", "r2", "segment", index, ended=ended), part.to_json())
+        done.storage.put(live_keys.run_progress("t1", "r2", "segment", index, ended=ended), part.to_json())
 
     write(0, 12, ended=True)
     # left by a try that died

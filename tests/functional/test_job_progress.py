@@ -11,7 +11,7 @@ import pytest
 
 from structureflow import keys
 from structureflow.errors import StorageError, SupersededRunError
-from structureflow.jobs import progress
+from structureflow.jobs import live_keys, progress
 from structureflow.jobs.progress import PartReport, read_progress
 from structureflow.jobs.render_segment import RenderSegmentInput, render_segment
 from structureflow.models.results import JobStatus, PartProgress
@@ -107,8 +107,8 @@ def test_reading_counts_whole_parts_and_reads_the_newest_live_ones(monkeypatch: 
     for index in range(5):
         clock.pass_s(1)
         part = PartProgress(step="segment", index=index, done=index, total=9, updated_at=clock())
-        storage.put(keys.run_progress("t1", "r1", "segment", index, ended=False), part.to_json())
-    storage.put(keys.run_progress("t1", "r1", "segment", 4, ended=True), b"{}")
+        storage.put(live_keys.run_progress("t1", "r1", "segment", index, ended=False), part.to_json())
+    storage.put(live_keys.run_progress("t1", "r1", "segment", 4, ended=True), b"{}")
     storage.put("jobs/t1/runs/r1/progress/live/other.txt", b"{}")
     storage.requests.clear()
     found = read_progress(storage, running(segments=7))

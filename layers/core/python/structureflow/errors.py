@@ -13,6 +13,65 @@ from typing import Any, ClassVar, Self
 from structureflow.limits import MAX_MESSAGE_CHARS, MAX_PROBLEMS
 from structureflow.references import without_queries
 
+__all__ = [
+    "ApiReplyError",
+    "ApiUnreachableError",
+    "CorruptMediaError",
+    "DeadlineError",
+    "EncodeError",
+    "EngineUnavailableError",
+    "FlowCacheCorruptError",
+    "FlowCacheError",
+    "FlowCacheFormatError",
+    "FlowCacheLimitError",
+    "FlowCacheVersionError",
+    "FlowError",
+    "ForeignOriginError",
+    "FrameCacheConflictError",
+    "FrameCacheError",
+    "FrameCorruptError",
+    "FrameNotFoundError",
+    "GpuUnavailableError",
+    "GuidanceError",
+    "IncompleteJobError",
+    "InputChangedError",
+    "InputNotAllowedError",
+    "InputNotFoundError",
+    "InvalidArgumentError",
+    "InvalidIdError",
+    "InvalidKeyError",
+    "InvalidRequestError",
+    "JobBusyError",
+    "JobExistsError",
+    "JobStateError",
+    "MediaError",
+    "MediaLimitError",
+    "MemoryLimitError",
+    "MissingExtraError",
+    "ModelWeightsError",
+    "NotAVideoError",
+    "NotAnImageError",
+    "NothingRunsError",
+    "ObjectChangedError",
+    "ObjectExistsError",
+    "ObjectNotFoundError",
+    "OutputError",
+    "PageFileNotFoundError",
+    "RangeNotSatisfiableError",
+    "ReplyTooLargeError",
+    "RouteNotFoundError",
+    "SettingsError",
+    "StorageError",
+    "StructureFlowError",
+    "StructureFramesError",
+    "SupersededRunError",
+    "TimelineNotFoundError",
+    "TransientError",
+    "TransientStorageError",
+    "UnsupportedCodecError",
+    "VideoTooShortError",
+]
+
 
 def shortened(text: str, most_chars: int = MAX_MESSAGE_CHARS) -> str:
     """Return `text`, or its beginning and how much was left out: a message never echoes what a caller sent."""
@@ -190,7 +249,7 @@ class ApiReplyError(StructureFlowError, ValueError):
     """An API answers something that this version of the client does not know."""
 
 
-class ApiUnreachableError(TransientError, ConnectionError):
+class ApiUnreachableError(StructureFlowError, ConnectionError):
     """An API gives no answer."""
 
     def __str__(self) -> str:

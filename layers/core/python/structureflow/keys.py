@@ -8,7 +8,7 @@ Layout of the bucket::
     jobs/{task_id}/runs/{run_id}/job.json                         what the orchestrator resolved for one run
     jobs/{task_id}/runs/{run_id}/claim.json                       which execution claimed the run
     jobs/{task_id}/runs/{run_id}/segments/… · manifest.json · …   what the run made, until it is published
-    jobs/{task_id}/runs/{run_id}/progress/…                       how far its parts are, while it runs
+    jobs/{task_id}/runs/{run_id}/progress/…                       how far its parts are (`jobs.live_keys`)
     jobs/{task_id}/status.json                                    which run the job is at; changed by swaps only
     jobs/{task_id}/segments/{index:03d}/{guide.mp4,mask.mp4,…}    what the user collects: of the last run published
     jobs/{task_id}/segments/{index:03d}/{ttm,tracks,…}/{name}     outputs of several files
@@ -28,6 +28,53 @@ from typing import Final
 from structureflow.arguments import index_of, is_text, shown
 from structureflow.errors import InvalidIdError, InvalidKeyError
 
+__all__ = [
+    "GPU_ORDERS_PREFIX",
+    "ID_PATTERN",
+    "RESERVED_PREFIXES",
+    "TIMELINES_PREFIX",
+    "check_id",
+    "check_name",
+    "check_sequence",
+    "flow_cache",
+    "gpu_claim",
+    "gpu_order",
+    "is_job_request",
+    "job_flows",
+    "job_input",
+    "job_manifest",
+    "job_of",
+    "job_prefix",
+    "job_record",
+    "job_report",
+    "job_request",
+    "job_status",
+    "parse_job_flows",
+    "parse_job_request",
+    "parse_run_claim",
+    "parse_timeline_frame",
+    "parse_timeline_overlay",
+    "run_claim",
+    "run_manifest",
+    "run_prefix",
+    "run_record",
+    "run_report",
+    "run_segment_file",
+    "run_segments_prefix",
+    "runs_prefix",
+    "segment_file",
+    "segments_prefix",
+    "storage_probe",
+    "timeline_chunk",
+    "timeline_chunks_prefix",
+    "timeline_frame",
+    "timeline_frames_prefix",
+    "timeline_manifest",
+    "timeline_overlay",
+    "timeline_overlays_prefix",
+    "timeline_prefix",
+]
+
 ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 _ID = re.compile(ID_PATTERN)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -35,7 +82,6 @@ _REQUEST = re.compile(rf"jobs/({ID_PATTERN})/request\.json")
 _JOB_FLOWS = re.compile(rf"jobs/({ID_PATTERN})/structure_flows_({ID_PATTERN})\.npz")
 _IN_JOB = re.compile(rf"jobs/({ID_PATTERN})/")
 _RUN_CLAIM = re.compile(rf"jobs/{ID_PATTERN}/runs/({ID_PATTERN})/claim\.json")
-_PROGRESS = re.compile(r"/progress/(ended|live)/([a-z]+)-(\d{3,5})\.json\Z")
 _FLOW_KEY = re.compile(r"[0-9a-f]{16,64}")
 _FRAME = re.compile(r"(?:.*/)?frames/(\d{1,9})\.jpe?g")
 _OVERLAY = re.compile(r"(?:.*/)?(\d{1,9})_([A-Za-z0-9][A-Za-z0-9._-]{0,99})\.png")
@@ -170,23 +216,6 @@ def run_segment_file(task_id: str, run_id: str, index: int, name: str) -> str:
     return f"{run_segments_prefix(task_id, run_id)}{_index(index)}/{where}"
 
 
-def run_progress_prefix(task_id: str, run_id: str) -> str:
-    """Folder of how far a run's parts are, ending in a slash."""
-    return f"{run_prefix(task_id, run_id)}progress/"
-
-
-def run_progress(task_id: str, run_id: str, step: str, index: int, *, ended: bool) -> str:
-    """How far part `index` of a step is, or, if `ended`, that it is whole: then its name alone says all."""
-    folder = "ended" if ended else "live"
-    return f"{run_progress_prefix(task_id, run_id)}{folder}/{check_id(step, 'step')}-{_index(index)}.json"
-
-
-def parse_run_progress(key: str) -> tuple[bool, str, int] | None:
-    """Return whether a part ended, its step and its index, of a key of `run_progress`; None for any other key."""
-    match = _PROGRESS.search(key)
-    return (match[1] == "ended", match[2], int(match[3])) if match else None
-
-
 def job_flows(task_id: str) -> str:
     """The job's flow archive; its creation starts the state machine."""
     return f"{job_prefix(task_id)}structure_flows_{task_id}.npz"
@@ -307,11 +336,6 @@ def parse_timeline_frame(key: str) -> int:
 def timeline_manifest(timeline_id: str) -> str:
     """The manifest of a timeline's frame cache; written last, it is the commit."""
     return f"{timeline_prefix(timeline_id)}manifest.json"
-
-
-def timeline_rebuild(timeline_id: str) -> str:
-    """Where the rebuilding of a timeline's frames is; beside the manifest."""
-    return f"{timeline_prefix(timeline_id)}rebuild.json"
 
 
 def timeline_overlays_prefix(timeline_id: str, job_id: str | None = None, stage: str | None = None) -> str:

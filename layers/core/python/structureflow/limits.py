@@ -8,6 +8,15 @@ from __future__ import annotations
 
 from typing import Final
 
+__all__ = [
+    "MAX_CONCURRENT_SEGMENTS",
+    "MAX_DIGITS",
+    "MAX_REQUEST_BYTES",
+    "MAX_VIDEO_FRAMES",
+    "MEMORY_SHARE",
+    "NEW_ACCOUNT_MEMORY_MB",
+]
+
 # --- AWS ---------------------------------------------------------------------------------------------
 
 #: Of one call of a function.

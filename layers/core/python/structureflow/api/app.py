@@ -22,6 +22,15 @@ _BODIES: Final[dict[tuple[str, str], type[BaseModel]]] = {
     ("post", "/timelines/{timeline_id}/rebuild"): RebuildWish,
 }
 
+__all__ = ["whole_api"]
+
+
+def light_api(services: Callable[[], Services]) -> Api:
+    """Return the API without the routes that need numpy and OpenCV: archives and previews."""
+    routers = (job_routes, new_job_routes, timeline_routes, page_routes)
+    bodies = {place: model for place, model in _BODIES.items() if place[1] != "/previews"}
+    return Api(services, *(one.router for one in routers), bodies=bodies)
+
 
 def whole_api(services: Callable[[], Services]) -> Api:
     """Return the API over what `services` gives at each request."""

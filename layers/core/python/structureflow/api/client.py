@@ -182,6 +182,18 @@ class ApiClient:
         path = f"jobs/{_name(task_id)}" + ("?again=true" if again else "")
         return self._send(replies.SentJob, "PUT", path, request)
 
+    def inputs(self) -> Iterator[replies.InputView]:
+        """Iterate over files that were uploaded for jobs; a page at a time."""
+        for page in self._pages(replies.InputPage, "inputs"):
+            yield from page.inputs
+
+    def preview(
+        self, request: Mapping[str, Any], *, segment: int = 0, gap: tuple[int, int] | None = None, frames: int = 12
+    ) -> media_replies.PreviewReply:
+        """Return a gap of a segment at a quarter of its size; without `gap` the first one."""
+        wish = {"request": request, "segment": segment, "gap": gap, "frames": frames}
+        return self._send(media_replies.PreviewReply, "POST", "previews", wish)
+
     # --- timelines -------------------------------------------------------------------------------------
 
     def timelines(self) -> Iterator[timeline_replies.TimelineRow]:

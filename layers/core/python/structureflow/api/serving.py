@@ -41,6 +41,8 @@ from structureflow.limits import MAX_EVENT_VALUES, MAX_REPLY_BYTES
 from structureflow.models.bounds import validate_json
 from structureflow.models.problems import problems_of
 
+__all__ = ["Api", "error_body", "status_code"]
+
 _log = logging.getLogger(__name__)
 
 #: Said at the top of ``/openapi.json``.

@@ -46,6 +46,7 @@ from structureflow.frames.overlays import list_overlay_frames
 from structureflow.frames.pages import FramePage, FrameUrlPage
 from structureflow.frames.screens import frame_jpeg, frame_page, frame_url_page
 from structureflow.frames.slot import clear_timeline as remove_timeline
+from structureflow.jobs import live_keys
 from structureflow.jobs.documents import describe_error, get_document
 from structureflow.jobs.services import Services
 from structureflow.limits import MAX_FUNCTION_S
@@ -128,7 +129,7 @@ def timeline(timeline_id: str, services: Services) -> TimelineView:
 
 def _rebuild_state(timeline_id: str, services: Services) -> RebuildState | None:
     """Return where the last rebuilding is; one whose function must have ended without a word has failed."""
-    key = keys.timeline_rebuild(timeline_id)
+    key = live_keys.timeline_rebuild(timeline_id)
     if not services.storage.exists(key):
         return None
     try:

@@ -21,7 +21,6 @@ from structureflow.errors import (
     FrameCacheError,
     InvalidRequestError,
     ObjectNotFoundError,
-    StructureFramesError,
 )
 from structureflow.flow.archive import FlowArchive, open_flow_archive
 from structureflow.flow.extract import plan_for_size
@@ -30,15 +29,15 @@ from structureflow.frames.cache import FrameCache
 from structureflow.frames.jpeg import encode_jpeg
 from structureflow.frames.manifest import FrameManifest
 from structureflow.guide.pictures import PLANES
-from structureflow.guide.ports import Gray, Mask, Picture, StructureFrames
+from structureflow.guide.ports import Mask, Picture, StructureFrames
 from structureflow.guide.refine import MATCHING
 from structureflow.guide.render import RenderOutcome, RenderSettings, render_segment
 from structureflow.guide.spans import flow_window, unguided_ranges
-from structureflow.guide.structure import DecodedGrays
 from structureflow.jobs.extraction_order import ExtractionOrder
 from structureflow.jobs.flow_sources import ComputedFlows
 from structureflow.jobs.guides import FittedGuides
 from structureflow.jobs.inputs import Source
+from structureflow.jobs.preview_frames import CachedGrays, SmallGrays
 from structureflow.jobs.render_segment import masking_of
 from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import default_timeline_id
@@ -298,7 +297,7 @@ class _Motion:
             if self._request.tracking == "anchored":
                 self.notices.append("the video's frames are not cached: paths are made of flows alone here")
             return None
-        return _CachedGrays(FrameCache(self._services.storage), manifest, meta.height, meta.width)
+        return CachedGrays(FrameCache(self._services.storage), manifest, meta.height, meta.width)
 
     # --- flows that are not there yet --------------------------------------------------------------
 
@@ -373,33 +372,4 @@ class _Motion:
             source_identity=source.identity,
         )
         self.flows = ComputedFlows(meta, plan, load, workers=self._services.workers)
-        self.structure = _Small(small, first, plan.height, plan.width)
-
-
-class _Small:
-    """A `StructureFrames` over small frames in memory, of which the first has the number `first`."""
-
-    def __init__(self, frames: Sequence[Image], first: int, height: int, width: int) -> None:
-        last = len(frames) - 1
-        self._grays = DecodedGrays(frames, height=height, width=width, first=0, last=max(0, last))
-        self._first = first
-
-    def gray(self, indices: Sequence[int]) -> list[Gray]:
-        """See `StructureFrames.gray`."""
-        return self._grays.gray([index - self._first for index in indices])
-
-
-class _CachedGrays:
-    """A `StructureFrames` over a timeline's cached frames."""
-
-    def __init__(self, cache: FrameCache, manifest: FrameManifest, height: int, width: int) -> None:
-        self._cache = cache
-        self._manifest = manifest
-        self._size = height, width
-
-    def gray(self, indices: Sequence[int]) -> list[Gray]:
-        """See `StructureFrames.gray`."""
-        try:
-            return list(self._cache.iter_cached_grays(self._manifest, indices, *self._size))
-        except FrameCacheError as error:
-            raise StructureFramesError(error.message) from error
+        self.structure = SmallGrays(small, first, plan.height, plan.width)

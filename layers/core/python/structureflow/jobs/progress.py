@@ -18,13 +18,15 @@ from typing import Final, Literal, Self
 
 from pydantic import ValidationError
 
-from structureflow import keys
 from structureflow.errors import ObjectNotFoundError, StructureFlowError
+from structureflow.jobs import live_keys
 from structureflow.limits import MAX_CLAIM_BYTES
 from structureflow.models.bounds import validate_json
 from structureflow.models.results import JobStatus, PartProgress, now
 from structureflow.storage.base import ObjectInfo, Storage
 from structureflow.storage.bounded import read_bounded
+
+__all__ = ["RunProgress", "read_progress"]
 
 _log = logging.getLogger(__name__)
 Step = Literal["extract", "segment"]
@@ -66,8 +68,8 @@ class PartReport:
         clock: Callable[[], datetime] = now,
     ) -> None:
         self._storage = storage
-        self._live = keys.run_progress(task_id, run_id, step, index, ended=False)
-        self._ended = keys.run_progress(task_id, run_id, step, index, ended=True)
+        self._live = live_keys.run_progress(task_id, run_id, step, index, ended=False)
+        self._ended = live_keys.run_progress(task_id, run_id, step, index, ended=True)
         self._clock = clock
         self._every = timedelta(seconds=every_s)
         self._first = PartProgress(step=step, index=index, done=0, total=total, updated_at=clock())
@@ -142,8 +144,8 @@ def read_progress(storage: Storage, status: JobStatus, *, parts: bool = True) ->
         return RunProgress(done, frozenset(range(done or 0)), ())
     whole: set[tuple[str, int]] = set()
     live: dict[tuple[str, int], ObjectInfo] = {}
-    for info in storage.list(keys.run_progress_prefix(status.task_id, status.run_id)):
-        found = keys.parse_run_progress(info.key)
+    for info in storage.list(live_keys.run_progress_prefix(status.task_id, status.run_id)):
+        found = live_keys.parse_run_progress(info.key)
         if found is not None and found[0]:
             whole.add(found[1:])
         elif found is not None:

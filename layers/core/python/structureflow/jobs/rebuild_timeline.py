@@ -8,15 +8,17 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from structureflow import keys
 from structureflow.errors import StructureFlowError
 from structureflow.frames.cache import FrameCache
 from structureflow.frames.writer import DEFAULT_QUALITY
+from structureflow.jobs import live_keys
 from structureflow.jobs.documents import describe_error, put_document
 from structureflow.jobs.estimate import extraction_mb
 from structureflow.jobs.services import Services
 from structureflow.media.decode import DecodedFrame, DecodeLimits, VideoReader
 from structureflow.models.results import RebuildState
+
+__all__ = ["RebuildTimelineInput", "rebuild_timeline"]
 
 
 class RebuildTimelineInput(BaseModel):
@@ -57,7 +59,7 @@ def rebuild_timeline(event: RebuildTimelineInput, services: Services) -> Rebuilt
 
 
 def _say(event: RebuildTimelineInput, services: Services, state: RebuildState) -> None:
-    put_document(services.storage, keys.timeline_rebuild(event.timeline_id), state)
+    put_document(services.storage, live_keys.timeline_rebuild(event.timeline_id), state)
 
 
 def _rebuild(event: RebuildTimelineInput, services: Services) -> RebuiltTimeline:

@@ -16,6 +16,7 @@ from structureflow.guide.refine import MATCHING
 from structureflow.guide.render import RenderOutcome, RenderSettings, path_plan
 from structureflow.guide.render import render_segment as render
 from structureflow.guide.spans import flow_window, unguided_ranges
+from structureflow.jobs import live_keys
 from structureflow.jobs.control_pass import control_pass, frames_shown
 from structureflow.jobs.documents import current_run, load_record, put_document, whole_request
 from structureflow.jobs.estimate import segment_mb, segment_s
@@ -214,7 +215,7 @@ def _check_still_open(storage: Storage, task_id: str, run_id: str, index: int) -
         check_open(storage, task_id, run_id)
     except SupersededRunError:
         folder = keys.run_segment_file(task_id, run_id, index, "result.json").removesuffix("result.json")
-        whole = keys.run_progress(task_id, run_id, "segment", index, ended=True)
+        whole = live_keys.run_progress(task_id, run_id, "segment", index, ended=True)
         storage.delete([*(info.key for info in storage.list(folder)), whole])
         raise
 

@@ -45,6 +45,8 @@ from structureflow.models.sources import SegmentOverlap, StructureVideo, in_orde
 from structureflow.models.targets import TargetName
 from structureflow.references import Reference
 
+__all__ = ["JobRequest"]
+
 Treatment = Literal["adjust", "clip", "retime"]
 EngineName = Literal["auto", "dis", "farneback", "raft"]
 Quality = Literal["fast", "balanced", "best"]

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from structureflow.errors import StorageError
-from structureflow.storage._files import etag_checksums, slice_range
 from structureflow.storage._s3_errors import BrokenBodyError
+from structureflow.storage.adapters import etag_checksums, slice_range
 from structureflow.storage.base import ByteRange, Checksum, ObjectInfo, StoredObject, Suffix
 
 if TYPE_CHECKING:

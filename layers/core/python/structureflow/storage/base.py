@@ -11,11 +11,27 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from structureflow import arguments
 from structureflow.arguments import Check, checking, instance, is_text, optional, shown, whole
 from structureflow.errors import InvalidArgumentError, InvalidKeyError, StorageError
+
+__all__ = [
+    "MAX_KEY_BYTES",
+    "MAX_PRESIGN_S",
+    "ByteRange",
+    "Checksum",
+    "ObjectInfo",
+    "Storage",
+    "StoredObject",
+    "Suffix",
+    "Upload",
+    "check_arguments",
+    "check_expiry",
+    "check_key",
+    "check_prefix",
+]
 
 #: S3's own limit, and that of all adapters.
 MAX_KEY_BYTES: Final = 1024
@@ -317,7 +333,16 @@ _ARGUMENTS: Final[dict[str, Check]] = {
     "size_bytes": whole(1),
     "path": arguments.path,
 }
-#: Decorates every adapter: one of another type is an `InvalidArgumentError` before anything is done.
-check_arguments: Final = checking(_ARGUMENTS)
+Adapter = TypeVar("Adapter", bound=type[Storage])
+
+
+def check_arguments(adapter: Adapter) -> Adapter:
+    """Have an adapter's methods look at their arguments before they do anything; a class decorator.
+
+    One of another type is then an `InvalidArgumentError`, a key that no store takes an `InvalidKeyError`.
+    """
+    return checking(_ARGUMENTS)(adapter)
+
+
 #: Of a parameter that takes a store.
 check_store: Final = instance(Storage, "a store, such as LocalStorage")

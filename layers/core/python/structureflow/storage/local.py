@@ -25,7 +25,8 @@ from structureflow.errors import (
     ObjectNotFoundError,
     StorageError,
 )
-from structureflow.storage._files import (
+from structureflow.storage._folders import Clock, NoLocksError, create, is_name_here, locked_folder, names_in, when_free
+from structureflow.storage.adapters import (
     CHUNK_BYTES,
     check_conditions,
     check_if_match,
@@ -34,7 +35,6 @@ from structureflow.storage._files import (
     slice_range,
     writing,
 )
-from structureflow.storage._folders import Clock, NoLocksError, create, is_name_here, locked_folder, names_in, when_free
 from structureflow.storage.base import (
     ByteRange,
     ObjectInfo,

@@ -20,7 +20,6 @@ from structureflow.errors import (
     StorageError,
     TransientStorageError,
 )
-from structureflow.storage._files import CHUNK_BYTES, check_conditions, check_if_match, check_size, writing
 from structureflow.storage._s3_errors import TRANSIENT_CODES, BrokenBodyError, call
 from structureflow.storage._s3_parts import Parts
 from structureflow.storage._s3_replies import (
@@ -32,6 +31,7 @@ from structureflow.storage._s3_replies import (
     whole_info,
 )
 from structureflow.storage._s3_writes import Body, BytesBody, ConditionalWrites, FileBody
+from structureflow.storage.adapters import CHUNK_BYTES, check_conditions, check_if_match, check_size, writing
 from structureflow.storage.base import (
     ByteRange,
     Checksum,

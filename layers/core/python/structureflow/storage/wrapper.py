@@ -10,6 +10,8 @@ from typing import Final
 
 from structureflow.storage.base import ByteRange, Checksum, ObjectInfo, Storage, StoredObject, Suffix, Upload
 
+__all__ = ["PAGE_KEYS", "WrapperStorage"]
+
 #: Keys of one request of `list` and `delete`, as in S3.
 PAGE_KEYS: Final = 1000
 
