@@ -100,8 +100,10 @@ class Run:
         """Ask the HTTP API; return status and answer."""
         url = f"{self.cloud.api_url}{path}"
         data = b"" if body is None else json.dumps(body).encode()
-        signing = {"service": "execute-api", "region": self.cloud.region, "body": data}
-        signed = sign(self.cloud.key, method=method, url=url, **signing) | {"Content-Type": "application/json"}
+        signed = sign(
+            self.cloud.key, method=method, url=url, service="execute-api", region=self.cloud.region, body=data
+        )
+        signed |= {"Content-Type": "application/json"}
         request = urllib.request.Request(url, data or None, signed, method=method)  # noqa: S310 - loopback
         try:
             with urllib.request.urlopen(request) as reply:  # noqa: S310 - loopback
@@ -234,8 +236,8 @@ def look_at_everything(run: Run) -> None:
     upload = urllib.request.Request(ticket["url"], data, ticket["headers"], method="PUT")  # noqa: S310 - loopback
     with urllib.request.urlopen(upload) as reply:  # noqa: S310 - loopback
         assert reply.status == 200
+    longer = urllib.request.Request(ticket["url"], data + b"x", ticket["headers"], method="PUT")  # noqa: S310
     with pytest.raises(urllib.error.HTTPError, match="403"):
-        longer = urllib.request.Request(ticket["url"], data + b"x", ticket["headers"], method="PUT")  # noqa: S310
         urllib.request.urlopen(longer)  # noqa: S310 - loopback
     assert [one["key"] for one in run.ask("/inputs?limit=50")[1]["inputs"]] == [ticket["key"]]
     guides = [{"at": [0, 2], "image": ticket["key"]}]
