@@ -21,8 +21,6 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from structureflow.api.app import light_api
-from structureflow.jobs.services import Services
 from structureflow.storage.local import LocalStorage
 from structureflow.storage.s3 import S3Storage
 from structureflow.storage.s3_settings import S3Settings
@@ -31,6 +29,7 @@ from structureflow_local.cloud import LocalCloud
 from structureflow_local.cloud.signature import Key, Keyring, sign
 from structureflow_local.run import bucket_of
 from structureflow_local.viewer import viewer_server
+from tests.contract.api_routes import every_route
 
 REPO = Path(__file__).resolve().parents[2]
 SCRIPT = b"<html><script>fetch('/')</script></html>"
@@ -311,21 +310,6 @@ def test_the_storage_port_needs_a_key_of_the_cloud(cloud: LocalCloud) -> None:
     )
     with pytest.raises(StorageError):
         S3Storage(cloud.bucket("DataBucket"), settings=settings).get("jobs/mine/report.html")
-
-
-#: What stands for the parameters of the API's routes.
-NAMES = {"task_id": "mine", "timeline_id": "mine", "index": "0", "sequence": "0", "name": "app.js"}
-
-
-def every_route() -> list[tuple[str, str]]:
-    """Every route that the API's own description has, and one that it has not."""
-
-    def no_services() -> Services:
-        raise AssertionError("nothing is asked of a store")
-
-    paths = json.loads(light_api(no_services).schema())["paths"]
-    routes = [(method.upper(), path.format(**NAMES)) for path, one in paths.items() for method in one]
-    return [*routes, ("GET", "/openapi.json"), ("GET", "/elsewhere")]
 
 
 ROUTES = every_route()

@@ -48,7 +48,7 @@ TOPS = ("jobs/", "work/", "cache/flows/", "cache/timelines/", "timelines/")
 _SLASHES = "a star in a policy stands for slashes too, so what is published has the same pattern in a run's folder"
 _ENDED = "what a run leaves that was superseded, or whose job was deleted, at the very moment"
 _ANY_INPUT = "a request may name any key that is not reserved as its video or guide"
-_LONG = "what a part writes that takes longer than seconds, if its run ends before it does"
+LONG = "what a part writes that takes longer than seconds, if its run ends before it does"
 _REPLACED = "the manifest of another video in the timeline goes before its frames are overwritten"
 _HEALS = "what a segment finds rotten is replaced"
 #: Allowed, but used by no run: (function, action, place) and why it is allowed all the same.
@@ -64,7 +64,7 @@ SPARE = {
     ("FailJobFunction", "s3:GetObject", "jobs/*/runs/*/progress/live/*"): _SLASHES,
     ("FailJobFunction", "s3:GetObject", "jobs/*/runs/*/progress/ended/*"): _SLASHES,
     **{
-        (function, action, "jobs/*/runs/*/progress/live/*"): _LONG
+        (function, action, "jobs/*/runs/*/progress/live/*"): LONG
         for function, action in (
             ("AssembleJobFunction", "s3:DeleteObject"),
             ("FailJobFunction", "s3:DeleteObject"),
@@ -77,6 +77,12 @@ SPARE = {
         )
     },
     ("RenderSegmentFunction", "s3:DeleteObject", "jobs/*/runs/*/progress/ended/*"): _ENDED,
+    ("FailJobFunction", "s3:DeleteObject", "jobs/*/runs/*/progress/ended/*"): _ENDED,
+    (
+        "ApiFunction",
+        "s3:DeleteObject",
+        "cache/timelines/*/rebuild.json",
+    ): "whoever clears a timeline may clear all of it",
     **{
         (function, action, place): _ENDED
         for function in ("AssembleJobFunction", "FailJobFunction")

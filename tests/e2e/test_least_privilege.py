@@ -28,7 +28,7 @@ from structureflow_local.cloud import LocalCloud
 from structureflow_local.cloud.gateway import Call
 from structureflow_local.cloud.signature import sign
 from structureflow_local.run import bucket_of
-from tests.e2e.privileges import BUCKET, FUNCTIONS, GPU, REPO, SPARE, TEMPLATE, TOPS, is_probe, place_of
+from tests.e2e.privileges import BUCKET, FUNCTIONS, GPU, LONG, REPO, SPARE, TEMPLATE, TOPS, is_probe, place_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
 
@@ -239,7 +239,8 @@ def look_at_everything(run: Run) -> None:
     longer = urllib.request.Request(ticket["url"], data + b"x", ticket["headers"], method="PUT")  # noqa: S310
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(longer)  # noqa: S310 - loopback
-    assert [one["key"] for one in run.ask("/inputs?limit=50")[1]["inputs"]] == [ticket["key"]]
+    (sent,) = run.ask("/inputs?limit=50")[1]["inputs"]
+    assert (sent["key"], run.open(sent["url"])) == (ticket["key"], data)
     guides = [{"at": [0, 2], "image": ticket["key"]}]
     document = run.document(task_id="sent", segments=[{"frames": 9, "guides": guides}])
     assert run.ask("/jobs/sent/check", "POST", document)[1]["valid"] is True
@@ -340,7 +341,12 @@ def test_nothing_is_allowed_that_no_run_uses(calls: list[Call]) -> None:
     unused = spare - used
     wide = {(name, action) for name, action, place in SPARE if place == "*"}
     assert {(name, action) for name, action, _ in unused} >= wide
-    assert {one for one in unused if one[:2] not in wide} == {one for one in SPARE if one[:2] not in wide}
+    # whether a part takes long enough to say how far it is, is the machine's affair
+    by_the_clock = {one for one, why in SPARE.items() if why == LONG}
+    unused -= by_the_clock
+    assert {one for one in unused if one[:2] not in wide} == {
+        one for one in SPARE if one[:2] not in wide
+    } - by_the_clock
 
 
 def test_functions_list_only_where_they_read(calls: list[Call]) -> None:
