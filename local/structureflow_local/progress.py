@@ -26,9 +26,9 @@ from rich.text import Text
 
 from structureflow import Storage, keys
 from structureflow.jobs.documents import get_document, load_record
-from structureflow.jobs.progress import RunProgress, read_progress
+from structureflow.jobs.progress import read_progress
 from structureflow.models.problems import counted
-from structureflow.models.results import JobStatus, SegmentResult
+from structureflow.models.results import JobStatus, PartProgress, SegmentResult
 from structureflow_local.output import Output
 
 _STAGES: Final = {
@@ -38,6 +38,8 @@ _STAGES: Final = {
     "segments": "the state machine fans out",
     "publish": "results take the places of those before",
 }
+#: Between two looks at parts under way; they write how far they are every two seconds.
+_LOOK_S: Final = 1.0
 _LEFT: Final = (TextColumn("left", markup=False), TimeRemainingColumn())
 
 
@@ -71,15 +73,19 @@ class JobProgress:
     Args:
         output: where it goes; with JSON asked for, nowhere.
         storage: the job's bucket; None until `watch_in`.
+        named: calls the user's files in a text what the user calls them.
     """
 
-    def __init__(self, output: Output, storage: Storage | None = None) -> None:
+    def __init__(self, output: Output, storage: Storage | None = None, *, named: Callable[[str], str] = str) -> None:
         self._output = output
+        self._named = named
         self._storage = storage
         self._begin = time.perf_counter()
         self._stage = ""
         self._recorded = False
         self._ended: set[int] = set()
+        self._parts: tuple[PartProgress, ...] = ()
+        self._next_look = self._begin
         self._segment_frames: tuple[int, ...] = ()
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -116,7 +122,7 @@ class JobProgress:
     def say(self, stage: str, text: str) -> None:
         """Print a line of what is new."""
         elapsed = time.perf_counter() - self._begin
-        line = Text.assemble((f"{elapsed:7.2f} s", "dim"), "  ", (f"{stage:<12}", "bold"), f" {text}")
+        line = Text.assemble((f"{elapsed:7.2f} s", "dim"), "  ", (f"{stage:<12}", "bold"), f" {self._named(text)}")
         if not self._output.as_json:
             self._output.console.print(line)
 
@@ -129,10 +135,14 @@ class JobProgress:
         if status.stage != self._stage and status.state == "running":
             self._stage = status.stage
             self.say(status.stage, _STAGES.get(status.stage, ""))
-        progress = read_progress(self._storage, status, parts=self._bar is not None)
+            self._move(description=status.stage)
         if self._recorded and status.segments is not None:
-            self._say_segments(self._storage, status, progress)
-        self._move(progress)
+            self._say_segments(self._storage, status, status.segments)
+        if self._bar is not None and status.state == "running" and time.perf_counter() >= self._next_look:
+            # a listing and a request for each part under way
+            self._next_look = time.perf_counter() + _LOOK_S
+            self._parts = read_progress(self._storage, status).parts
+            self._move()
 
     def _say_record(self, storage: Storage, status: JobStatus) -> None:
         if not storage.exists(keys.run_record(status.task_id, status.run_id)):
@@ -149,15 +159,15 @@ class JobProgress:
             f"video {source.width_px}x{source.height_px}, "
             f"{counted(source.frames, 'frame')}, {source.fps:g} fps, {counted(len(record.scene_cuts), 'cut')}",
         )
+        self._move()
 
-    def _say_segments(self, storage: Storage, status: JobStatus, progress: RunProgress) -> None:
-        for index in sorted(progress.whole - self._ended):
+    def _say_segments(self, storage: Storage, status: JobStatus, count: int) -> None:
+        for index in range(count):
             if status.state == "done":
                 key = keys.segment_file(status.task_id, index, "result.json")
             else:
                 key = keys.run_segment_file(status.task_id, status.run_id, index, "result.json")
-            # A segment says that it is whole just before its result is there.
-            if not storage.exists(key):
+            if index in self._ended or not storage.exists(key):
                 continue
             self._ended.add(index)
             result = get_document(storage, key, SegmentResult, made_by="RenderSegment")
@@ -169,19 +179,19 @@ class JobProgress:
                 f"{left} left to the generator; flow from {result.flow_source}, "
                 f"made in {result.timings_s['segment']:.2f} s",
             )
+            self._move()
 
-    def _move(self, progress: RunProgress) -> None:
-        """Move the bar: through the frames of the structure video first, then through those of the segments."""
+    def _move(self, description: str | None = None) -> None:
         if self._bar is None:
             return
         frames = self._segment_frames
         step = "segment" if frames else "extract"
-        parts = [part for part in progress.parts if part.step == step]
-        whole = sum(frames[index] for index in self._ended if index < len(frames))
+        under_way = [part for part in self._parts if part.step == step and part.index not in self._ended]
         self._bar.update(
             self._task,
-            description=self._stage or "waiting",
-            total=(sum(frames) if frames else sum(part.total for part in parts)) or None,
-            completed=whole + sum(part.done for part in parts if part.index not in self._ended),
+            description=description or self._stage or "waiting",
+            total=sum(frames or (part.total for part in under_way)) or None,
+            completed=sum(frames[index] for index in self._ended if index < len(frames))
+            + sum(part.done for part in under_way),
             segments=f"{len(self._ended)} of {counted(len(frames), 'segment')}" if frames else "no segments yet",
         )

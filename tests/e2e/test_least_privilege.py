@@ -100,10 +100,8 @@ class Run:
         """Ask the HTTP API; return status and answer."""
         url = f"{self.cloud.api_url}{path}"
         data = b"" if body is None else json.dumps(body).encode()
-        signed = sign(
-            self.cloud.key, method=method, url=url, service="execute-api", region=self.cloud.region, body=data
-        )
-        signed |= {"Content-Type": "application/json"}
+        signing: Any = {"service": "execute-api", "region": self.cloud.region, "body": data}
+        signed = sign(self.cloud.key, method=method, url=url, **signing) | {"Content-Type": "application/json"}
         request = urllib.request.Request(url, data or None, signed, method=method)  # noqa: S310 - loopback
         try:
             with urllib.request.urlopen(request) as reply:  # noqa: S310 - loopback

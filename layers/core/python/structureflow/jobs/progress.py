@@ -26,7 +26,7 @@ from structureflow.models.results import JobStatus, PartProgress, now
 from structureflow.storage.base import ObjectInfo, Storage
 from structureflow.storage.bounded import read_bounded
 
-__all__ = ["RunProgress", "read_progress"]
+__all__ = ["EVERY_S", "PartReport", "RunProgress", "read_progress"]
 
 _log = logging.getLogger(__name__)
 Step = Literal["extract", "segment"]

@@ -15,7 +15,7 @@ from structureflow.models.outputs import ExtraOutput, OutputDescription
 from structureflow.models.targets import TargetName
 from structureflow.storage.verified import VerifiedBy
 
-__all__ = ["JobRecord", "JobStatus", "Manifest", "SegmentResult"]
+__all__ = ["JobRecord", "JobStatus", "Manifest", "PartProgress", "SegmentResult"]
 
 FlowSourceName = Literal["cache", "frames", "video"]
 JobState = Literal["running", "done", "failed"]
