@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from structureflow.errors import ObjectChangedError, ObjectExistsError, StorageError
 from structureflow.limits import MAX_S3_PARTS, MAX_S3_PUT_BYTES
 from structureflow.storage._s3_parts import Parts, grouped, size_of
-from structureflow.storage.base import ObjectPart, Piece
+from structureflow.storage.pieces import ObjectPart, Piece
 from structureflow.storage.s3 import S3Storage
 from structureflow.storage.s3_settings import S3Settings
 from structureflow.testing.storage_contract import seeded_bytes

@@ -21,8 +21,8 @@ from structureflow.media.decode import DecodedFrame, VideoReader
 from structureflow.media.limits import DecodeLimits
 from structureflow.media.part_plan import plan_parts
 from structureflow.media.parts import PartReader
-from structureflow.storage.base import ObjectPart
 from structureflow.storage.memory import MemoryStorage
+from structureflow.storage.pieces import ObjectPart
 from structureflow.storage.ranged import RangedFile
 from structureflow.testing.videos import pan_frames
 

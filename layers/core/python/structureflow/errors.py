@@ -14,6 +14,8 @@ from structureflow.limits import MAX_MESSAGE_CHARS, MAX_PROBLEMS
 from structureflow.references import without_queries
 
 __all__ = [
+    "ApiReplyError",
+    "ApiUnreachableError",
     "CorruptMediaError",
     "DeadlineError",
     "EncodeError",
@@ -41,6 +43,7 @@ __all__ = [
     "InvalidKeyError",
     "InvalidRequestError",
     "JobBusyError",
+    "JobExistsError",
     "JobStateError",
     "MediaError",
     "MediaLimitError",
@@ -49,6 +52,7 @@ __all__ = [
     "ModelWeightsError",
     "NotAVideoError",
     "NotAnImageError",
+    "NothingRunsError",
     "ObjectChangedError",
     "ObjectExistsError",
     "ObjectNotFoundError",
@@ -179,6 +183,10 @@ class PageFileNotFoundError(InvalidRequestError, FileNotFoundError):
         return self.message
 
 
+class NothingRunsError(InvalidRequestError, PermissionError):
+    """A store is only shown: nothing here carries jobs out."""
+
+
 class ReplyTooLargeError(InvalidRequestError):
     """What was asked for does not fit into one reply; the message says what to ask for instead."""
 
@@ -241,6 +249,17 @@ class EncodeError(StructureFlowError, RuntimeError):
 
 
 # --- storage -----------------------------------------------------------------------------------------
+
+
+class ApiReplyError(StructureFlowError, ValueError):
+    """An API answers something that this version of the client does not know."""
+
+
+class ApiUnreachableError(StructureFlowError, ConnectionError):
+    """An API gives no answer."""
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class StorageError(StructureFlowError, OSError):
@@ -355,6 +374,10 @@ class GuidanceError(StructureFlowError, ValueError):
 
 class JobStateError(StructureFlowError, RuntimeError):
     """A step of the job was started without what the step before it must have left."""
+
+
+class JobExistsError(JobStateError):
+    """A new job has the name of one that there is already."""
 
 
 class SupersededRunError(JobStateError):

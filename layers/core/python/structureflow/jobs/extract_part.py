@@ -122,7 +122,8 @@ def _extract(plan: PartsPlan, number: int, services: Services) -> PartResult:
         limits = DecodeLimits(max_frames=services.max_video_frames)
         with (
             FrameKeeper.open(storage, order.timeline_id, order.identity) as keeper,
-            PartReader(source.opened(), video, number, limits, threads=services.workers) as reader,
+            source.opened() as file,
+            PartReader(file, video, number, limits, threads=services.workers) as reader,
         ):
             flows, timings_s = extract_flows(
                 reader,

@@ -114,7 +114,8 @@ def cut_video(source: Source, services: Services) -> VideoParts | None:
     """
     if not source.is_ranged:
         raise VideoPartsError(f"{source.name}: parts of a URL are not read")
-    parts = plan_parts(source.opened(), DecodeLimits(max_frames=services.max_video_frames), PART_FRAMES)
+    with source.opened() as file:
+        parts = plan_parts(file, DecodeLimits(max_frames=services.max_video_frames), PART_FRAMES)
     if parts.frames <= MAX_ALONE_FRAMES:
         return None
     if len(parts.parts) < 2:

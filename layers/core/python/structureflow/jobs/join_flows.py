@@ -43,7 +43,7 @@ from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import commit_frames, discard_frames
 from structureflow.limits import MAX_PART_ROUNDS
 from structureflow.models.results import ErrorInfo
-from structureflow.storage.base import ObjectPart, Piece
+from structureflow.storage.pieces import ObjectPart, Piece
 
 _NPZ: Final = "application/zip"
 

@@ -9,7 +9,8 @@ from typing import Any
 from structureflow.errors import ObjectChangedError, ObjectExistsError, ObjectNotFoundError, StorageError
 from structureflow.storage._s3_parts import Parts
 from structureflow.storage.adapters import check_if_match
-from structureflow.storage.base import ObjectInfo, ObjectPart, Piece, Storage, read_pieces
+from structureflow.storage.base import ObjectInfo, Storage
+from structureflow.storage.pieces import ObjectPart, Piece, read_pieces
 
 _log = logging.getLogger(__name__)
 

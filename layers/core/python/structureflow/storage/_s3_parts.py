@@ -15,7 +15,8 @@ from structureflow.errors import ObjectChangedError, ObjectNotFoundError, Storag
 from structureflow.limits import MAX_S3_PARTS, MAX_S3_PUT_BYTES, MIN_S3_PART_BYTES
 from structureflow.storage._s3_replies import etag, part_count
 from structureflow.storage._s3_writes import Body
-from structureflow.storage.base import Checksum, ObjectInfo, ObjectPart, Piece
+from structureflow.storage.base import Checksum, ObjectInfo
+from structureflow.storage.pieces import ObjectPart, Piece
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -12,11 +12,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from structureflow import arguments
 from structureflow.arguments import Check, checking, instance, is_text, optional, shown, whole
 from structureflow.errors import InvalidArgumentError, InvalidKeyError, ObjectExistsError, StorageError
+
+if TYPE_CHECKING:
+    from structureflow.storage.pieces import Piece
 
 __all__ = [
     "MAX_KEY_BYTES",
@@ -27,6 +30,7 @@ __all__ = [
     "Storage",
     "StoredObject",
     "Suffix",
+    "Upload",
     "check_arguments",
     "check_expiry",
     "check_key",
@@ -36,8 +40,6 @@ __all__ = [
 #: S3's own limit, and that of all adapters.
 MAX_KEY_BYTES: Final = 1024
 MAX_PRESIGN_S: Final = 7 * 24 * 3600
-#: Of a part of an object that is read to write it elsewhere.
-_READ_BYTES: Final = 4 * 1024**2
 
 
 def check_key(key: str, what: str = "key") -> str:
@@ -147,35 +149,21 @@ class ObjectInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Upload:
+    """How an object is written without credentials: by a request of `method` to `url` with these `headers`."""
+
+    url: str
+    method: str = "PUT"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class StoredObject:
     """Bytes read from an object: the whole, or the range asked for. `info.size_bytes` is the whole's size."""
 
     data: bytes
     info: ObjectInfo
     start: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectPart:
-    """Bytes `start` (inclusive) to `stop` (exclusive) of the object at `key` that has the ETag `etag`."""
-
-    key: str
-    etag: str
-    start: int
-    stop: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.start < self.stop:
-            raise ValueError(f"expected 0 <= start < stop, got {self.start}, {self.stop}")
-
-    @property
-    def size_bytes(self) -> int:
-        """How many bytes it has."""
-        return self.stop - self.start
-
-
-#: Of what an object is put together: bytes that the caller has, and parts of other objects.
-Piece = bytes | ObjectPart
 
 
 class Storage(abc.ABC):
@@ -327,6 +315,9 @@ class Storage(abc.ABC):
         """
         if if_absent and self.exists(key):
             raise ObjectExistsError(f"{self.uri}/{key}: expected no object, got one", key=key)
+        # which knows this module
+        from structureflow.storage.pieces import read_pieces
+
         with tempfile.TemporaryDirectory(prefix="structureflow-") as folder:
             path = Path(folder) / "assembled"
             with path.open("wb") as file:
@@ -340,6 +331,16 @@ class Storage(abc.ABC):
 
         The object need not exist. Stores that cannot sign return what a reader on this machine can open.
         """
+
+    def upload_url(self, key: str, *, size_bytes: int, content_type: str, expires_s: int = 3600) -> Upload:
+        """Return how an object of exactly `size_bytes` is written without credentials, for `expires_s` seconds.
+
+        Raises:
+            StorageError: the store cannot sign.
+        """
+        check_key(key)
+        check_expiry(expires_s)
+        raise StorageError(f"{self.uri} cannot sign uploads: {size_bytes} bytes of {content_type}", key=key)
 
     @property
     def url_origin(self) -> str | None:
@@ -358,6 +359,7 @@ _ARGUMENTS: Final[dict[str, Check]] = {
     "info": instance(ObjectInfo, "ObjectInfo"),
     "keys": arguments.iterable("several keys"),
     "max_bytes": optional(whole(0)),
+    "size_bytes": whole(1),
     "path": arguments.path,
     "pieces": arguments.iterable("several pieces"),
 }
@@ -374,19 +376,3 @@ def check_arguments(adapter: Adapter) -> Adapter:
 
 #: Of a parameter that takes a store.
 check_store: Final = instance(Storage, "a store, such as LocalStorage")
-
-
-def read_pieces(storage: Storage, pieces: Iterable[Piece]) -> Iterator[bytes]:
-    """Yield the bytes of pieces in order, at most 4 MiB of an object at a time; errors as `Storage.get`."""
-    for piece in pieces:
-        if isinstance(piece, bytes):
-            yield piece
-            continue
-        for start in range(piece.start, piece.stop, _READ_BYTES):
-            stop = min(start + _READ_BYTES, piece.stop)
-            data = storage.get(piece.key, byte_range=ByteRange(start, stop), if_match=piece.etag).data
-            if len(data) != stop - start:
-                raise StorageError(
-                    f"{piece.key}: expected bytes {start} to {stop}, got {len(data)} of them", key=piece.key
-                )
-            yield data

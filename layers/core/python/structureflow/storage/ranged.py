@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from types import TracebackType
 from typing import Final
 
 #: Of a block: large enough that reading on costs few requests, small enough for an index at the end of an object.
@@ -15,7 +16,10 @@ _HELD: Final = 24
 
 
 class RangedFile:
-    """A file for one reader; see `structureflow.media.opened.OpenedFile`.
+    """A file for one reader, and a context manager; see `structureflow.media.opened.OpenedFile`.
+
+    What ends a thread and is no `Exception` does not come through FFmpeg, which would ask again and again: the reader
+    gets an `EOFError` in its place, and the end of the ``with`` block raises it.
 
     Args:
         name: for messages.
@@ -35,6 +39,16 @@ class RangedFile:
         self._place = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._last = -1
+        self._end: BaseException | None = None
+
+    def __enter__(self) -> RangedFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._end is not None:
+            raise self._end
 
     def read(self, size: int = -1, /) -> bytes:
         """Return the next `size` bytes, fewer at the end only; all that are left for a negative number."""
@@ -69,7 +83,13 @@ class RangedFile:
     def _load(self, number: int, count: int) -> None:
         start = number * BLOCK_BYTES
         stop = min(start + count * BLOCK_BYTES, self.size_bytes)
-        data = self._fetch(start, stop)
+        try:
+            data = self._fetch(start, stop)
+        except Exception:
+            raise
+        except BaseException as error:
+            self._end = error
+            raise EOFError(f"{self.name}: reading was ended") from error
         if len(data) != stop - start:
             raise EOFError(f"{self.name}: expected bytes {start} to {stop}, got {len(data)} of them")
         self.requests += 1

@@ -37,17 +37,18 @@ from structureflow.storage.base import (
     ByteRange,
     Checksum,
     ObjectInfo,
-    Piece,
     Storage,
     StoredObject,
     Suffix,
+    Upload,
     check_arguments,
     check_expiry,
     check_key,
     check_prefix,
     folder_end,
 )
-from structureflow.storage.s3_settings import S3Settings
+from structureflow.storage.pieces import Piece
+from structureflow.storage.s3_settings import S3Settings, is_aws
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -213,14 +214,18 @@ class S3Storage(Storage):
 
     def presigned_url(self, key: str, *, expires_s: int = 3600) -> str:
         """Return a signed URL of the object; no request is made."""
-        check_key(key)
-        check_expiry(expires_s)
-        return self._call(
-            key,
-            lambda: self.client.generate_presigned_url(
-                "get_object", Params={"Bucket": self._bucket, "Key": key}, ExpiresIn=expires_s
-            ),
-        )
+        return self._signed("get_object", {"Bucket": self._bucket, "Key": check_key(key)}, check_expiry(expires_s))
+
+    def _signed(self, method: str, wanted: dict[str, Any], expires_s: int) -> str:
+        key = wanted["Key"]
+        return self._call(key, lambda: self.client.generate_presigned_url(method, Params=wanted, ExpiresIn=expires_s))
+
+    def upload_url(self, key: str, *, size_bytes: int, content_type: str, expires_s: int = 3600) -> Upload:
+        """Return a signed URL that takes so many bytes of that type; no request is made."""
+        wanted: dict[str, Any] = {"Bucket": self._bucket, "Key": check_key(key), "ContentType": content_type}
+        wanted["ContentLength"] = size_bytes
+        url = self._signed("put_object", wanted, check_expiry(expires_s))
+        return Upload(url, headers=(("Content-Type", content_type),))
 
     @property
     def url_origin(self) -> str:
@@ -273,7 +278,7 @@ class S3Storage(Storage):
 
     def _send(self, body: Body, key: str, extra: dict[str, Any]) -> ObjectInfo:
         if self._is_large(body):
-            if not self._is_aws():
+            if not is_aws(self.client):
                 # Others obey the conditions of a PUT and not those of a multipart upload, or neither.
                 self._look(key, extra)
             return self._parts.upload(body, key, extra)
@@ -290,12 +295,7 @@ class S3Storage(Storage):
             raise ObjectChangedError(f"{self.uri}/{key}: expected no object, got one", key=key)
 
     def _believed(self) -> bool | None:
-        said = {"yes": True, "no": False, "auto": None}[self._settings.conditional_writes]
-        return True if said is None and self._is_aws() else said
-
-    def _is_aws(self) -> bool:
-        host = urlsplit(self.client.meta.endpoint_url).hostname or ""
-        return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+        return {"yes": True, "no": False, "auto": is_aws(self.client) or None}[self._settings.conditional_writes]
 
     def delete(self, keys: Iterable[str]) -> int:
         """Delete objects, a request per 1,000; see `Storage.delete`."""
@@ -328,8 +328,8 @@ class S3Storage(Storage):
         """Copy an object inside the bucket, in parts where one request does not do it; see `Storage.copy`."""
         check_key(source_key)
         check_key(target_key)
-        # Only AWS is believed to obey the condition: moto and rclone copy whatever is there.
-        looks = if_match is not None and not self._is_aws()
+        # Only AWS obeys the condition: moto and rclone copy whatever is there.
+        looks = if_match is not None and not is_aws(self.client)
         if looks:
             check_if_match(self.head(source_key), if_match)
         extra: dict[str, Any] = {} if if_match is None else {"CopySourceIfMatch": f'"{if_match}"'}
@@ -354,7 +354,7 @@ class S3Storage(Storage):
     ) -> ObjectInfo:
         """Write an object of parts that S3 copies itself; see `Storage.assemble`."""
         check_key(key)
-        return assemble(self, self._parts, key, pieces, content_type, if_absent=if_absent, believed=self._is_aws())
+        return assemble(self, self._parts, key, pieces, content_type, if_absent=if_absent, believed=is_aws(self.client))
 
     def _copy_in_parts(self, source_key: str, target_key: str, if_match: str | None, refusal: StorageError) -> None:
         reply = self._call(source_key, lambda: self.client.head_object(Bucket=self._bucket, Key=source_key))

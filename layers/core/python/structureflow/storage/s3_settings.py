@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, get_args
+from urllib.parse import urlsplit
 
 from structureflow import arguments
 from structureflow.arguments import check_fields, choice, number, optional, whole
@@ -104,3 +105,9 @@ _CHECKS: Final = {
     **dict.fromkeys(("connect_timeout_s", "read_timeout_s"), number(above=0)),
     "conditional_writes": choice("auto", "yes", "no"),
 }
+
+
+def is_aws(client: S3Client) -> bool:
+    """Tell whether a client speaks to AWS, which is believed to obey every condition."""
+    host = urlsplit(client.meta.endpoint_url).hostname or ""
+    return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))

@@ -18,7 +18,7 @@ from structureflow.errors import (
     StorageError,
     TransientStorageError,
 )
-from structureflow.storage.base import ObjectPart, Piece
+from structureflow.storage.pieces import ObjectPart, Piece
 from structureflow.testing.storage_subject import Subject, seeded_bytes
 
 
