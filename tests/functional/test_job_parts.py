@@ -141,10 +141,10 @@ def test_a_part_that_never_comes_fails_the_job_by_its_number(
     monkeypatch.setattr(PartsRunner, "invoke", invoke)
     failure = runner.extract()
     assert failure is not None
-    assert failure.error == "FlowPartsError"
+    assert failure.error == "IncompleteJobError"
     status = runner.status("t1")
     assert status.error is not None
-    assert (status.state, status.error.code, status.error.stage) == ("failed", "FlowPartsError", "extract")
+    assert (status.state, status.error.code, status.error.stage) == ("failed", "IncompleteJobError", "extract")
     assert "1" in status.error.message
     assert not runner.keys("work/")
     assert not runner.keys("cache/"), "frames that nobody commits are removed"

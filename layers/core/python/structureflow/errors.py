@@ -26,7 +26,6 @@ __all__ = [
     "FlowCacheLimitError",
     "FlowCacheVersionError",
     "FlowError",
-    "FlowPartsError",
     "ForeignOriginError",
     "FrameCacheConflictError",
     "FrameCacheError",
@@ -314,10 +313,6 @@ class FlowCacheCorruptError(FlowCacheError):
 
 class FlowCacheLimitError(FlowCacheError):
     """The archive declares more than the configured bounds allow (a bomb, or a giant header)."""
-
-
-class FlowPartsError(FlowError):
-    """Parts of a video did not come, however often they were done again; the message names them."""
 
 
 class EngineUnavailableError(StructureFlowError, RuntimeError):

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from structureflow import errors, keys
 from structureflow.errors import (
-    FlowPartsError,
+    IncompleteJobError,
     ObjectChangedError,
     ObjectNotFoundError,
     StructureFlowError,
@@ -68,7 +68,7 @@ def join_flows(event: JoinFlowsInput, services: Services) -> PartsState:
     video has no parts after all makes one function extract all of it.
 
     Raises:
-        FlowPartsError: parts did not come.
+        IncompleteJobError: parts did not come.
         StructureFlowError: what a part says of its failure, of the part's own class.
         SupersededRunError: the job was started again meanwhile, or deleted, or the run ended.
         TransientError: a later try may succeed.
@@ -112,7 +112,7 @@ def _again(
     elif event.round >= MAX_PART_ROUNDS:
         discard_frames(services.storage, plan.order.timeline_id, [part.frames for part in done])
         named = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
-        raise FlowPartsError(
+        raise IncompleteJobError(
             f"parts: {len(missing)} of {len(plan.parts)} did not come in {event.round + 1} rounds: {named}",
             missing=list(missing[:100]),
         )
@@ -136,7 +136,7 @@ def _error_of(number: int, said: ErrorInfo) -> StructureFlowError:
     kind = getattr(errors, said.code, None)
     if isinstance(kind, type) and issubclass(kind, StructureFlowError):
         return kind(said.message, **{"part": number, **said.detail})
-    return FlowPartsError(f"part {number}: {said.code}: {said.message}", part=number)
+    return IncompleteJobError(f"part {number}: {said.code}: {said.message}", part=number)
 
 
 def _join(plan: PartsPlan, results: Sequence[PartResult], services: Services) -> None:
