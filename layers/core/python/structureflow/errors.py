@@ -1,8 +1,8 @@
 """The error root of structureflow.
 
-Every error that the system raises on purpose descends from `StructureFlowError`. An error is either *permanent* (the same
-input fails again; never retried) or *transient* (a later try may succeed; the state machine and the asynchronous Lambda queue
-may retry it). Each also descends from the built-in that fits it, so who knows nothing of structureflow can catch it by kind.
+Every error raised on purpose descends from `StructureFlowError`. It is either *permanent* (the same input fails again;
+never retried) or *transient* (a later try may succeed; the state machine and the asynchronous Lambda queue may retry it).
+Each also descends from the built-in that fits it, so that who knows nothing of structureflow catches it by its kind.
 """
 
 from __future__ import annotations
