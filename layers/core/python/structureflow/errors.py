@@ -1,7 +1,7 @@
 """The error root of structureflow.
 
 Every error raised on purpose descends from `StructureFlowError`. It is either *permanent* (the same input fails again;
-never retried) or *transient* (a later try may succeed; the state machine and the asynchronous Lambda queue may retry it).
+never retried) or *transient* (a later try may succeed; the state machine and the Lambda queue may retry it).
 Each also descends from the built-in that fits it, so that who knows nothing of structureflow catches it by its kind.
 """
 
