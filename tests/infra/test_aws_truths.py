@@ -88,10 +88,15 @@ def test_no_condition_rests_on_a_generated_name() -> None:
 @pytest.mark.parametrize(
     "name", [name for name, body in RESOURCES.items() if body["Type"].endswith(("::QueuePolicy", "::TopicPolicy"))]
 )
-def test_services_are_let_in_by_account(name: str) -> None:
+def test_services_are_let_in_by_account_or_for_one_rule(name: str) -> None:
     for statement in RESOURCES[name]["Properties"]["PolicyDocument"]["Statement"]:
         assert "Service" in statement["Principal"]
-        assert statement["Condition"]["StringEquals"]["aws:SourceAccount"] == {"Ref": "AWS::AccountId"}
+        condition = statement["Condition"]
+        if "ArnEquals" in condition:
+            rule, attribute = condition["ArnEquals"]["aws:SourceArn"]["Fn::GetAtt"]
+            assert (RESOURCES[rule]["Type"], attribute) == ("AWS::Events::Rule", "Arn")
+            continue
+        assert condition["StringEquals"]["aws:SourceAccount"] == {"Ref": "AWS::AccountId"}
 
 
 # --- parameters --------------------------------------------------------------------------------------

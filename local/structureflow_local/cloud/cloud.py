@@ -23,6 +23,7 @@ from structureflow_local.cloud.gateway import Call, Gateway
 from structureflow_local.cloud.http_api import HttpApi
 from structureflow_local.cloud.moto_services import Execution, MotoServices, execution_detail, object_event
 from structureflow_local.cloud.processes import Spawner
+from structureflow_local.cloud.queues import Queues
 from structureflow_local.cloud.servers import Servers
 from structureflow_local.cloud.signature import Keyring
 from structureflow_local.cloud.tasks import TARGET as TASKS_TARGET
@@ -51,7 +52,10 @@ class LocalCloud:
         duplicate_events: deliver each event twice, as EventBridge sometimes does.
         task_commands: program and arguments that an ECS task runs here, by logical id of its task definition;
             one without a command gets no capacity.
-        async_retry_delays_s: pauses before the second and third try of an asynchronous call (AWS: 60 and 120 s).
+        async_retry_delays_s: pauses before the second and third try of an asynchronous call (AWS: 60 and 120 s), and
+            of a message whose call failed (AWS: what its function set, or the queue's visibility timeout).
+        concurrency: functions that run at the same time; more calls are throttled, as in an account with that quota.
+            None lets calls wait for a process instead.
 
     Raises:
         TemplateError: the template has something that cannot be run here.
@@ -68,6 +72,7 @@ class LocalCloud:
         duplicate_events: bool = False,
         task_commands: Mapping[str, Sequence[str]] | None = None,
         async_retry_delays_s: Sequence[float] = (0.5, 1.0),
+        concurrency: int | None = None,
     ) -> None:
         self.template: Template = load_template(template, parameters)
         self._wanted_state_dir = state_dir
@@ -77,6 +82,7 @@ class LocalCloud:
         self._extra_hosts = tuple(extra_hosts)
         self._duplicate_events = duplicate_events
         self._retry_delays_s = tuple(async_retry_delays_s)
+        self._concurrency = concurrency
         self._task_commands = dict(task_commands or {})
         for logical_id in self._task_commands:
             if logical_id not in self.template.task_definitions:
@@ -88,6 +94,7 @@ class LocalCloud:
         self._gateway: Gateway
         self._bus: EventBus
         self._moto: MotoServices
+        self._queues: Queues
         self._servers: Servers
         self._api_server: Servers | None = None
         self._client_lock = threading.Lock()
@@ -157,6 +164,7 @@ class LocalCloud:
             retry_delays_s=self._retry_delays_s,
             deliver=self._deliver,
             dead_letters=self.dead_letters,
+            concurrency=self._concurrency,
         )
         stack.callback(self._functions.close)
         prewarm.start()
@@ -205,8 +213,19 @@ class LocalCloud:
         moto_patches.watch_executions(patches, self._on_execution_start, self._on_execution_end)
 
         self._moto.create(stack, self._persist)
+        self._queues = Queues(
+            self.template.event_sources,
+            self.template.queues,
+            backend=self._moto.queues,
+            functions=self._functions,
+            activity=self._activity,
+            region=self.region,
+            retry_delays_s=self._retry_delays_s,
+        )
+        stack.callback(self._queues.close)
         # Containers reach the further addresses by Docker's name for their host.
         names = (*self._extra_hosts, DOCKER_HOST) if self._extra_hosts else ()
+        self._queues.start()
         self._servers.start(Doors(self._gateway, hosts=names, policy=OBJECT_POLICY, subdomains=True))
 
     # --- what there is -------------------------------------------------------------------------------
@@ -236,6 +255,11 @@ class LocalCloud:
     def invocations(self) -> list[Invocation]:
         """Every call of a function so far, in order of their ends; a copy."""
         return list(self._functions.invocations)
+
+    @property
+    def throttles(self) -> int:
+        """Calls of functions that were refused for want of `concurrency`."""
+        return self._functions.throttles
 
     @property
     def calls(self) -> list[Call]:
@@ -360,6 +384,6 @@ class LocalCloud:
         elif service == "states":
             self._moto.start_execution(target_arn, body)
         elif service == "sqs":
-            self._moto.send_message(target_arn, body)
+            self._queues.send(target_arn, body)
         else:
             raise LocalCloudError(f"nothing here takes events for {target_arn}")

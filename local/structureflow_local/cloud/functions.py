@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from structureflow_local.cloud.activity import Activity
-from structureflow_local.cloud.errors import FunctionProcessError, UnknownResourceError
+from structureflow_local.cloud.errors import FunctionProcessError, ThrottledError, UnknownResourceError
 from structureflow_local.cloud.function_process import FunctionProcess
 from structureflow_local.cloud.processes import Spawner
 from structureflow_local.cloud.signature import Key, Keyring
@@ -22,6 +22,8 @@ from structureflow_local.cloud.template import FunctionSpec
 
 MAX_SYNC_BYTES: Final = 6 * 1024 * 1024
 MAX_ASYNC_BYTES: Final = 1024 * 1024
+#: Before an asynchronous call that was throttled is tried again.
+_THROTTLED_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,7 @@ class Functions:
         retry_delays_s: pauses before the second and third try of an asynchronous call.
         deliver: sends a failure record to a destination ARN.
         dead_letters: gets the events that were given up.
+        concurrency: calls at a time; more are throttled. None lets them wait for a process.
     """
 
     def __init__(
@@ -213,7 +216,10 @@ class Functions:
         retry_delays_s: Sequence[float],
         deliver: Callable[[str, Any], None],
         dead_letters: list[DeadLetter],
+        concurrency: int | None = None,
     ) -> None:
+        self._places = None if concurrency is None else threading.Semaphore(concurrency)
+        self.throttles = 0
         self._specs = specs
         self._spawner = spawner
         self._keyring = keyring
@@ -226,7 +232,7 @@ class Functions:
         self._dead_letters = dead_letters
         cores = max(2, os.cpu_count() or 1)
         self._pools = {
-            logical_id: FunctionPool(spec, min(spec.reserved_concurrency or cores, cores), self._start)
+            logical_id: FunctionPool(spec, min(spec.reserved_concurrency or cores, concurrency or cores), self._start)
             for logical_id, spec in specs.items()
         }
         self._by_name = {name: spec for spec in specs.values() for name in (spec.logical_id, spec.name, spec.arn)}
@@ -270,6 +276,7 @@ class Functions:
         Raises:
             UnknownResourceError: there is no such function.
             FunctionProcessError: its process cannot be started.
+            ThrottledError: all places are taken.
         """
         with self._activity.busy(f"function {name}"):
             return self._call(self.find(name), payload, str(uuid.uuid4()), asynchronous=False, attempt=1)
@@ -298,6 +305,11 @@ class Functions:
             while True:
                 try:
                     result = self._call(spec, payload, request_id, asynchronous=True, attempt=attempt)
+                except ThrottledError:
+                    # Lambda keeps asynchronous calls that are throttled, and that counts as no try.
+                    if self._closing.wait(_THROTTLED_S):
+                        return
+                    continue
                 except FunctionProcessError as error:
                     if self._closing.is_set():
                         return
@@ -350,7 +362,15 @@ class Functions:
     def _call(
         self, spec: FunctionSpec, payload: bytes, request_id: str, *, asynchronous: bool, attempt: int
     ) -> InvocationResult:
-        result = self._pools[spec.logical_id].call(payload, request_id, asynchronous=asynchronous, attempt=attempt)
+        pool = self._pools[spec.logical_id]
+        if self._places is not None and not self._places.acquire(blocking=False):
+            self.throttles += 1
+            raise ThrottledError(f"{spec.logical_id}: Rate Exceeded.")
+        try:
+            result = pool.call(payload, request_id, asynchronous=asynchronous, attempt=attempt)
+        finally:
+            if self._places is not None:
+                self._places.release()
         self.invocations.append(result.invocation)
         return result
 

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from structureflow_local.cloud.errors import FunctionProcessError, UnknownResourceError
+from structureflow_local.cloud.errors import FunctionProcessError, ThrottledError, UnknownResourceError
 from structureflow_local.cloud.functions import Functions
 from structureflow_local.cloud.signature import Key
 
@@ -87,6 +87,8 @@ def route_lambda_tasks(patches: Patches, functions: Functions) -> None:
             result = functions.invoke(name, body)
         except UnknownResourceError as error:
             raise _client_error(404, "ResourceNotFoundException", error.message) from error
+        except ThrottledError as error:
+            raise _client_error(429, "TooManyRequestsException", error.message) from error
         except FunctionProcessError as error:
             raise _client_error(500, "ServiceException", error.message) from error
         response: dict[str, Any] = {

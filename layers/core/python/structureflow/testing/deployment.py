@@ -35,8 +35,8 @@ from structureflow.testing.gpu import SeededGpu, carry_out
 from structureflow.testing.jobs import BUCKET, services_over
 from structureflow.testing.processes import Bucket, Hostility, KilledError, Process
 
-#: Lambda calls a function once more, twice, for an event.
-_EVENT_TRIES: Final = 3
+#: So often a request, or an event of a GPU task, is taken up at most.
+_EVENT_TRIES: Final = 5
 _EVENT_PAUSE_S: Final = 60.0
 _REQUEST_S: Final = 0.02
 #: Functions within each other's requests.
