@@ -21,6 +21,7 @@ from structureflow_local.cloud.events import EventBus
 from structureflow_local.cloud.functions import DeadLetter, Functions, Invocation, InvocationResult
 from structureflow_local.cloud.gateway import Call, Gateway
 from structureflow_local.cloud.http_api import HttpApi
+from structureflow_local.cloud.map_runs import run_distributed_maps
 from structureflow_local.cloud.moto_services import Execution, MotoServices, execution_detail, object_event
 from structureflow_local.cloud.processes import Spawner
 from structureflow_local.cloud.queues import Queues
@@ -210,6 +211,7 @@ class LocalCloud:
         moto_patches.route_service_tasks(patches, self.endpoint_url, self._keyring.issue())
         moto_patches.name_executions(patches)
         moto_patches.allow_passing_on_errors(patches)
+        run_distributed_maps(patches)
         moto_patches.watch_executions(patches, self._on_execution_start, self._on_execution_end)
 
         self._moto.create(stack, self._persist)

@@ -12,6 +12,7 @@ Each change replaces one attribute of one module:
 * Executions without a name: moto calls them all None, and refuses the second; AWS names them by a UUID.
 * Errors of the interpreter itself (States.Timeout) that leave a Map or a Fail state with ErrorPath: moto refuses
   their names and makes States.Runtime of them, AWS passes them on.
+* Distributed Maps: moto forgets which children failed (`structureflow_local.cloud.map_runs`).
 * End of an execution: nobody is told; waiting until all is idle and the status-change event need it.
 """
 
