@@ -20,7 +20,7 @@ from structureflow.testing.jobs import png
 from structureflow.testing.videos import pan_frames, texture, write_clip
 from structureflow_local.client import JobClient, PreparedJob
 from structureflow_local.cloud import LocalCloud
-from structureflow_local.cloud.functions import Invocation
+from structureflow_local.cloud.function_pool import Invocation
 from structureflow_local.run import bucket_of
 
 REPO = Path(__file__).resolve().parents[2]

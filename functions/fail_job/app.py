@@ -3,6 +3,7 @@
 from typing import Any
 
 from structureflow.jobs.fail_job import CaughtError, FailJobInput, fail_job, fail_request
+from structureflow.runtime.callbacks import is_asked, refuse
 from structureflow.runtime.events import parse_created_object, parse_ended_execution, parse_event
 from structureflow.runtime.queued import is_queued, parse_message
 from structureflow.runtime.wiring import instrumented, services
@@ -10,10 +11,14 @@ from structureflow.runtime.wiring import instrumented, services
 
 @instrumented
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any] | None:
-    """Handle the state ``FailJob``, a request that the orchestrator died on, or the end of an execution."""
+    """Handle the state ``FailJob``, what another function died on in its queue, or the end of an execution."""
     if is_queued(event):
-        created = parse_created_object(parse_message(event).body)
-        status = fail_request(created.key, created.etag, "OrchestratorDied", _DIED, services())
+        body = parse_message(event).body
+        if is_asked(body):
+            refuse(body, "SegmentDied", f"RenderSegment {_DIED}")
+            return None
+        created = parse_created_object(body)
+        status = fail_request(created.key, created.etag, "OrchestratorDied", f"the orchestrator {_DIED}", services())
         return status.model_dump(mode="json") if status else None
     if "detail-type" in event:
         ended = parse_ended_execution(event)
@@ -31,7 +36,4 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any] | None:
     return status.model_dump(mode="json") if status else None
 
 
-_DIED = (
-    "the orchestrator took the request up several times and died each time, out of memory or out of time; "
-    "the function's log says more"
-)
+_DIED = "took this up several times and died each time, out of memory or out of time; the function's log says more"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from structureflow_local.cloud import LocalCloud, TemplateError
-from structureflow_local.cloud.functions import Invocation
+from structureflow_local.cloud.function_pool import Invocation
 from structureflow_local.cloud.template import load_template
 
 FIXTURE = Path(__file__).resolve().parent.parent / "fixtures" / "local"

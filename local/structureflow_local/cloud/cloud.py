@@ -18,7 +18,8 @@ from structureflow_local.cloud import patches as moto_patches
 from structureflow_local.cloud.activity import Activity
 from structureflow_local.cloud.errors import LocalCloudError, UnknownResourceError
 from structureflow_local.cloud.events import EventBus
-from structureflow_local.cloud.functions import DeadLetter, Functions, Invocation, InvocationResult
+from structureflow_local.cloud.function_pool import Invocation, InvocationResult
+from structureflow_local.cloud.functions import DeadLetter, Functions
 from structureflow_local.cloud.gateway import Call, Gateway
 from structureflow_local.cloud.http_api import HttpApi
 from structureflow_local.cloud.map_runs import run_distributed_maps

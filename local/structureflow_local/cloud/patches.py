@@ -119,15 +119,23 @@ def route_service_tasks(patches: Patches, endpoint_url: str, key: Key) -> None:
 
     lock = threading.Lock()
     session = boto3.Session(aws_access_key_id=key.access_key, aws_secret_access_key=key.secret)
+    made: dict[str, Any] = {}
 
     class OneAtATime:
-        """Stands in for the module `boto3`."""
+        """Stands in for the module `boto3`: one client a service, which any thread may use."""
 
         @staticmethod
-        def client(**arguments: Any) -> Any:
-            arguments["endpoint_url"] = endpoint_url
+        def client(*, service_name: str, region_name: str, config: Any, **_: Any) -> Any:
+            # What else moto gives is its own endpoint and a key that nobody has.
             with lock:
-                return session.client(**arguments)
+                if service_name not in made:
+                    made[service_name] = session.client(
+                        service_name,  # type: ignore[call-overload]
+                        region_name=region_name,
+                        config=config,
+                        endpoint_url=endpoint_url,
+                    )
+                return made[service_name]
 
     patches.replace(boto_client, "boto3", OneAtATime)
 

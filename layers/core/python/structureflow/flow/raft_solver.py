@@ -167,7 +167,7 @@ class RaftSolver:
         try:
             for _ in range(self._engine.iterations):
                 self._check_stop()
-                # One small picture per cell: more than the 65,535 that cuDNN samples in one call, from 2 pairs of 720p on.
+                # A small picture per cell: more than the 65,535 that cuDNN samples in a call, from 2 pairs of 720p on.
                 with torch.backends.cudnn.flags(enabled=False):
                     correlation = model.corr_block.index_pyramid(centroids_coords=grid + flow)
                 with self._mixed_precision():

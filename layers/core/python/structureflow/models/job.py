@@ -10,6 +10,7 @@ from pydantic import AfterValidator, AliasChoices, FailFast, Field, ValidationEr
 from structureflow.errors import InvalidRequestError
 from structureflow.limits import (
     MAX_GUIDES,
+    MAX_JOB_FRAMES,
     MAX_MASK_GRID_PX,
     MAX_NAMES,
     MAX_OUTPUT_FPS,
@@ -209,6 +210,7 @@ class JobRequest(RequestModel):
     @model_validator(mode="after")
     def _check_timeline(self) -> JobRequest:
         """Check the sources on the stitched timeline, and let those without an end go on to its end."""
+        _check_frame_count(self.segments)
         *_, end = segment_starts([segment.frames for segment in self.segments], self.segment_overlap)
         if not self.structure_videos:
             return self
@@ -343,3 +345,9 @@ def _check_guide_count(segments: Any) -> None:
     guides = sum(len(found) for found in lists if isinstance(found, list | tuple))
     if guides > MAX_GUIDES:
         raise ValueError(f"segments: expected at most {MAX_GUIDES} guides in all, got {guides}")
+
+
+def _check_frame_count(segments: tuple[Segment, ...]) -> None:
+    frames = sum(segment.frames for segment in segments)
+    if frames > MAX_JOB_FRAMES:
+        raise ValueError(f"segments: expected at most {MAX_JOB_FRAMES} frames in all, got {frames}")

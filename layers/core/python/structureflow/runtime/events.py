@@ -149,7 +149,8 @@ def event_subject(event: dict[str, Any]) -> dict[str, Any]:
     """
     if is_queued(event):
         try:
-            return event_subject(parse_message(event).body)
+            body = parse_message(event).body
+            return event_subject(body.get("segment", body))
         except InvalidRequestError:
             return {}
     subject = {

@@ -89,14 +89,14 @@ def work_off(
     work: Callable[[dict[str, Any]], _Result],
     *,
     max_tries: int,
-    give_up: Callable[[dict[str, Any], StructureFlowError], _Result],
+    give_up: Callable[[dict[str, Any], StructureFlowError], _Result] | None = None,
     client: SQSClient | None = None,
 ) -> _Result:
     """Do what a message asks for, and hold it meanwhile; an error gives it back, to come again in a while.
 
     Args:
         max_tries: after so many the queue gives a message away.
-        give_up: ends what cannot be done, with the transient error of the last try; else it would be lost.
+        give_up: ends what cannot be done, with the transient error of the last try, which is lost otherwise.
         client: of SQS; made when first needed if not given.
 
     Raises:
@@ -107,7 +107,7 @@ def work_off(
         with hold.beating():
             return work(message.body)
     except StructureFlowError as error:
-        if error.transient and message.receive_count >= max_tries:
+        if give_up is not None and error.transient and message.receive_count >= max_tries:
             return give_up(message.body, error)
         hold.give_back(message.receive_count)
         raise

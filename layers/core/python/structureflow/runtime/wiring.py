@@ -128,7 +128,7 @@ def instrumented(handler: _Handler) -> _Handler:
 def queued(
     event: dict[str, Any],
     work: Callable[[dict[str, Any]], _Result],
-    give_up: Callable[[dict[str, Any], StructureFlowError], _Result],
+    give_up: Callable[[dict[str, Any], StructureFlowError], _Result] | None = None,
 ) -> _Result:
     """Work off a message of the function's own queue; see `structureflow.runtime.queued.work_off`."""
     found = settings()
