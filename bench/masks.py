@@ -121,7 +121,7 @@ def _masks(
     height, width = frames[0].shape[:2]
     geometry = Geometry.of(flows.meta, height, width)
     fine, coarse = Blocks(height, width, 1), Blocks(height, width, GRID)
-    plan = PathPlan(start=0, stop=count, total_flows=count, target_count=count, treatment="clip")
+    plan = PathPlan(start=0, stop=count, total_flows=count, led=range(1, count + 1), treatment="clip")
     with ThreadPoolExecutor(2) as io:
         shape = flows.meta.height, flows.meta.width
         feed = FrameFeed(StructureGrays(grays), plan.frames_looked_at(), shape, io) if matching else None

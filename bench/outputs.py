@@ -166,14 +166,14 @@ def moves(flows: FlowSource, grays: Sequence[Gray] | None) -> Iterator[Move]:
     """Yield the motion from frame to frame and back to the first."""
     count = flows.meta.total_flows
     shape = flows.meta.height, flows.meta.width
-    plan = PathPlan(start=0, stop=count, total_flows=count, target_count=count, treatment="clip")
+    plan = PathPlan(start=0, stop=count, total_flows=count, led=range(1, count + 1), treatment="clip")
     with ThreadPoolExecutor(2) as io, ThreadPoolExecutor(1) as pool:
         feed = None
         matching: Matching | None = None
         if grays is not None and fits_matcher(shape):
             feed, matching = FrameFeed(StructureGrays(grays), plan.frames_looked_at(), shape, io), MATCHING[QUALITY]
         planned = PlannedFlows(flows, plan, io)
-        with closing(segment_moves(planned, plan, count, pool, ways=True, feed=feed, matching=matching)) as found:
+        with closing(segment_moves(planned, plan, pool, ways=True, feed=feed, matching=matching)) as found:
             yield from found
 
 

@@ -133,7 +133,7 @@ def _paths(frames: Sequence[Frame], preset: EnginePreset, matching: Matching | N
     flows, grays = flows_of(frames, preset)
     count = len(frames) - 1
     shape = flows.meta.height, flows.meta.width
-    plan = PathPlan(start=0, stop=count, total_flows=count, target_count=count, treatment="clip")
+    plan = PathPlan(start=0, stop=count, total_flows=count, led=range(1, count + 1), treatment="clip")
     found = []
     with ThreadPoolExecutor(2) as io:
         feed = FrameFeed(StructureGrays(grays), plan.frames_looked_at(), shape, io) if matching else None

@@ -27,7 +27,9 @@ from structureflow.testing.raft import RandomWeights
 def main() -> None:
     """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(description="Pairs per second and peak memory of RAFT.")
-    parser.add_argument("--sizes", default="640x360,1280x720,1920x1080", help="WIDTHxHEIGHT, separated by commas")
+    parser.add_argument(
+        "--sizes", default="640x360,960x544,1280x720,1920x1080", help="WIDTHxHEIGHT, separated by commas"
+    )
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--pairs", type=int, default=24)
     parser.add_argument("--iterations", type=int, default=12)

@@ -79,13 +79,17 @@ def stretch(request: pytest.FixtureRequest, bigbuckbunny: Path) -> Stretch:
     return Stretch([fit(image, *SIZE) for image in images], flows, grays)
 
 
-def carried(stretch: Stretch, anchors: str, flows: FlowSource | None = None, *guides: int) -> list[Frame]:
+def carried(
+    stretch: Stretch, anchors: str, flows: FlowSource | None = None, *guides: int, treatment: str = "clip"
+) -> list[Frame]:
     asked = guides or (0, GAP + 1)
     segment = Segment.model_validate(
         {"frames": GAP + 2, "guides": [{"at": index, "image": str(index)} for index in asked]}
     )
-    settings: Any = {"treatment": "clip", "anchors": anchors, "motion_strength": 1.0}
-    chosen = RenderSettings(*SIZE, **settings, flow_start=0, flow_stop=GAP, matching=MATCHING["balanced"])
+    settings: Any = {"treatment": treatment, "anchors": anchors, "motion_strength": 1.0}
+    # under `retime` the step into the guide behind the gap is one of those that play the window
+    stop = GAP + 1 if treatment == "retime" else GAP
+    chosen = RenderSettings(*SIZE, **settings, flow_start=0, flow_stop=stop, matching=MATCHING["balanced"])
     sink = _Kept()
     structure = stretch if stretch.grays is not None else None
     render_segment(segment, flows or stretch.flows, _Guides(stretch.frames), chosen, sink, structure)
@@ -125,6 +129,17 @@ def test_carried_frames_are_near_the_real_ones_and_sharp(stretch: Stretch) -> No
     assert mean_db(start, truth) >= still + 5
     assert mean_db(carried(stretch, "both"), truth) >= wrong + 7
     assert 0.8 <= sharpness(start[GAP // 2]) / sharpness(truth[GAP // 2]) <= 1.3
+
+
+@pytest.mark.parametrize("guides", [(0, GAP + 1), (GAP + 1,), (0, 20, GAP + 1)])
+def test_retime_keeps_a_video_in_step_with_guides_of_its_own(stretch: Stretch, guides: tuple[int, ...]) -> None:
+    """Each frame is nearer to the real one of its number than to those beside it, up to the guide behind the gap."""
+    found = carried(stretch, "both", None, *guides, treatment="retime")
+    for number in (GAP, GAP - 1, GAP - 4, 21, 19):
+        own, before, after = (psnr_db(found[number - 1], stretch.frames[number + beside]) for beside in (0, -1, 1))
+        # the clip holds a frame now and then
+        twins = max(psnr_db(stretch.frames[number], stretch.frames[number + beside]) for beside in (-1, 1)) > 40
+        assert own > max(before, after) or twins, number
 
 
 def test_forward_flows_alone_serve_too(stretch: Stretch) -> None:

@@ -141,7 +141,7 @@ def test_anchors_reach_as_far_as_their_source_drives(case: tuple[list[Source], i
     gap = GapMotion(
         Nothing(),  # type: ignore[arg-type]
         plan,
-        plan.consumed(first, 0),
+        plan.consumed(first),
         final - first + 1,
         from_start=first > 0,
         from_end=final + 1 < length,
@@ -175,7 +175,7 @@ def test_every_leg_has_the_strength_of_its_source(
     own = data.draw(st.lists(st.none() | st.floats(0, 10), min_size=len(laid), max_size=len(laid)))
     laid = [replace(one, strength=strength) for one, strength in zip(laid, own, strict=True)]
     plan = TimelinePlan(laid, start=0, count=length, total_flows=total_flows(sources))
-    strength = plan.strength(given_strength, [])
+    strength = plan.strength(given_strength)
     expected = model(sources, fps, length)
     for step in range(1, length):
         place = expected[step]

@@ -161,7 +161,7 @@ def test_both_anchors_of_a_gap_take_the_part_of_the_motion(part: MotionPart, anc
     scene = pan_scene(2.0, -1.0, frames=10, height=HEIGHT, width=WIDTH)
     flows = ArrayFlows.of(scene)
     count = 8
-    plan = PathPlan(start=0, stop=9, total_flows=9, target_count=count, treatment="clip")
+    plan = PathPlan(start=0, stop=9, total_flows=9, led=range(1, count + 1), treatment="clip")
     grays = [np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8) for frame in scene.frames]
     with ThreadPoolExecutor(2) as io:
         feed = FrameFeed(Grays(grays), plan.frames_looked_at(), (HEIGHT, WIDTH), io) if anchored else None

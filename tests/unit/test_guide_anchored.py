@@ -138,10 +138,10 @@ def test_retime_lands_where_the_video_is_between_its_frames_too(steps: int, anch
     assert outcome.tracking == "anchored"
     grid = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float64)
     for index in range(1, steps + 1, 5):
-        truth = pan_truth(scene, index * 25 / steps, grid)
+        truth = pan_truth(scene, index * 25 / (total - 1), grid)
         assert miss(anchored[index], truth) < 3, index
     middle = steps // 2
-    truth = pan_truth(scene, middle * 25 / steps, grid)
+    truth = pan_truth(scene, middle * 25 / (total - 1), grid)
     assert miss(anchored[middle], truth) < 0.4 * miss(composed[middle], truth)
 
 
@@ -163,14 +163,14 @@ def test_adjust_stays_composed() -> None:
 
 
 def test_an_anchor_between_two_frames_is_matched_by_the_one_behind() -> None:
-    """Two gaps under retime at one and a half flows a step: the second anchor stands at node 7.5."""
+    """Two gaps under retime at one and a quarter flows a step: the second anchor stands at node 7.5."""
     scene = scene_of()
     anchored, _ = rendered(scene, Frames(scene.frames), [(0, 0), (6, 8), (12, 0)], 13, treatment="retime", stop=15)
     composed, _ = rendered(scene, None, [(0, 0), (6, 8), (12, 0)], 13, treatment="retime", stop=15)
     x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float64)
-    for index in (8, 11):
-        # the picture of frame 8 stands for node 7.5 and travels 1.5 flows a step from there
-        travelled = (index - 6) * 1.5
+    for index in (8, 10):
+        # the picture of frame 8 stands for node 7.5 and travels 1.25 flows a step from there
+        travelled = (index - 6) * 1.25
         places = np.stack([x[1] - travelled, x[0] - 0.3 * travelled], axis=-1).astype(np.float32)
         truth = cv2.remap(scene.frames[8], places, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
         assert miss(anchored[index], np.asarray(truth)) < 2
@@ -222,7 +222,7 @@ def test_no_path_leads_across_a_cut() -> None:
 def test_what_an_anchor_cannot_show_counts_as_unseen_and_comes_from_the_other() -> None:
     scene = occlusion_scene(frames=16, height=HEIGHT, width=WIDTH)
     flows = ArrayFlows.of(scene)
-    plan = PathPlan(start=0, stop=14, total_flows=15, target_count=14, treatment="clip")
+    plan = PathPlan(start=0, stop=14, total_flows=15, led=range(1, 15), treatment="clip")
     with ThreadPoolExecutor(2) as io:
         feed = FrameFeed(Frames(scene.frames), plan.frames_looked_at(), (HEIGHT, WIDTH), io)
         gap = GapMotion(
@@ -255,9 +255,9 @@ def test_what_an_anchor_cannot_show_counts_as_unseen_and_comes_from_the_other() 
 def test_blocks_and_threads_change_nothing(treatment: Treatment, strength: float) -> None:
     scene = occlusion_scene(frames=20, height=48, width=64)
     flows = ArrayFlows.of(scene)
-    plan = PathPlan(
-        start=0, stop=18, total_flows=19, target_count=24 if treatment == "retime" else 18, treatment=treatment
-    )
+    count = 24 if treatment == "retime" else 18
+    led = range(1, count + (2 if treatment == "retime" else 1))
+    plan = PathPlan(start=0, stop=18, total_flows=19, led=led, treatment=treatment)
     found = []
     for block_bytes in (2**30, 1):
         with ThreadPoolExecutor(2) as io:
@@ -266,7 +266,7 @@ def test_blocks_and_threads_change_nothing(treatment: Treatment, strength: float
                 PlannedFlows(flows, plan, io, strength=Strength.always(strength)),
                 plan,
                 0,
-                plan.steps,
+                count,
                 from_start=True,
                 from_end=True,
                 feed=feed,
@@ -280,7 +280,7 @@ def test_blocks_and_threads_change_nothing(treatment: Treatment, strength: float
                     if motion is not None and motion.start is not None and motion.end is not None
                 ]
             )
-    assert len(found[0]) == len(found[1]) == plan.steps
+    assert len(found[0]) == len(found[1]) == count
     for one, other in zip(*found, strict=True):
         for array, twin in zip(one, other, strict=True):
             np.testing.assert_array_equal(array, twin)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from structureflow.guide.render import RenderOutcome, RenderSettings, render_seg
 from structureflow.guide.scene import GuideOptions
 from structureflow.guide.ways import Way, known
 from structureflow.media.planes import mask_to_planes, planes_to_rgb, rgb_to_planes
-from structureflow.models.job import Segment
+from structureflow.models.job import MaskMode, Segment
 from structureflow.references import Reference
 from structureflow.testing.scenes import ArrayFlows, Scene, join, pan_scene
 
@@ -62,13 +63,14 @@ def rendered(
         width,
         "clip",
         changes.pop("anchors", "start"),
-        1.0,
+        changes.pop("motion_strength", 1.0),
         0,
         len(scene.forward),
         form=form,
         masking=masking,
         seams="choose",
     )
+    assert not changes
     sink = Sink(height, width)
     segment = Segment.model_validate({"frames": frames, "guides": guides})
     outcome = render_segment(segment, ArrayFlows.of(scene), Guides(scene.frames, form), settings, sink)
@@ -288,6 +290,31 @@ def test_left_frames_are_white_in_every_mode() -> None:
         assert outcome.left_unguided == ((6, 11),)
         assert all(mask.min() == 255 for mask in sink.masks[6:])
         assert all((frame == 128).all() for frame in sink.frames[6:])
+
+
+@pytest.mark.parametrize("group", [1, 4])
+@pytest.mark.parametrize("mode", ["visibility", "keyframes"])
+def test_a_frame_that_shows_nothing_of_what_motion_carries_is_left(mode: MaskMode, group: int) -> None:
+    """Two anchors that stand still and differ all over: nothing says which one is right."""
+    other = np.ascontiguousarray(255 - PAN.frames)
+    scene = replace(PAN, frames=np.concatenate([PAN.frames[:8], other[8:]]))
+    guides = [*START, {"at": 15, "image": "images/15"}]
+    options: Any = {"anchors": "both", "motion_strength": 0.0}
+    sink, outcome = rendered(scene, guides, 16, Masking(mode, "grey", 16, group), **options)
+    grey = [index for index in range(16) if (sink.frames[index] == 128).all()]
+    assert grey, "else nothing is tried"
+    assert list(within(outcome.left_unguided)) == grey
+    assert list(within(outcome.filled)) == [index for index in range(1, 15) if index not in grey]
+    assert not set(grey) & set(outcome.evidence)
+    assert all((sink.masks[index] == 255).all() for index in grey)
+    warp, shown = rendered(scene, guides, 16, Masking(mode, "warp", 16, group), **options)
+    assert shown.filled == ((1, 14),), "a hint is shown, whatever the mask says"
+    assert not any((frame == 128).all() for frame in warp.frames)
+
+
+def within(ranges: Sequence[tuple[int, int]]) -> Iterator[int]:
+    for first, last in ranges:
+        yield from range(first, last + 1)
 
 
 def test_groups_reach_the_segment() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,7 +16,7 @@ from structureflow.flow.fields import Treatment
 from structureflow.guide.path import Carry, Trace, bounded_chunk
 from structureflow.guide.plan import Leg, PathPlan
 from structureflow.guide.planned import PlannedFlows
-from structureflow.guide.spans import flow_window
+from structureflow.guide.spans import flow_window, led_frames, unguided_ranges
 from structureflow.guide.ways import Way, end_share, soft_visibility
 from structureflow.models.job import Segment
 from structureflow.testing.scenes import ArrayFlows, pan_scene
@@ -28,7 +29,7 @@ def plan(
         start=start,
         stop=start + flows,
         total_flows=start + flows if total is None else total,
-        target_count=target,
+        led=range(1, target + 1),
         treatment=treatment,
         scene_cuts=tuple(cuts),
     )
@@ -71,9 +72,92 @@ def test_retime_stands_between_the_flows() -> None:
     retime = plan("retime", 4, 6)
     assert [retime.node_at(position) for position in range(5)] == [0, 1.5, 3, 4.5, 6]
     assert retime.legs_between(1, 3) == (1, 5)
-    assert (retime.flows_used, retime.last_position) == (6, 4)
-    assert plan("retime", 4, 6, total=7).node_at(5) == 7
-    assert plan("retime", 8, 4, total=7).node_at(9) == 4.5
+    assert (retime.flows_used, retime.last_position, retime.flows_read) == (6, 4, (0, 6))
+    assert plan("retime", 4, 6, total=7).last_position == 4, "its steps end with its window"
+
+
+def test_what_may_be_read_is_what_may_be_looked_at() -> None:
+    assert plan("clip", 3, 10, start=5).flows_read == (5, 9)
+    assert plan("clip", 12, 10).flows_read == (0, 10)
+    assert plan("adjust", 5, 3, start=2, total=9).flows_read == (2, 6)
+    assert plan("retime", 5, 3, start=2, total=9).flows_read == (2, 5)
+    for treatment in ("adjust", "clip", "retime"):
+        assert plan(treatment, 0, 3, total=9).flows_read == (0, 0), "without steps nothing is"
+
+
+def led_by(treatment: Treatment, led: Sequence[int], flows: int, start: int = 0) -> PathPlan:
+    return PathPlan(start=start, stop=start + flows, total_flows=start + flows, led=led, treatment=treatment)
+
+
+@pytest.mark.parametrize("treatment", ["adjust", "clip"])
+def test_adjust_and_clip_stand_still_in_guides(treatment: Treatment) -> None:
+    """As the original has it: the step into a guide is looked at, and played again by the frame behind it."""
+    planned = led_by(treatment, led_frames(guided(12, 0, 5, 11), treatment), 9)
+    assert list(planned.led) == [1, 2, 3, 4, 6, 7, 8, 9, 10]
+    assert [planned.consumed(frame) for frame in (1, 4, 6, 10)] == [0, 3, 4, 8]
+    assert [planned.frame_shown(planned.consumed(frame) + 1) for frame in (1, 4, 6, 10)] == [1, 4, 5, 9]
+
+
+def test_retime_leads_into_the_guide_behind_a_gap() -> None:
+    planned = led_by("retime", led_frames(guided(12, 0, 5, 11), "retime"), 11)
+    assert list(planned.led) == list(range(1, 12))
+    assert [planned.consumed(frame) for frame in (1, 4, 6, 10)] == [0, 3, 5, 9]
+    assert [planned.frame_shown(planned.consumed(frame) + 1) for frame in (1, 4, 6, 10)] == [1, 4, 6, 10]
+    assert [planned.flow_into(frame) for frame in (1, 4, 6, 10)] == [0, 3, 5, 9]
+
+
+def test_held_guides_take_no_time() -> None:
+    held = Segment.model_validate(
+        {"frames": 20, "guides": [{"at": [0, 3], "image": "a"}, {"at": [9, 19], "image": "b"}]}
+    )
+    assert led_frames(held, "retime") == (4, 5, 6, 7, 8, 9)
+    assert led_frames(held, "clip") == led_frames(held, "adjust") == (4, 5, 6, 7, 8)
+
+
+def test_a_video_begins_at_the_first_frame_of_a_segment_that_begins_without_a_guide() -> None:
+    planned = led_by("retime", led_frames(guided(6, 5), "retime"), 5, start=3)
+    assert [planned.node_at(position) for position in range(7)] == [0, 0, 1, 2, 3, 4, 5]
+    assert [planned.frame_shown(planned.consumed(frame) + 1) for frame in range(5)] == [3, 4, 5, 6, 7]
+    assert [planned.flow_into(frame) for frame in range(6)] == [None, 3, 4, 5, 6, 7]
+    assert planned.steps == 6
+
+
+def test_one_frame_alone_shows_the_first_of_the_video() -> None:
+    planned = led_by("retime", [0], 5)
+    assert (planned.frame_shown(1), planned.flows_used, planned.last_position) == (0, 0, 1)
+
+
+@given(
+    frames=st.integers(2, 60),
+    guides=st.sets(st.integers(0, 59)),
+    flows=st.integers(1, 90),
+    beyond=st.integers(0, 2),
+)
+def test_under_retime_every_frame_has_one_place_in_time(frames: int, guides: set[int], flows: int, beyond: int) -> None:
+    """By walking: from frame to frame one step on, but in guides; the first frame first, the last one last."""
+    segment = guided(frames, *(guide for guide in guides if guide < frames))
+    steps = [0]
+    for frame in range(1, frames):
+        held = is_guided(segment, frame) and is_guided(segment, frame - 1)
+        steps.append(steps[-1] + (not held))
+    planned = PathPlan(
+        start=0, stop=flows, total_flows=flows + beyond, led=led_frames(segment, "retime"), treatment="retime"
+    )
+    if not segment.unguided:
+        assert planned.steps == 0
+        return
+    for first, last in unguided_ranges(segment):
+        consumed = planned.consumed(first)
+        for frame in range(first, last + 1):
+            position = planned.consumed(frame) + 1
+            assert position == consumed + 1 + frame - first
+            assert planned.node_at(position) == pytest.approx(steps[frame] * flows / steps[-1], abs=1e-5)
+        # the anchors beside a gap stand where the gaps beside them say, too
+        if first:
+            assert planned.node_at(consumed) == pytest.approx(steps[first - 1] * flows / steps[-1], abs=1e-5)
+        if last + 1 < frames:
+            end = min(consumed + last - first + 2, planned.last_position)
+            assert planned.node_at(end) == pytest.approx(steps[last + 1] * flows / steps[-1], abs=1e-5)
 
 
 def test_no_flows_make_no_steps() -> None:
@@ -85,8 +169,9 @@ def test_no_flows_make_no_steps() -> None:
 def test_windows_outside_are_refused() -> None:
     with pytest.raises(GuidanceError, match="flow window"):
         plan("clip", 2, 5, total=4)
-    with pytest.raises(GuidanceError, match="target_count"):
-        plan("clip", -1, 5)
+    for led in ([3, 2], [1, 1], [-1, 0]):
+        with pytest.raises(GuidanceError, match="led"):
+            led_by("clip", led, 5)
     with pytest.raises(GuidanceError, match="position"):
         plan("clip", 2, 2).node_at(3)
 
@@ -128,6 +213,14 @@ def test_a_single_frame_between_two_cuts_gets_no_motion() -> None:
 # --- windows of segments -----------------------------------------------------------------------------
 
 
+def guided(frames: int, *at: int) -> Segment:
+    return Segment.model_validate({"frames": frames, "guides": [{"at": one, "image": "a"} for one in at]})
+
+
+def is_guided(segment: Segment, frame: int) -> bool:
+    return any(guide.first <= frame <= guide.last for guide in segment.guides)
+
+
 def segments(*counts: int) -> list[Segment]:
     return [Segment.model_validate({"frames": count + 1, "guides": [{"at": 0, "image": "a"}]}) for count in counts]
 
@@ -139,6 +232,12 @@ def test_per_segment_plays_all() -> None:
 def test_timeline_plays_consecutive_parts_in_proportion_to_unguided_frames() -> None:
     windows = [flow_window(segments(10, 20, 10), index, "timeline", 99) for index in range(3)]
     assert windows == [(0, 24), (24, 74), (74, 99)]
+
+
+def test_retimed_parts_are_in_proportion_to_steps() -> None:
+    """Frames 0 to 10, 10 to 30 and 30 to 40 of the video, the guides among them."""
+    ends = [guided(11, 0, 10), guided(21, 20), guided(11, 0, 5, 10)]
+    assert [flow_window(ends, index, "timeline", 40, "retime") for index in range(3)] == [(0, 10), (10, 30), (30, 40)]
 
 
 def test_timeline_clip_goes_on_where_the_segment_before_stopped() -> None:

@@ -119,13 +119,35 @@ def test_adjust_changes_the_travel(count: int, travel: int) -> None:
     assert outcome.left_unguided == ()
 
 
-@pytest.mark.parametrize("count", [6, 10, 14, 20, 40, 60])
+@pytest.mark.parametrize("count", [3, 4, 7, 9, 19, 39])
 def test_retime_keeps_the_travel_at_any_ratio(count: int) -> None:
+    """40 pixels into the guide behind the gap, the last step among them."""
     scene = pan_scene(2, frames=21)
     sink, _ = render(gap(count, 0, 0), ArrayFlows.of(scene), scene.frames, treatment="retime")
-    assert travelled(sink, scene.frames, count) == 40
-    if count % 2 == 0:
-        assert travelled(sink, scene.frames, count // 2) == 20
+    assert travelled(sink, scene.frames, count) == 40 - 40 // (count + 1)
+    assert travelled(sink, scene.frames, (count + 1) // 2) == 40 * ((count + 1) // 2) // (count + 1)
+
+
+@pytest.mark.parametrize("at", [(0, 16), (0,), (16,), (0, 8, 16), (8,), (5, 11)])
+@pytest.mark.parametrize("anchors", ["start", "both"])
+def test_retime_gives_a_video_its_own_frames_back(at: tuple[int, ...], anchors: str) -> None:
+    """As many frames as the video has, some of its own as guides: each frame is the one of its number."""
+    scene = pan_scene(2, 1, frames=17)
+    wanted = segment(17, *({"at": one, "image": str(one)} for one in at))
+    sink, outcome = render(wanted, ArrayFlows.of(scene), scene.frames, treatment="retime", anchors=anchors)
+    left = {index for first, last in outcome.left_unguided for index in range(first, last + 1)}
+    assert left == (set(range(at[0])) if anchors == "start" else set())
+    for index in set(range(17)) - left:
+        near = max(abs(index - one) for one in at)
+        assert psnr_db(sink.frames[index], scene.frames[index], margin_px=2 * near + 2) > 40, index
+
+
+def test_a_held_guide_takes_no_time() -> None:
+    """16 steps over 8 flows, of which half lie before the guide that is held and half behind it."""
+    scene = pan_scene(2, frames=9)
+    wanted = segment(19, {"at": 0, "image": "0"}, {"at": [8, 10], "image": "4"}, {"at": 18, "image": "8"})
+    sink, _ = render(wanted, ArrayFlows.of(scene), scene.frames, treatment="retime", anchors="both")
+    assert [travelled(sink, scene.frames, index) for index in range(19)] == [*range(9), 8, 8, *range(9, 17)]
 
 
 @pytest.mark.parametrize("count", [3, 5, 20, 30])

@@ -95,8 +95,8 @@ def test_flow_shown_points_where_content_goes_and_strength_shows() -> None:
 def test_retimed_flow_shown_is_as_long_as_the_steps() -> None:
     scene = pan_scene(3)
     sink = KeptMotion()
-    render(gap(22, 0, 0), ArrayFlows.of(scene), scene.frames, sink, treatment="retime", anchors="both")
-    for index in range(1, 23):
+    render(gap(21, 0, 0), ArrayFlows.of(scene), scene.frames, sink, treatment="retime", anchors="both")
+    for index in range(1, 22):
         assert sink.flows[index][40, 60, 0] == pytest.approx(1.5, abs=1e-3)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,34 +23,33 @@ from structureflow.testing.scenes import ArrayFlows, pan_scene
 Frame = NDArray[np.uint8]
 
 
-def plan(treatment: Treatment, flows: int, steps: int) -> PathPlan:
-    return PathPlan(start=0, stop=flows, total_flows=flows, target_count=steps, treatment=treatment)
+def plan(treatment: Treatment, flows: int, led: Sequence[int]) -> PathPlan:
+    return PathPlan(start=0, stop=flows, total_flows=flows, led=led, treatment=treatment)
 
 
 def test_one_number_is_the_same_everywhere() -> None:
-    strength = plan("clip", 8, 8).strength(2.5, range(8))
+    strength = plan("clip", 8, range(8)).strength(2.5)
     assert strength.constant == 2.5
     assert [strength(leg) for leg in (0, 5, 99)] == [2.5] * 3
     assert ONCE.constant == 1
 
 
 def test_key_frames_are_joined_by_lines_and_go_on_at_both_ends() -> None:
-    strength = plan("clip", 9, 9).strength({10: 1.0, 14: 3.0}, range(8, 17))
+    strength = plan("clip", 9, range(8, 17)).strength({10: 1.0, 14: 3.0})
     assert strength.constant is None
     assert [strength(leg) for leg in range(9)] == [1, 1, 1, 1.5, 2, 2.5, 3, 3, 3]
-    assert plan("clip", 9, 9).strength({0: 2, 50: 2}, range(8, 17)).constant == 2
-    assert plan("clip", 0, 9).strength({5: 4.0}, range(9)).constant == 4
+    assert plan("clip", 9, range(8, 17)).strength({0: 2, 50: 2}).constant == 2
+    assert plan("clip", 0, range(9)).strength({5: 4.0}).constant == 4
 
 
 def test_a_second_gap_has_the_strength_of_its_own_frames() -> None:
-    frames = [2, 3, 12, 13]
-    strength = plan("clip", 4, 4).strength({2: 0.0, 12: 1.0}, frames)
+    strength = plan("clip", 4, [2, 3, 12, 13]).strength({2: 0.0, 12: 1.0})
     np.testing.assert_allclose([strength(leg) for leg in range(4)], [0, 0.1, 1, 1])
 
 
 @pytest.mark.parametrize(("flows", "steps"), [(12, 6), (6, 12)])
 def test_retimed_legs_have_the_strength_of_their_time(flows: int, steps: int) -> None:
-    strength = plan("retime", flows, steps).strength({0: 0.0, steps - 1: 1.0}, range(steps))
+    strength = plan("retime", flows, range(1, steps + 1)).strength({1: 0.0, steps: 1.0})
     found = [strength(leg) for leg in range(flows)]
     assert found == sorted(found)
     np.testing.assert_allclose(found, (np.arange(flows) + 0.5) / flows, atol=0.12)

@@ -78,12 +78,12 @@ class Grays:
 def moves(flows: FlowSource, grays: Sequence[Gray] | None = None, quality: str = "balanced") -> Iterator[Move]:
     count, shape = flows.meta.total_flows, (flows.meta.height, flows.meta.width)
     cuts = flows.meta.scene_cuts
-    plan = PathPlan(start=0, stop=count, total_flows=count, target_count=count, treatment="clip", scene_cuts=cuts)
+    plan = PathPlan(start=0, stop=count, total_flows=count, led=range(1, count + 1), treatment="clip", scene_cuts=cuts)
     with ThreadPoolExecutor(2) as io, ThreadPoolExecutor(1) as pool:
         feed = FrameFeed(Grays(grays), plan.frames_looked_at(), shape, io) if grays else None
         matching = MATCHING[quality] if grays else None
         planned = PlannedFlows(flows, plan, io)
-        with closing(segment_moves(planned, plan, count, pool, ways=True, feed=feed, matching=matching)) as found:
+        with closing(segment_moves(planned, plan, pool, ways=True, feed=feed, matching=matching)) as found:
             yield from found
 
 

@@ -37,7 +37,8 @@ class RaftEngine:
         weights: file of the model's weights; see `load_weights`.
         weights_sha256: its SHA-256, 64 hex digits.
         iterations: refinements of each flow, at least 1.
-        batch_pairs: most pairs at a time, at least 1; fewer where `memory_bytes` has no room for them.
+        batch_pairs: most pairs at a time, at least 1; fewer where `memory_bytes` has no room for them, or where they
+            have more area than eight of 640x360.
         memory_bytes: bound of a batch's memory; None takes `GPU_MEMORY_SHARE` of what is free on the GPU, or
             `CPU_MEMORY_BYTES`. A batch has one pair at least.
         max_area_px: larger frames are shrunk to about this area, and their flows resized, since memory grows with

@@ -68,6 +68,8 @@ class Slot:
         self.picture = np.empty(sheet.shape, np.uint8)
         #: Of the frame drawn last: ``(height, width)`` uint8, 255 where no anchor shows the pixel; None if nobody asks.
         self.hidden: NDArray[np.uint8] | None = None
+        #: Whether anything of that frame was left unpainted.
+        self.shows = True
         self.motion = GapFrame(None, None)
         self._sheet = sheet
         self._warpers = [Warper(geometry) for geometry, _ in sheet.layers]
@@ -118,11 +120,13 @@ class Slot:
     def _hide(self) -> None:
         """Work out the mask, and paint over what no anchor shows."""
         self.hidden = None
+        self.shows = True
         if self.motion.unseen is None:
             return
         geometry, _ = self._sheet.layers[0]
         self.hidden = self._blocks.of(expand_mask(self.motion.unseen, geometry, self._weights[0]))
         if self._paints:
+            self.shows = cv2.countNonZero(self.hidden) < self.hidden.size
             for part, grey in zip(self._parts, self._grey, strict=True):
                 cv2.copyTo(grey, shrunk(self.hidden, *part.shape[:2]), part)
 

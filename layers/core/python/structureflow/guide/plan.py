@@ -3,12 +3,14 @@
 Time along the structure video's motion is counted in *nodes*: node m lies between the *legs* m - 1 and m, and
 leg m is the motion from node m to m + 1. Under ``retime`` the legs are the flows of the video themselves and
 the frames of the segment stand between nodes, where the video is at their time; under ``adjust`` and ``clip``
-each frame is one leg on.
+each frame is one leg on. Where each step leads to, `spans.led_frames` says.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -49,8 +51,16 @@ class Plan(Protocol):
         ...
 
     @property
-    def goes_on(self) -> bool:
-        """Whether the video goes on in guided frames; else it stands still there."""
+    def led(self) -> Sequence[int]:
+        """The frames of the segment that a step leads to, rising: step k leads to frame ``led[k]``.
+
+        Steps beyond `steps` move nothing. In all other frames the video stands still.
+        """
+        ...
+
+    @property
+    def flows_read(self) -> tuple[int, int]:
+        """The flows that may be read, start inclusive, stop exclusive, from the start of the video."""
         ...
 
     @property
@@ -58,25 +68,19 @@ class Plan(Protocol):
         """How many different flows move pixels in the `steps` steps."""
         ...
 
-    def consumed(self, frame: int, unguided: int) -> int:
-        """Return the position from which the step to a frame of the segment leads.
-
-        Args:
-            frame: its number.
-            unguided: how many unguided frames lie before it.
-        """
+    def consumed(self, frame: int) -> int:
+        """Return the position from which the step to an unguided frame of the segment leads."""
         ...
 
-    def moves(self, unguided: int) -> int:
-        """Return how many frames of the segment, from the first on, a step may lead to; `unguided` are in it."""
+    def flow_into(self, frame: int) -> int | None:
+        """Return the flow of the video that mostly leads to an unguided frame; None where none does."""
         ...
 
-    def strength(self, given: float | Mapping[int, float], frames: Sequence[int]) -> Strength:
+    def strength(self, given: float | Mapping[int, float]) -> Strength:
         """Place a motion strength on the legs.
 
         Args:
             given: a number, or frame numbers of the segment with their numbers, linear between, constant outside.
-            frames: the numbers of the unguided frames, rising.
         """
         ...
 
@@ -110,10 +114,10 @@ class Plan(Protocol):
 
 
 class PathPlan:
-    """Which source flows the unguided frames of one segment play, and which of the steps cross a scene cut.
+    """Which source flows the frames of one segment play, and which of the steps cross a scene cut.
 
-    Step k (from 0) leads from position k to position k + 1. `steps` steps are there for the unguided frames;
-    one more may be looked at, where the video goes on, for the way into the last end anchor.
+    Step k (from 0) leads from position k to position k + 1. Under ``adjust`` and ``clip`` one more than the `steps`
+    may be looked at, where the video goes on, for the way into the last end anchor; under ``retime`` it is one of them.
     """
 
     def __init__(
@@ -122,59 +126,70 @@ class PathPlan:
         start: int,
         stop: int,
         total_flows: int,
-        target_count: int,
+        led: Sequence[int],
         treatment: Treatment,
         scene_cuts: tuple[int, ...] = (),
         timestamps_s: NDArray[np.float64] | None = None,
     ) -> None:
-        """Plan `target_count` steps over flows `start` (inclusive) to `stop` (exclusive) of `total_flows`.
+        """Plan the steps to frames `led` over flows `start` (inclusive) to `stop` (exclusive) of `total_flows`.
 
-        `timestamps_s`, the time of every frame of the video, places the steps of ``retime`` where the rate of the
-        video varies; see `times.uneven_times`.
+        Args:
+            start, stop, total_flows: the window of the video.
+            led: from `spans.led_frames`.
+            treatment: how the flows become steps.
+            scene_cuts: flows that lead across one, from the start of the video.
+            timestamps_s: the time of every frame of the video places the steps of ``retime`` where its rate varies;
+                see `times.uneven_times`.
 
         Raises:
-            GuidanceError: the window is not inside of the video, or the count is negative.
+            GuidanceError: the window is not inside of the video, or the frames are not rising from 0 on.
         """
         if not 0 <= start <= stop <= total_flows:
             raise GuidanceError(
                 f"flow window: expected 0 <= start <= stop <= {total_flows}, got start {start}, stop {stop}"
             )
-        if target_count < 0:
-            raise GuidanceError(f"target_count: expected 0 or more, got {target_count}")
+        if any(after <= before for before, after in itertools.pairwise((-1, *led))):
+            raise GuidanceError(f"led: expected frames that rise from 0 on, got {list(led)!r:.60}")
+        self.led = tuple(led)
         self._start = start
         self._count = stop - start
-        self._target = target_count
+        self._target = len(self.led)
         self._treatment = treatment
-        self._more = stop < total_flows
         self._cuts = frozenset(cut - start for cut in scene_cuts if start <= cut <= stop)
-        self.steps = min(target_count, self._count) if treatment == "clip" else target_count if self._count else 0
-        if treatment == "clip":
-            self._more = start + self.steps < total_flows
+        self.steps = min(self._target, self._count) if treatment == "clip" else self._target if self._count else 0
+        played = self.steps if treatment == "clip" or not self.steps else self._count
+        self._more = treatment != "retime" and start + played < total_flows and self.steps > 0
+        self.flows_read = start, start + played + self._more
         self._nodes: list[float] = []
         if treatment == "retime" and self.steps:
             self._nodes = self._retimed(None if timestamps_s is None else uneven_times(timestamps_s, total_flows))
-
-    goes_on = False
 
     @property
     def anchorable(self) -> bool:
         """See `Plan.anchorable`; not so for ``adjust``."""
         return self._treatment != "adjust"
 
-    def consumed(self, frame: int, unguided: int) -> int:  # noqa: ARG002 - see `Plan.consumed`
+    def consumed(self, frame: int) -> int:
         """See `Plan.consumed`."""
-        return unguided
+        return bisect_left(self.led, frame)
 
-    def moves(self, unguided: int) -> int:
-        """See `Plan.moves`."""
-        return unguided
+    def flow_into(self, frame: int) -> int | None:
+        """See `Plan.flow_into`."""
+        step = self.consumed(frame)
+        if step >= self.steps or self.led[step] != frame:
+            return None
+        if self._treatment == "retime":
+            before, after = self.node_at(step), self.node_at(step + 1)
+            return None if after == before else self._start + min(int((before + after) / 2), self._count - 1)
+        leg = self.leg(step)
+        return leg.index + (leg.weight > 0.5)
 
-    def strength(self, given: float | Mapping[int, float], frames: Sequence[int]) -> Strength:
-        """See `Plan.strength`; step k leads to unguided frame k."""
+    def strength(self, given: float | Mapping[int, float]) -> Strength:
+        """See `Plan.strength`."""
         if not isinstance(given, Mapping):
             return Strength.always(given)
         marks = sorted(given)
-        values = np.interp(frames[: self.steps], marks, [given[mark] for mark in marks])
+        values = np.interp(self.led[: self.steps], marks, [given[mark] for mark in marks])
         if not len(values):
             return Strength.always(given[marks[0]])
         nodes = np.array([self.node_at(position) for position in range(self.steps + 1)])
@@ -206,8 +221,10 @@ class PathPlan:
     @property
     def flows_used(self) -> int:
         """How many different flows of the video move pixels in the `steps` steps."""
-        if self._treatment != "adjust":
-            return self._count if self._treatment == "retime" and self.steps else self.steps
+        if self._treatment == "retime":
+            return self._count if self._nodes and self._nodes[-1] else 0
+        if self._treatment == "clip":
+            return self.steps
         used = set()
         for step in range(self.steps):
             leg = self.leg(step)
@@ -218,8 +235,8 @@ class PathPlan:
 
     @property
     def last_position(self) -> int:
-        """The last position that a path may go to: `steps`, or one more where the video goes on."""
-        return self.steps + 1 if self.steps and self._more else self.steps
+        """The last position that a path may go to: `steps`, or one more where the video goes on behind them."""
+        return self.steps + self._more
 
     def node_at(self, position: int) -> float:
         """Return the node (with fraction) of a position, 0 to `last_position`."""
@@ -229,7 +246,7 @@ class PathPlan:
             return float(position)
         node = self._nodes[position]
         index = int(node)
-        if node == index or position > self.steps:
+        if node == index:
             return node
         if index in self._cuts:
             # between the last frame before a cut and the first one after it there is nothing: take the nearer
@@ -237,18 +254,12 @@ class PathPlan:
         return node
 
     def _retimed(self, times_s: NDArray[np.float64] | None) -> list[float]:
-        """Return the nodes of all positions, the one beyond the window included."""
-        start, count, steps = self._start, self._count, self.steps
+        """Return the nodes of all positions; nothing leads to frame 0, which the video begins at."""
+        start, count = self._start, self._count
         window = None if times_s is None else times_s[start : start + count + 1] - times_s[start]
-        nodes = retimed_nodes(count, steps, window)
-        if self._more:
-            # beyond the window the video goes on at its pace, but not by more than one flow
-            pace = count / steps
-            if times_s is not None:
-                stop = start + count
-                pace = float((times_s[stop] - times_s[start]) / steps / (times_s[stop + 1] - times_s[stop]))
-            nodes.append(count + min(1.0, pace))
-        return nodes
+        standing = [0.0] if self.led[0] == 0 else []
+        steps = self.steps - len(standing)
+        return standing + (retimed_nodes(count, steps, window) if steps else [0.0])
 
     def leg(self, number: int) -> Leg:
         """Return what leg `number` is made of; indices count from the start of the video."""

@@ -8,10 +8,12 @@ What stands where is decided once, from the request alone:
   kept, `Masking` says.
 * All other frames are mid-grey and left to the generator (mask 255): before the first guided frame (a grey
   anchor carries nothing, and keeping its grey would make the generator keep grey), behind a scene cut that no
-  anchor lies on the far side of, past the last flow under ``clip``, and all of them without flows.
+  anchor lies on the far side of, past the last flow under ``clip``, those of which `Masking` hides all, and all of
+  them without flows.
 
 Flows are consumed in order, one step per unguided frame, by frames that stay unguided too: what a segment's
-third gap plays does not depend on whether the first had an anchor.
+third gap plays does not depend on whether the first had an anchor. Under ``retime`` the step into the guide behind a
+gap is one of them (`spans.led_frames`).
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ from structureflow.guide.refine import fits_matcher
 from structureflow.guide.seams import Comparison
 from structureflow.guide.settings import RenderOutcome as RenderOutcome
 from structureflow.guide.settings import RenderSettings as RenderSettings
-from structureflow.guide.spans import unguided_ranges, without
+from structureflow.guide.spans import led_frames, unguided_ranges, without
 from structureflow.guide.tracker import GuidanceTracker
 from structureflow.guide.travel import Move, TravelSink, segment_moves
 from structureflow.guide.warp import expand_mask
@@ -103,6 +105,7 @@ class _SegmentRenderer:
         self._wants_visibility = self._motion_sink is not None and self._motion_sink.wants_visibility
         self._travel_sink = sink if isinstance(sink, TravelSink) and sink.wants_steps else None
         self._moves: Iterator[Move] = iter(())
+        self._led: frozenset[int] = frozenset()
         self._tracker = GuidanceTracker(segment.frames)
         self._kept = 0.0
         self._timings = {"flows": 0.0, "wait": 0.0, "sink": 0.0}
@@ -114,6 +117,7 @@ class _SegmentRenderer:
         self._flows = flows
         if flows is not None:
             self._plan = path_plan(segment, settings, flows.meta)
+            self._led = frozenset(self._plan.led)
             self._sheet = Sheet(settings.form, flows.meta, settings.height, settings.width)
             self._anchors = HeldAnchors(self._sheet)
             if settings.seams == "choose" or settings.match_color:
@@ -124,7 +128,6 @@ class _SegmentRenderer:
     def run(self) -> RenderOutcome:
         begin = time.perf_counter()
         unguided = unguided_ranges(self._segment)
-        consumed = 0
         position = 0
         last: Picture | None = None
         upcoming: Iterator[Picture] | None = None
@@ -136,8 +139,7 @@ class _SegmentRenderer:
             ExitStack() as stack,
         ):
             if self._flows is not None and self._plan is not None:
-                frames = [index for first, final in unguided for index in range(first, final + 1)]
-                strength = self._plan.strength(self._settings.motion_strength, frames)
+                strength = self._plan.strength(self._settings.motion_strength)
                 self._planned = PlannedFlows(self._flows, self._plan, io, strength=strength, part=self._settings.motion)
                 self._feed = self._anchoring(self._plan, self._planned.shape, frames_io)
             if self._travel_sink is not None and self._planned is not None and self._plan is not None:
@@ -146,7 +148,6 @@ class _SegmentRenderer:
                         segment_moves(
                             self._planned,
                             self._plan,
-                            self._plan.moves(self._segment.unguided),
                             travel,
                             ways=self._travel_sink.wants_ways,
                             feed=self._feed,
@@ -161,8 +162,7 @@ class _SegmentRenderer:
                     upcoming = self._given.of(self._given.guide_at(final + 1))
                     end_anchor = next(upcoming)
                     upcoming = itertools.chain((end_anchor,), upcoming)
-                self._fill(pool, first, final, consumed, last, end_anchor)
-                consumed += final + 1 - first
+                self._fill(pool, first, final, last, end_anchor)
                 position = final + 1
             self._write_guides(position, self._segment.frames, upcoming, last)
         self._timings["total"] = time.perf_counter() - begin
@@ -214,7 +214,6 @@ class _SegmentRenderer:
         pool: ThreadPoolExecutor,
         first: int,
         final: int,
-        unguided: int,
         start_anchor: Picture | None,
         end_anchor: Picture | None,
     ) -> None:
@@ -227,7 +226,7 @@ class _SegmentRenderer:
         gap = GapMotion(
             self._planned,
             self._plan,
-            self._plan.consumed(first, unguided),
+            self._plan.consumed(first),
             count,
             from_start=start_anchor is not None,
             from_end=end_anchor is not None,
@@ -277,7 +276,12 @@ class _SegmentRenderer:
             begin = time.perf_counter()
             future.result()
             self._timings["wait"] += time.perf_counter() - begin
-            self._write(index, slot.picture, self._mask_of(slot), slot)
+            if slot.shows:
+                self._write(index, slot.picture, self._mask_of(slot), slot)
+            else:
+                # an anchor reaches it, and nothing of that is to be seen
+                self._evidence.pop(index, None)
+                self._write(index, self._grey, GENERATE)
             return [slot]
         return []
 
@@ -296,9 +300,7 @@ class _SegmentRenderer:
         if self._path_sink is not None and slot is not None:
             self._path_sink.path(index, slot.path())
         if self._travel_sink is not None:
-            stands = self._plan is None or not self._plan.goes_on
-            still = stands and any(guide.first <= index <= guide.last for guide in self._segment.guides)
-            self._travel_sink.move(index, None if still else next(self._moves, None))
+            self._travel_sink.move(index, next(self._moves, None) if index in self._led else None)
         self._sink.write(index, frame, mask)
         if isinstance(mask, int):
             self._kept += mask == KEEP
@@ -331,7 +333,7 @@ def path_plan(segment: Segment, settings: RenderSettings, meta: FlowMeta) -> Pla
         start=settings.flow_start,
         stop=settings.flow_stop,
         total_flows=meta.total_flows,
-        target_count=segment.unguided,
+        led=led_frames(segment, settings.treatment),
         treatment=settings.treatment,
         scene_cuts=meta.scene_cuts,
         timestamps_s=meta.timestamps_s,

@@ -22,7 +22,7 @@ from structureflow.guide.masks import Masking
 from structureflow.guide.pictures import RGB, PictureFormat
 from structureflow.guide.ports import Picture, SegmentSink
 from structureflow.guide.refine import MATCHING
-from structureflow.guide.render import render_segment
+from structureflow.guide.render import path_plan, render_segment
 from structureflow.guide.settings import MotionStrength, RenderOutcome, RenderSettings
 from structureflow.guide.structure import DecodedGrays
 from structureflow.guide.tracker import GuidanceTracker
@@ -66,8 +66,8 @@ class GuideOptions:
     """How a guide is made; the defaults are those of a job.
 
     Attributes:
-        treatment: how the flows become one step per unguided frame: ``retime`` by time; ``adjust`` and ``clip`` by
-            number, see `adjust_flow_field_count`.
+        treatment: how the flows become steps: ``retime`` by time, one per unguided frame and one into the key frame
+            behind a gap; ``adjust`` and ``clip`` by number, one per unguided frame, see `adjust_flow_field_count`.
         anchors: ``both``: the frame before a gap is carried forward and the one behind it back; ``start``: forward.
         motion_strength: 0 (still) to 10; or key frames of it: frame number to strength, linear between.
         motion: which part of it is applied: ``all``, ``camera`` or ``subject``.
@@ -154,16 +154,18 @@ class Scene:
         pictures = KeyFrames(keyframes, frames, height, width, form)
         grays = None
         if structure is not None and source is not None:
-            # a path may be looked at in the frame behind its last flow, and the way into an end anchor one further on
-            last = min(stop + 1, total)
+            # a path may be looked at in the frame behind its last flow
+            first, last = path_plan(pictures.segment, settings, source.meta).flows_read
             meta = source.meta
-            grays = DecodedGrays(structure, height=meta.height, width=meta.width, first=options.flow_start, last=last)
+            grays = DecodedGrays(structure, height=meta.height, width=meta.width, first=first, last=last)
         return cls(pictures.segment, source, pictures, settings, grays)
 
     def render(self, sink: SegmentSink) -> RenderOutcome:
         """Render into a sink."""
-        if isinstance(self.flows, FlowArchive) and self.settings.flow_start < self.settings.flow_stop:
-            self.flows.expect(self.settings.flow_start, min(self.settings.flow_stop + 1, self.flows.meta.total_flows))
+        if isinstance(self.flows, FlowArchive):
+            start, stop = path_plan(self.segment, self.settings, self.flows.meta).flows_read
+            if start < stop:
+                self.flows.expect(start, stop)
         return render_segment(self.segment, self.flows, self.pictures, self.settings, sink, self.structure)
 
 

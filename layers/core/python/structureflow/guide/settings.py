@@ -33,7 +33,7 @@ class RenderSettings:
 
     Attributes:
         height, width: of the output, in pixels.
-        treatment: how the flows of the window become one step per unguided frame.
+        treatment: how the flows of the window become steps from frame to frame, see `spans.led_frames`.
         anchors: `start`, or `both` to carry the next guided frame back as well.
         motion_strength: every step of the path is this many times as long, 0 (anchors stand still) to 10; key frames
             give each step the strength of the frame that it leads to.
@@ -97,8 +97,8 @@ class RenderOutcome:
 
     Attributes:
         unguided: ranges that no guide covers.
-        filled: the part of them that motion filled; what of it is kept, the mask says.
-        left_unguided: the rest (mask 255, mid-grey).
+        filled: the part of them that show something which motion carried there; what of it is kept, the mask says.
+        left_unguided: the rest (mask 255, mid-grey all over).
         kept: share of all pixels of the segment that the mask tells the generator to keep, 0 to 1.
         flows_used: how many flows of the window the segment's steps are made of.
         tracking: `anchored` if paths were refined against structure frames, else `composed`.

@@ -24,11 +24,10 @@ def flow_window(
 ) -> tuple[int, int]:
     """Return the flows that a segment plays, start inclusive, stop exclusive.
 
-    Under ``per_segment`` each plays all. Under ``timeline`` the segments play consecutive parts. Only unguided
-    frames play flows, so the parts are in proportion to the *unguided* frames: every frame of the timeline then
-    covers the same stretch of the video, and the last segment ends where the video ends. ``retime`` measures these
-    stretches in time, ``adjust`` in flows. ``clip`` plays one flow per frame instead, each segment going on where
-    the one before stopped, while there are any.
+    Under ``per_segment`` each plays all. Under ``timeline`` the segments play consecutive parts, in proportion to
+    their steps (`led_frames`): every step of the timeline then covers the same stretch of the video, and the last
+    segment ends where the video ends. ``retime`` measures these stretches in time, ``adjust`` in flows. ``clip``
+    plays one flow per step instead, each segment going on where the one before stopped, while there are any.
 
     Args:
         segments: all segments of the job.
@@ -47,7 +46,7 @@ def flow_window(
         raise GuidanceError(f"total_flows: expected 0 or more, got {total_flows}")
     if span == "per_segment":
         return 0, total_flows
-    counts = [segment.unguided for segment in segments]
+    counts = [_steps(segment, treatment) for segment in segments]
     before, own, total = sum(counts[:index]), counts[index], sum(counts)
     if not own or not total_flows:
         start = min(total_flows, before if treatment == "clip" else before * total_flows // max(total, 1))
@@ -71,6 +70,26 @@ def unguided_ranges(segment: Segment) -> list[tuple[int, int]]:
     for guide in segment.guides:
         planned.mark_guided(guide.first, guide.last)
     return planned.get_unguidanced_ranges()
+
+
+def led_frames(segment: Segment, treatment: Treatment) -> tuple[int, ...]:
+    """Return the frames of a segment that a step of the video leads to, rising.
+
+    These are the unguided ones; and under ``retime``, whose steps lie in time, the first guided one behind each gap
+    too, for it stands one step behind the last unguided one. In all others the video stands still. Under ``retime``
+    frame 0 stands where the segment's part of the video begins: if it is unguided, the step that leads to it is of
+    no length.
+    """
+    gaps = unguided_ranges(segment)
+    if treatment != "retime":
+        return tuple(frame for first, last in gaps for frame in range(first, last + 1))
+    return tuple(frame for first, last in gaps for frame in range(first, min(last + 2, segment.frames)))
+
+
+def _steps(segment: Segment, treatment: Treatment) -> int:
+    """Return how many steps of a length lead through a segment."""
+    led = led_frames(segment, treatment)
+    return len(led) - (treatment == "retime" and led[:1] == (0,))
 
 
 def without(ranges: Sequence[tuple[int, int]], holes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

@@ -93,7 +93,6 @@ class TimelinePlan:
     """
 
     anchorable = True
-    goes_on = True
 
     def __init__(
         self, stretches: Sequence[Stretch], *, start: int, count: int, total_flows: int, scene_cuts: Sequence[int] = ()
@@ -128,6 +127,7 @@ class TimelinePlan:
         self._held = _held(self._nodes)
         self.steps = 0 if all(node is None for node in self._nodes) else count
         self.last_position = self.steps
+        self.led = range(self.steps)
 
     def _beside_cuts(self, node: float) -> float:
         """Between the last frame before a cut and the first one after it there is nothing: take the nearer."""
@@ -136,13 +136,14 @@ class TimelinePlan:
             return node
         return float(index) if node - index < 0.5 else float(index + 1)
 
-    def consumed(self, frame: int, unguided: int) -> int:  # noqa: ARG002 - see `Plan.consumed`
+    @property
+    def flows_read(self) -> tuple[int, int]:
+        """See `Plan.flows_read`."""
+        return self.legs_between(0, self.steps)
+
+    def consumed(self, frame: int) -> int:
         """See `Plan.consumed`."""
         return frame
-
-    def moves(self, unguided: int) -> int:  # noqa: ARG002 - see `Plan.moves`
-        """See `Plan.moves`."""
-        return self.steps
 
     def frame_at(self, node: int) -> int:
         """See `Plan.frame_at`."""
@@ -174,7 +175,7 @@ class TimelinePlan:
         return len(self._legs_used)
 
     def flow_into(self, frame: int) -> int | None:
-        """Return the flow that mostly leads to a frame of the segment; None where none does."""
+        """See `Plan.flow_into`; none leads to the segment's first frame."""
         if frame < 1 or not self.steps or self.crosses_cut(frame):
             return None
         return min(int((self._held[frame - 1] + self._held[frame]) / 2), max(self._legs_used, default=0))
@@ -202,7 +203,7 @@ class TimelinePlan:
         start, stop = self.node_at(first_position), self.node_at(last_position)
         return int(start), max(math.ceil(stop), int(start))
 
-    def strength(self, given: float | Mapping[int, float], frames: Sequence[int]) -> Strength:  # noqa: ARG002
+    def strength(self, given: float | Mapping[int, float]) -> Strength:
         """See `Plan.strength`; the strength of a source goes before."""
         marks = sorted(given) if isinstance(given, Mapping) else []
         nodes: list[float] = []

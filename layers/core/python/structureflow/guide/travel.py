@@ -1,8 +1,7 @@
 """The motion of a whole segment, frame by frame and back to its first frame, for outputs that are no pictures.
 
-Guides play no part in it: between two unguided frames the structure video goes on by one step, and in guided frames
-it stands still (but for `timeline.TimelinePlan`, where they take their time). So a point that is followed through a
-segment is a point of the structure video.
+Guides play no part in it but for when the structure video goes on, and when it stands still (`plan.Plan.led`). So a
+point that is followed through a segment is a point of the structure video.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class Pictures:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """The motion that leads to one unguided frame, on the flow grid ``(h, w)``; fresh memory, not to be changed.
+    """The motion that leads to one frame, on the flow grid ``(h, w)``; fresh memory, not to be changed.
 
     Attributes:
         step: ``(h, w, 2)`` float32, where the pixels of the frame before are in this one; None where nothing leads
@@ -87,25 +86,23 @@ class TravelSink(SegmentSink, Protocol):
         ...
 
     def move(self, index: int, move: Move | None) -> None:
-        """Take the motion that leads to frame `index`; None where it stands still: a guided frame, or no flows."""
+        """Take the motion that leads to frame `index`; None where the video stands still, or there are no flows."""
         ...
 
 
 def segment_moves(
     flows: PlannedFlows,
     plan: Plan,
-    count: int,
     pool: Executor,
     *,
     ways: bool,
     feed: FrameFeed | None,
     matching: Matching | None,
 ) -> Generator[Move, None, None]:
-    """Yield the move to each of the segment's `count` unguided frames, made ahead on `pool`.
+    """Yield the move to each of the segment's frames that a step leads to, in order, made ahead on `pool`.
 
     Args:
         flows, plan: what is played.
-        count: unguided frames.
         ways: whether `Move.way` is wanted.
         feed, matching: the structure frames to look at, and how; None: ways are composed.
     """
@@ -113,7 +110,7 @@ def segment_moves(
         flows,
         plan,
         0,
-        count,
+        len(plan.led),
         from_start=ways,
         from_end=False,
         wants_visibility=ways,
@@ -121,15 +118,15 @@ def segment_moves(
         matching=matching,
     )
     as_it_is = flows.part == "all" and flows.strength.constant == 1
-    return run_ahead(_moves(flows, plan, count, gap, feed if ways and as_it_is else None), pool, _AHEAD)
+    return run_ahead(_moves(flows, plan, gap, feed if ways and as_it_is else None), pool, _AHEAD)
 
 
-def _moves(flows: PlannedFlows, plan: Plan, count: int, gap: GapMotion, feed: FrameFeed | None) -> Iterator[Move]:
+def _moves(flows: PlannedFlows, plan: Plan, gap: GapMotion, feed: FrameFeed | None) -> Iterator[Move]:
     legs = _forward_legs(flows, plan)
     before: Field32 | None = np.zeros((*flows.shape, 2), np.float32)
     shown: _Shown | None = None
     with closing(gap.frames()) as frames:
-        for position, frame in zip(range(count), frames, strict=True):
+        for position, frame in zip(range(len(plan.led)), frames, strict=True):
             step: Field32 | None = None
             cut = position < plan.steps and plan.crosses_cut(position)
             if legs is not None and position < plan.steps and not cut:

@@ -23,11 +23,9 @@ def frames_shown(segment: Segment, plan: Plan) -> list[int | None]:
         Frame numbers, rising; None for guided frames, and past the end of the flows.
     """
     shown: list[int | None] = [None] * segment.frames
-    unguided = 0
     for first, last in unguided_ranges(segment):
         for index in range(first, last + 1):
-            shown[index] = plan.frame_shown(plan.consumed(index, unguided) + 1)
-            unguided += 1
+            shown[index] = plan.frame_shown(plan.consumed(index) + 1)
     return shown
 
 

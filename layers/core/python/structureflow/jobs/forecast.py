@@ -134,7 +134,9 @@ def _segment_requests(request: JobRequest, segment: Segment, video_frames: int) 
     looked_at = 0
     if request.tracking == "anchored" and segment.unguided:
         share = 1 if request.flow_span == "per_segment" else len(request.segments)
-        looked_at = min(-(-video_frames // share) + 1, segment.frames + 2)
+        # the frames between and beside its flows, and where a step beyond them may be looked at, that one's
+        beyond = 0 if request.treatment == "retime" else 1
+        looked_at = min(-(-max(0, video_frames - 1) // share) + 1 + beyond, segment.frames + 2)
     return writes, 18 + looked_at, writes
 
 

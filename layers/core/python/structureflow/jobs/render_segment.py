@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,8 +14,7 @@ from structureflow.guide.pictures import PLANES
 from structureflow.guide.refine import MATCHING
 from structureflow.guide.render import RenderOutcome, RenderSettings, path_plan
 from structureflow.guide.render import render_segment as render
-from structureflow.guide.spans import flow_window, unguided_ranges
-from structureflow.guide.timeline import TimelinePlan
+from structureflow.guide.spans import flow_window
 from structureflow.jobs.control_pass import control_pass, frames_shown
 from structureflow.jobs.documents import current_run, load_record, put_document, whole_request
 from structureflow.jobs.estimate import segment_mb, segment_s
@@ -27,7 +25,6 @@ from structureflow.jobs.joined_sources import timeline_plan
 from structureflow.jobs.notices import segment_notices
 from structureflow.jobs.pointer import check_open
 from structureflow.jobs.segment_files import SegmentFiles
-from structureflow.jobs.segment_previews import played_flows
 from structureflow.jobs.services import Services
 from structureflow.jobs.structure_frames import STAGE, SegmentFrames
 from structureflow.models.job import JobRequest, Segment
@@ -97,41 +94,24 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
     begin = time.perf_counter()
     with services.scratch() as folder:
         flows = SegmentFlows(record, services, folder)
-        playing = _playing(record, event.index, flows.meta)
-        flows.expect(*playing.read)
-        settings = RenderSettings(
-            height=height,
-            width=width,
-            treatment=request.treatment,
-            anchors=request.anchors,
-            motion_strength=request.motion_strength,
-            flow_start=playing.window[0],
-            flow_stop=playing.window[1],
-            workers=services.workers,
-            form=PLANES,
-            matching=MATCHING[request.quality] if request.tracking == "anchored" else None,
-            masking=masking_of(request),
-            seams=request.seams,
-            match_color=request.match_color,
-            motion=request.motion,
-            timeline=playing.timeline,
-        )
-        # a path may be looked at in the frame behind its last flow, and the way into an end anchor one further on
+        settings = _settings(record, event.index, flows.meta, services.workers)
+        plan = path_plan(segment, settings, flows.meta)
+        flows.expect(*plan.flows_read)
+        # a path may be looked at in the frame behind its last flow
         structure = (JoinedFrames if record.sources else SegmentFrames)(
             record,
             services,
             folder,
             height=flows.meta.height,
             width=flows.meta.width,
-            first=playing.read[0],
-            last=playing.read[1],
+            first=plan.flows_read[0],
+            last=plan.flows_read[1],
         )
         with (
             FittedGuides(segment, services, sources, folder, height=height, width=width) as guides,
-            SegmentFiles(record, event.index, flows, playing.led_by, services, folder) as files,
+            SegmentFiles(record, event.index, flows, plan, services, folder) as files,
         ):
             if files.controls:
-                plan = path_plan(segment, settings, flows.meta)
                 looked_at = settings.matching is not None and plan.anchorable
                 control_pass(files.controls, frames_shown(segment, plan), structure, keep_grays=looked_at)
             outcome = render(segment, files.flows, guides, settings, files, structure)
@@ -167,38 +147,29 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Playing:
-    """Which flows a segment plays.
-
-    Attributes:
-        window: of one video, start inclusive, stop exclusive.
-        read: what may be read, start inclusive, stop exclusive.
-        led_by: the flow that mostly leads to each unguided frame.
-        timeline: of several sources.
-    """
-
-    window: tuple[int, int]
-    read: tuple[int, int]
-    led_by: dict[int, int]
-    timeline: TimelinePlan | None = None
-
-
-def _playing(record: JobRecord, index: int, meta: FlowMeta) -> _Playing:
+def _settings(record: JobRecord, index: int, meta: FlowMeta, workers: int) -> RenderSettings:
     request = record.request
-    segment = request.segments[index]
-    if record.sources:
-        plan = timeline_plan(record, index, meta)
-        frames = (frame for first, last in unguided_ranges(segment) for frame in range(first, last + 1))
-        led_by = {frame: flow for frame in frames if (flow := plan.flow_into(frame)) is not None}
-        return _Playing((0, meta.total_flows), plan.legs_between(0, plan.steps), led_by, plan)
+    width, height = record.resolution
     start, stop = flow_window(
         request.segments, index, request.flow_span, meta.total_flows, request.treatment, meta.timestamps_s
     )
-    # Under `clip` a frame plays one flow; the step into an end anchor looks at one more.
-    played = min(stop, start + segment.unguided) if request.treatment == "clip" else stop
-    read = start, min(played + 1, meta.total_flows)
-    return _Playing((start, stop), read, played_flows(segment, start, stop, request.treatment))
+    return RenderSettings(
+        height=height,
+        width=width,
+        treatment=request.treatment,
+        anchors=request.anchors,
+        motion_strength=request.motion_strength,
+        flow_start=start,
+        flow_stop=stop,
+        workers=workers,
+        form=PLANES,
+        matching=MATCHING[request.quality] if request.tracking == "anchored" else None,
+        masking=masking_of(request),
+        seams=request.seams,
+        match_color=request.match_color,
+        motion=request.motion,
+        timeline=timeline_plan(record, index, meta) if record.sources else None,
+    )
 
 
 def masking_of(request: JobRequest) -> Masking:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -17,11 +16,12 @@ from structureflow.errors import GuidanceError
 from structureflow.flow.colors import display_range, flow_to_rgb
 from structureflow.flow.fields import Field32, FlowSource
 from structureflow.guide.masks import GENERATE
+from structureflow.guide.plan import Plan
 from structureflow.guide.ports import Mask
 from structureflow.guide.spans import unguided_ranges
 from structureflow.guide.travel import Move
 from structureflow.jobs.segment_overlays import PATH_STEP_PX, SegmentOverlays, guidance_picture, path_picture
-from structureflow.jobs.segment_previews import driving_flows, show_structure, tapped
+from structureflow.jobs.segment_previews import driving_flows, show_structure, standing_frames, tapped
 from structureflow.jobs.services import Services
 from structureflow.media.background import BackgroundEncoder
 from structureflow.media.encode import GUIDE, MASK
@@ -51,7 +51,7 @@ class SegmentFiles:
         record: of the job.
         index: of the segment.
         flows: what the segment is rendered from; render from `self.flows`, which hands them through.
-        played: for each unguided frame the flow that mostly leads to it, by number.
+        plan: what its frames play.
         services: adapters and limits.
         folder: for temporary files; the caller removes it.
 
@@ -66,7 +66,7 @@ class SegmentFiles:
         record: JobRecord,
         index: int,
         flows: FlowSource,
-        played: Mapping[int, int],
+        plan: Plan,
         services: Services,
         folder: Path,
     ) -> None:
@@ -97,8 +97,9 @@ class SegmentFiles:
         self._previews = PreviewCollector(self._segment.frames, unguided_ranges(self._segment), flow_max_px=max_px)
         self._arrows: tuple[int, Field32] | None = None
         self._unguided = {i for first, last in unguided_ranges(self._segment) for i in range(first, last + 1)}
-        self._driving = driving_flows(played, self._previews)
-        self.flows = tapped(flows, self._previews, self._driving)
+        looked_at = [index for index in self._previews.wanted if index in self._unguided]
+        self._standing = standing_frames(looked_at, plan)
+        self.flows = tapped(flows, self._previews, driving_flows(looked_at, plan))
 
     def __enter__(self) -> Self:
         for name in ("guide", "mask", *self._drawn):
@@ -227,7 +228,7 @@ class SegmentFiles:
         made = [self._described(name, encoder.path) for name, encoder in self._encoders.items()]
         made += [file for output in self._outputs for file in output.finish()]
         outputs = {file.name.removesuffix(".mp4"): self._store(file) for file in made}
-        self.fallbacks += show_structure(self._previews, self._driving, self._record, self._services)
+        self.fallbacks += show_structure(self._previews, self._standing, self._record, self._services)
         self._services.storage.put(
             self._key("preview.json"),
             self._previews.to_json(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,27 +10,12 @@ from numpy.typing import NDArray
 from structureflow.errors import FrameCacheError, StorageError, TimelineNotFoundError
 from structureflow.flow.fields import Direction, Field32, FlowMeta, FlowSource
 from structureflow.frames.cache import FrameCache
-from structureflow.guide.spans import unguided_ranges
+from structureflow.guide.plan import Plan
 from structureflow.jobs.services import Services
-from structureflow.models.job import Segment, Treatment
 from structureflow.models.results import Fallback, JobRecord
 from structureflow.report.previews import PreviewCollector
 
 Image = NDArray[np.uint8]
-
-
-def played_flows(segment: Segment, start: int, stop: int, treatment: Treatment) -> dict[int, int]:
-    """Return for each unguided frame the flow that mostly leads to it: frame number to flow number.
-
-    Args:
-        start, stop: the segment's window of flows, start inclusive, stop exclusive.
-    """
-    frames = [index for first, last in unguided_ranges(segment) for index in range(first, last + 1)]
-    count = stop - start
-    if treatment == "clip":
-        return {frame: start + step for step, frame in enumerate(frames) if step < count}
-    spread = max(1, len(frames) - 1)
-    return {frame: start + round(step * (count - 1) / spread) for step, frame in enumerate(frames) if count}
 
 
 class TappedFlows:
@@ -57,9 +42,15 @@ class TappedFlows:
         return chunk
 
 
-def driving_flows(played: Mapping[int, int], previews: PreviewCollector) -> dict[int, int]:
-    """Return for each frame that `previews` wants the flow of `played` that mostly leads to it."""
-    return {frame: played[frame] for frame in previews.wanted if frame in played}
+def driving_flows(frames: Iterable[int], plan: Plan) -> dict[int, int]:
+    """Return for each of these unguided frames the flow of the video that mostly leads to it, where one does."""
+    return {frame: flow for frame in frames if (flow := plan.flow_into(frame)) is not None}
+
+
+def standing_frames(frames: Iterable[int], plan: Plan) -> dict[int, int]:
+    """Return for each of these unguided frames the frame of the video that stands there, where one does."""
+    shown = ((frame, plan.frame_shown(plan.consumed(frame) + 1)) for frame in frames)
+    return {frame: number for frame, number in shown if number is not None}
 
 
 def tapped(flows: FlowSource, previews: PreviewCollector, driving: dict[int, int]) -> TappedFlows:
@@ -71,22 +62,25 @@ def tapped(flows: FlowSource, previews: PreviewCollector, driving: dict[int, int
 
 
 def show_structure(
-    previews: PreviewCollector, driving: dict[int, int], record: JobRecord, services: Services
+    previews: PreviewCollector, standing: Mapping[int, int], record: JobRecord, services: Services
 ) -> tuple[Fallback, ...]:
-    """Give the report the frames that drive the shown ones, where the frame cache has them.
+    """Give the report the frames of the video that stand at the shown ones, where the frame cache has them.
+
+    Args:
+        previews: takes them.
+        standing: from `standing_frames`.
+        record, services: of the job.
 
     Returns:
         Why they could not be shown, if so: the segment is rendered, and must not fail for pictures of a page.
     """
-    # A flow leads to the frame after it.
-    wanted = {frame: flow + 1 for frame, flow in driving.items()}
     try:
-        found = _load_any(sorted({*wanted.values()}), record, services)
+        found = _load_any(sorted({*standing.values()}), record, services)
     except TimelineNotFoundError:
         return ()
     except (FrameCacheError, StorageError) as error:
         return (Fallback(stage="report", wanted="frames", used="none", reason=str(error)),)
-    for frame, sequence in wanted.items():
+    for frame, sequence in standing.items():
         previews.structure(frame, found[sequence])
     return ()
 

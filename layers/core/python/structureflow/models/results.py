@@ -176,10 +176,10 @@ class FrameEvidence(Model):
 class SegmentResult(Model):
     """``result.json`` of a segment: what was made, from what, and how long it took.
 
-    Ranges are inclusive pairs of zero-based frame numbers: `unguided` as planned, `filled` those carried by motion,
-    `left_unguided` those left to the generator (white in the mask). `kept` is the share of all pixels that the mask
-    tells the generator to keep. `mask`, `holes`, `mask_grid` and `target` are those of the request. `notices` are what
-    a user should know, in words.
+    Ranges are inclusive pairs of zero-based frame numbers: `unguided` as planned, `filled` those that show something
+    carried by motion, `left_unguided` those left to the generator (white in the mask, grey all over). `kept` is the
+    share of all pixels that the mask tells the generator to keep. `mask`, `holes`, `mask_grid` and `target` are those
+    of the request. `notices` are what a user should know, in words.
 
     `tracking` is how their paths were really found. Where they are anchored at full motion strength, `evidence` says
     how well each filled frame is known.
