@@ -210,6 +210,7 @@ class LocalCloud:
         moto_patches.route_s3_notifications(patches, self._on_object_change)
         moto_patches.route_lambda_tasks(patches, self._functions)
         moto_patches.route_service_tasks(patches, self.endpoint_url, self._keyring.issue())
+        moto_patches.mend_task_tokens(patches)
         moto_patches.name_executions(patches)
         moto_patches.allow_passing_on_errors(patches)
         run_distributed_maps(patches)

@@ -12,6 +12,8 @@ Each change replaces one attribute of one module:
 * Executions without a name: moto calls them all None, and refuses the second; AWS names them by a UUID.
 * Errors of the interpreter itself (States.Timeout) that leave a Map or a Fail state with ErrorPath: moto refuses
   their names and makes States.Runtime of them, AWS passes them on.
+* Task tokens: moto gives a state one token for all of its tries, so a second try ends at once by the answer to the
+  first; and of an answer that is an error it loses the cause.
 * Distributed Maps: moto forgets which children failed (`structureflow_local.cloud.map_runs`).
 * End of an execution: nobody is told; waiting until all is idle and the status-change event need it.
 """
@@ -146,6 +148,29 @@ def allow_passing_on_errors(patches: Patches) -> None:
     from moto.stepfunctions.parser.asl.component.common.error_name.error_name import ErrorName
 
     patches.replace(CustomErrorName, "__init__", ErrorName.__init__)
+
+
+def mend_task_tokens(patches: Patches) -> None:
+    """Give each try of a state that waits for an answer a token of its own, and answers their causes."""
+    from moto.core.responses import EmptyResult
+    from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import state_task_service_callback
+    from moto.stepfunctions.responses import StepFunctionResponse
+
+    service = state_task_service_callback.StateTaskServiceCallback
+    original = service._eval_execution  # noqa: SLF001 - no public seam
+
+    def eval_execution(self: Any, env: Any) -> None:
+        if "Task" in env.states.context_object.context_object_data:
+            env.callback_pool_manager.add(env.states.context_object.update_task_token())
+        original(self, env=env)
+
+    def send_task_failure(self: Any) -> Any:
+        values = {name: self._get_param(name) for name in ("error", "cause")}
+        self.stepfunction_backend.send_task_failure(self._get_param("taskToken"), **values)
+        return EmptyResult()
+
+    patches.replace(service, "_eval_execution", eval_execution)
+    patches.replace(StepFunctionResponse, "send_task_failure", send_task_failure)
 
 
 def name_executions(patches: Patches) -> None:
