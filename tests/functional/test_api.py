@@ -245,4 +245,4 @@ def test_unknown_parameters_are_named_and_known_ones_told(ask: Ask) -> None:
     assert (status, body["code"]) == (400, "InvalidRequestError")
     assert body["message"].startswith("widht_px: unknown; expected sequences, page, limit, width_px, quality")
     status, body = ask("timeline_frames", query={"limit": "0"})
-    assert (status, body["message"]) == (400, "limit: Input should be greater than or equal to 1")
+    assert (status, body["message"]) == (400, "limit: expected at least 1, got '0'")

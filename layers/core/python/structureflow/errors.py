@@ -78,6 +78,20 @@ class MissingExtraError(StructureFlowError, ModuleNotFoundError):
         return self.message
 
 
+# --- arguments of the library -------------------------------------------------------------------------
+
+
+class InvalidArgumentError(StructureFlowError, TypeError, ValueError):
+    """An argument of a public function is of another type, or out of its range; the message names it."""
+
+
+class OutputError(StructureFlowError, OSError):
+    """A file or folder that results were to go to cannot be written; what was there before still is."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
 # --- requests and keys -------------------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from structureflow.arguments import index_of, is_text, shown
 from structureflow.errors import InvalidIdError, InvalidKeyError
 
 ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
@@ -50,7 +51,7 @@ def check_id(value: str, what: str = "id") -> str:
     Raises:
         InvalidIdError: it has another form; the message names `what`.
     """
-    if not _ID.fullmatch(value) or ".." in value:
+    if not is_text(value) or not _ID.fullmatch(value) or ".." in value:
         raise InvalidIdError(
             f"{what}: expected 1 to 128 characters of A-Z a-z 0-9 . _ - starting with a letter or digit "
             f"and without '..', got {value!r:.200}"
@@ -60,9 +61,21 @@ def check_id(value: str, what: str = "id") -> str:
 
 def check_name(value: str, what: str = "name") -> str:
     """Return `value` if it is a plain file name; same rules as `check_id`, up to 200 characters."""
-    if not _NAME.fullmatch(value) or ".." in value:
+    if not is_text(value) or not _NAME.fullmatch(value) or ".." in value:
         raise InvalidIdError(f"{what}: expected a plain file name, got {value!r:.200}")
     return value
+
+
+def check_sequence(sequence: int) -> int:
+    """Return `sequence` if it may be a frame's number.
+
+    Raises:
+        InvalidKeyError: it is no whole number, or too large.
+    """
+    number = index_of(sequence)
+    if number is None or not 0 <= number <= 999_999_999:
+        raise InvalidKeyError(f"frame sequence: expected a whole number, 0 to 999999999, got {shown(sequence)}")
+    return number
 
 
 # --- jobs --------------------------------------------------------------------------------------------
@@ -261,8 +274,7 @@ def timeline_frames_prefix(timeline_id: str) -> str:
 
 def timeline_frame(timeline_id: str, sequence: int) -> str:
     """The JPEG of frame `sequence` (zero-based)."""
-    if not 0 <= sequence <= 999_999_999:
-        raise InvalidKeyError(f"frame sequence: expected 0 to 999999999, got {sequence}")
+    check_sequence(sequence)
     return f"{timeline_frames_prefix(timeline_id)}{sequence:06d}.jpg"
 
 
@@ -291,14 +303,13 @@ def timeline_overlays_prefix(timeline_id: str, job_id: str | None = None, stage:
         if stage is not None:
             prefix += f"{check_id(stage, 'stage')}/"
     elif stage is not None:
-        raise InvalidKeyError("a stage's overlays need the job id too")
+        raise InvalidKeyError("job_id: expected one where a stage is given, got none")
     return prefix
 
 
 def timeline_overlay(timeline_id: str, job_id: str, stage: str, sequence: int, name: str) -> str:
     """The PNG of one overlay of one frame."""
-    if not 0 <= sequence <= 999_999_999:
-        raise InvalidKeyError(f"frame sequence: expected 0 to 999999999, got {sequence}")
+    check_sequence(sequence)
     return f"{timeline_overlays_prefix(timeline_id, job_id, stage)}{sequence:06d}_{check_id(name, 'overlay name')}.png"
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
+from structureflow import arguments
+from structureflow.arguments import checked, optional, whole
 from structureflow.errors import FrameCacheError, FrameCorruptError, MediaError
 from structureflow.frames.fetch import (
     DEFAULT_CONCURRENCY,
@@ -31,8 +33,14 @@ THUMBNAIL_QUALITY: Final = 75
 #: Base64 and its JSON in one page. A synchronous Lambda reply may have 6 MB; the rest is for the caller.
 DEFAULT_PAGE_BYTES: Final = 4_500_000
 _JSON_BYTES_PER_FRAME: Final = 320
+_PAGE: Final = {
+    "sequences": optional(arguments.whole_numbers(0)),
+    "page": optional(arguments.text),
+    "limit": whole(1),
+}
 
 
+@checked(**_PAGE, width_px=optional(whole(1)), quality=whole(1, 100), max_bytes=whole(1))
 def frame_page(
     storage: Storage,
     timeline_id: str,
@@ -107,6 +115,7 @@ def frame_page(
     )
 
 
+@checked(**_PAGE)
 def frame_url_page(
     storage: Storage,
     timeline_id: str,

@@ -31,6 +31,7 @@ from structureflow.jobs.documents import get_document
 from structureflow.jobs.services import Services
 from structureflow.limits import MAX_FIELD_NAME_CHARS, MAX_PAGE, MAX_PROBLEMS, MAX_SEQUENCES
 from structureflow.models.job import OverlayStage
+from structureflow.models.problems import problems_of_details
 from structureflow.models.results import JobStatus, Manifest, Model
 from structureflow.storage.base import MAX_PRESIGN_S
 
@@ -74,8 +75,8 @@ def check_names(query: BaseModel, given: Mapping[str, str] | None) -> None:
 def refusal(errors: Sequence[Mapping[str, Any]]) -> InvalidRequestError:
     """Return the error for what the resolver found wrong with a request."""
     problems = [
-        f"{shortened('.'.join(_place(error.get('loc', ()))), MAX_FIELD_NAME_CHARS) or 'query'}: {error.get('msg', '')}"
-        for error in errors[:MAX_PROBLEMS]
+        f"{shortened('.'.join(_place(place)), MAX_FIELD_NAME_CHARS) or 'query'}: {sentence}"
+        for place, sentence in problems_of_details(errors[:MAX_PROBLEMS])
     ]
     return InvalidRequestError("; ".join(problems), problems=problems)
 

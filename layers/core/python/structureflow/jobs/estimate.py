@@ -60,7 +60,7 @@ EXTRA_MB_PER_MPX: Final[dict[ExtraOutput, float]] = {
     "raw": 45.0,
     "tracks": 115.0,
     "warped_noise": 235.0,
-    "ttm": 120.0,
+    "ttm": 125.0,
 }
 OVERLAYS_MB_PER_MPX: Final = 225.0
 

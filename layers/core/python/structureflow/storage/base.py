@@ -13,14 +13,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, Literal
 
-from structureflow.errors import InvalidKeyError
+from structureflow import arguments
+from structureflow.arguments import Check, checking, instance, is_text, optional, shown, whole
+from structureflow.errors import InvalidArgumentError, InvalidKeyError
 
 #: S3's own limit, and that of all adapters.
 MAX_KEY_BYTES: Final = 1024
 MAX_PRESIGN_S: Final = 7 * 24 * 3600
 
 
-def check_key(key: str) -> str:
+def check_key(key: str, what: str = "key") -> str:
     """Return `key` if every adapter can store an object under it.
 
     A key is a relative path: 1 to 1024 bytes of UTF-8, parts separated by ``/``, no part empty or ``.`` or
@@ -29,28 +31,30 @@ def check_key(key: str) -> str:
     Raises:
         InvalidKeyError: it has another form.
     """
+    if not is_text(key):
+        raise InvalidKeyError(f"{what}: expected a text, got {shown(key)}")
     try:
         size = len(key.encode())
     except UnicodeEncodeError as error:
-        raise InvalidKeyError(f"expected a key of valid Unicode, got {key!r:.200}") from error
+        raise InvalidKeyError(f"{what}: expected valid Unicode, got {key!r:.200}") from error
     if not 1 <= size <= MAX_KEY_BYTES:
-        raise InvalidKeyError(f"expected a key of 1 to {MAX_KEY_BYTES} bytes, got {size}")
+        raise InvalidKeyError(f"{what}: expected 1 to {MAX_KEY_BYTES} bytes, got {size}")
     if any(part in ("", ".", "..") for part in key.split("/")) or "\\" in key or _has_control(key):
         raise InvalidKeyError(
-            f"expected a relative key without empty, '.' or '..' parts, backslash or control characters, "
+            f"{what}: expected a relative path without empty, '.' or '..' parts, backslash or control characters, "
             f"got {key!r:.200}"
         )
     return key
 
 
-def check_prefix(prefix: str) -> str:
+def check_prefix(prefix: str, what: str = "prefix") -> str:
     """Return `prefix` if keys can start with it; the empty prefix stands for all keys.
 
     Raises:
         InvalidKeyError: no key can start with it.
     """
-    if prefix:
-        check_key(prefix.removesuffix("/") if prefix != "/" else prefix)
+    if prefix or not is_text(prefix):
+        check_key(prefix.removesuffix("/") if is_text(prefix) and prefix != "/" else prefix, what)
     return prefix
 
 
@@ -58,10 +62,9 @@ def check_expiry(expires_s: int) -> int:
     """Return `expires_s` if a URL may be valid for so long: 1 second to 7 days.
 
     Raises:
-        ValueError: it is outside.
+        InvalidArgumentError: it is outside.
     """
-    if not 1 <= expires_s <= MAX_PRESIGN_S:
-        raise ValueError(f"expires_s: expected 1 to {MAX_PRESIGN_S}, got {expires_s}")
+    whole(1, MAX_PRESIGN_S)(expires_s, "expires_s")
     return expires_s
 
 
@@ -78,7 +81,7 @@ class ByteRange:
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop:
-            raise ValueError(f"expected 0 <= start < stop, got {self.start}, {self.stop}")
+            raise InvalidArgumentError(f"byte_range: expected 0 <= start < stop, got {self.start}, {self.stop}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ class Suffix:
 
     def __post_init__(self) -> None:
         if self.length < 1:
-            raise ValueError(f"expected length >= 1, got {self.length}")
+            raise InvalidArgumentError(f"byte_range: expected length >= 1, got {self.length}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +216,7 @@ class Storage(abc.ABC):
 
         A store may do a further request for it.
         """
+        instance(ObjectInfo, "ObjectInfo")(info, "info")
         return info.checksums
 
     @abc.abstractmethod
@@ -252,3 +256,22 @@ class Storage(abc.ABC):
 
         The object need not exist. Stores that cannot sign return what a reader on this machine can open.
         """
+
+
+#: By parameter of `Storage`.
+_ARGUMENTS: Final[dict[str, Check]] = {
+    **dict.fromkeys(("key", "source_key", "target_key"), check_key),
+    "prefix": check_prefix,
+    **dict.fromkeys(("if_match", "content_type", "start_after"), optional(arguments.text)),
+    "byte_range": optional(instance((ByteRange, Suffix), "ByteRange or Suffix")),
+    "data": instance((bytes, bytearray, memoryview), "bytes"),
+    "expires_s": whole(1),
+    "info": instance(ObjectInfo, "ObjectInfo"),
+    "keys": arguments.iterable("several keys"),
+    "max_bytes": optional(whole(0)),
+    "path": arguments.path,
+}
+#: Decorates every adapter: one of another type is an `InvalidArgumentError` before anything is done.
+check_arguments: Final = checking(_ARGUMENTS)
+#: Of a parameter that takes a store.
+check_store: Final = instance(Storage, "a store, such as LocalStorage")

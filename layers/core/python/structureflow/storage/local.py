@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from structureflow import arguments
+from structureflow.arguments import checked
 from structureflow.errors import (
     InvalidKeyError,
     ObjectChangedError,
@@ -39,6 +41,7 @@ from structureflow.storage.base import (
     Storage,
     StoredObject,
     Suffix,
+    check_arguments,
     check_expiry,
     check_key,
     check_prefix,
@@ -53,6 +56,7 @@ _CLOCK: Final = Clock()
 _ABSENT: Final = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 
 
+@check_arguments
 class LocalStorage(Storage):
     """Objects as files below `root`, which is created when the first object is written.
 
@@ -72,6 +76,7 @@ class LocalStorage(Storage):
     b'a pan to the right'
     """
 
+    @checked(root=arguments.path)
     def __init__(self, root: Path | str) -> None:
         self._root = Path(os.path.realpath(root))
         self._folders = threading.Lock()
@@ -144,13 +149,15 @@ class LocalStorage(Storage):
         """Write an object from a file; see `Storage.put_file`."""
 
         check_conditions(if_absent=if_absent, if_match=if_match)
+        if not Path(path).is_file():
+            raise StorageError(f"path: cannot read {path}: expected a file", key=key)
 
         def fill(file: BinaryIO) -> None:
-            with path.open("rb") as source:
+            with Path(path).open("rb") as source:
                 shutil.copyfileobj(source, file, CHUNK_BYTES)
 
         def equals(present: BinaryIO) -> bool:
-            with path.open("rb") as source:
+            with Path(path).open("rb") as source:
                 return same_bytes(source, present)
 
         return self._write(key, fill, equals, new=if_absent, if_match=if_match)

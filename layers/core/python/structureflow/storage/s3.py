@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
+from structureflow import arguments
+from structureflow.arguments import checked, instance, optional
 from structureflow.errors import (
     ObjectChangedError,
     ObjectNotFoundError,
@@ -30,6 +32,7 @@ from structureflow.storage.base import (
     Storage,
     StoredObject,
     Suffix,
+    check_arguments,
     check_expiry,
     check_key,
     check_prefix,
@@ -49,6 +52,7 @@ PAGE_KEYS: Final = 1000
 _BODY_ATTEMPTS: Final = 2
 
 
+@check_arguments
 class S3Storage(Storage):
     """Objects of one bucket. The client is built at first use, or is the one given.
 
@@ -58,6 +62,7 @@ class S3Storage(Storage):
     bytes stay.
     """
 
+    @checked(bucket=arguments.text, settings=optional(instance(S3Settings, "S3Settings")))
     def __init__(self, bucket: str, *, client: S3Client | None = None, settings: S3Settings | None = None) -> None:
         self._bucket = bucket
         self._settings = settings or S3Settings()
@@ -187,13 +192,13 @@ class S3Storage(Storage):
         return self._iterate(prefix, start_after)
 
     def _iterate(self, prefix: str, start_after: str | None) -> Iterator[ObjectInfo]:
-        arguments: dict[str, Any] = {"Bucket": self._bucket, "Prefix": prefix, "MaxKeys": PAGE_KEYS}
+        request: dict[str, Any] = {"Bucket": self._bucket, "Prefix": prefix, "MaxKeys": PAGE_KEYS}
         if start_after is not None:
-            arguments["StartAfter"] = start_after
+            request["StartAfter"] = start_after
         after = start_after.encode() if start_after is not None else b""
         seen: set[str] = set()
         while True:
-            reply = self._call(prefix, lambda: self.client.list_objects_v2(**arguments))
+            reply = self._call(prefix, lambda: self.client.list_objects_v2(**request))
             for entry in reply.get("Contents", ()):
                 info = listed_info(prefix, entry)
                 if info.key.endswith("/") and info.size_bytes == 0:
@@ -212,7 +217,7 @@ class S3Storage(Storage):
                     key=prefix,
                 )
             seen.add(token)
-            arguments["ContinuationToken"] = token
+            request["ContinuationToken"] = token
 
     def presigned_url(self, key: str, *, expires_s: int = 3600) -> str:
         """Return a signed URL of the object; no request is made."""
@@ -252,7 +257,7 @@ class S3Storage(Storage):
     ) -> ObjectInfo:
         """Write an object from a file, in parts where one request does not take it; see `Storage.put_file`."""
         check_key(key)
-        return self._put(FileBody(path, key), key, content_type, if_absent=if_absent, if_match=if_match)
+        return self._put(FileBody(Path(path), key), key, content_type, if_absent=if_absent, if_match=if_match)
 
     def _put(
         self, body: Body, key: str, content_type: str | None, *, if_absent: bool, if_match: str | None
@@ -357,14 +362,14 @@ class S3Storage(Storage):
     # --- requests ------------------------------------------------------------------------------------
 
     def _open(self, key: str, byte_range: ByteRange | Suffix | None, if_match: str | None) -> GetObjectOutputTypeDef:
-        arguments: dict[str, Any] = {}
+        request: dict[str, Any] = {}
         if isinstance(byte_range, ByteRange):
-            arguments["Range"] = f"bytes={byte_range.start}-{byte_range.stop - 1}"
+            request["Range"] = f"bytes={byte_range.start}-{byte_range.stop - 1}"
         elif isinstance(byte_range, Suffix):
-            arguments["Range"] = f"bytes=-{byte_range.length}"
+            request["Range"] = f"bytes=-{byte_range.length}"
         if if_match is not None:
-            arguments["IfMatch"] = f'"{if_match}"'
-        reply = self._call(key, lambda: self.client.get_object(Bucket=self._bucket, Key=key, **arguments))
+            request["IfMatch"] = f'"{if_match}"'
+        reply = self._call(key, lambda: self.client.get_object(Bucket=self._bucket, Key=key, **request))
         try:
             # A store that does not know If-Match sends another object.
             if if_match is not None and etag(key, reply) != if_match:
