@@ -17,6 +17,7 @@ import pytest
 
 from structureflow import keys
 from structureflow.jobs.documents import load_record
+from structureflow.limits import MAX_INLINE_SEGMENTS
 from structureflow.models.outputs import ExtraOutput
 from structureflow.models.results import JobRecord, Manifest, Publication
 from structureflow.testing.iam import Request, allows, function_statements, requests_of
@@ -131,6 +132,10 @@ def run_everything(run: Run) -> None:
     (event, *_) = [one.input for one in run.cloud.executions("SegmentsStateMachine")][-1:]
     run.cloud.client("stepfunctions").start_execution(stateMachineArn=machine, input=json.dumps(event))
     run.cloud.wait_idle(60)
+
+    # More segments than one execution holds: a list that the state machine reads.
+    guide = {"at": 0, "image": "library/a.png"}
+    assert run.job("long", segments=[{"frames": 3, "guides": [guide]}] * (MAX_INLINE_SEGMENTS + 1)) == "done"
 
     # Refused at once; failed in a segment; an orchestrator that died.
     assert run.job("refused", structure_video="library/missing.mp4") == "failed"
