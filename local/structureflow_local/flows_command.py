@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from structureflow.models.problems import counted
 from structureflow_local.exits import DONE
 from structureflow_local.output import Output
 from structureflow_local.parsers import add_command
@@ -59,17 +60,17 @@ def add_commands(commands: Any) -> None:
 
 
 def _export(args: argparse.Namespace, output: Output) -> int:
+    from structureflow import export_flows
     from structureflow.flow.archive import open_flow_file
-    from structureflow.flow.exchange import export_flows
 
     files = export_flows(open_flow_file(args.archive), args.target, args.format)
     output.give(files=files)
-    output.say(f"{args.target}: {len(files)} file{'s' if len(files) != 1 else ''}")
+    output.say(f"{args.target}: {counted(len(files), 'file')}")
     return DONE
 
 
 def _import(args: argparse.Namespace, output: Output) -> int:
-    from structureflow.flow.exchange import import_flows
+    from structureflow import import_flows
 
     meta = import_flows(
         args.source, args.archive, fps=args.fps, size=None if args.size is None else tuple(args.size)

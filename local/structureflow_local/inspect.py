@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from structureflow import FlowMeta, flow_normaliser, flow_to_rgb
 from structureflow.errors import (
+    FlowCacheError,
     InputNotAllowedError,
     InvalidRequestError,
     ObjectChangedError,
@@ -29,8 +31,7 @@ from structureflow.errors import (
     TransientStorageError,
 )
 from structureflow.flow.archive import FileReader, FlowArchive, RangeReader, open_flow_archive
-from structureflow.flow.colors import flow_normaliser, flow_to_rgb
-from structureflow.flow.fields import FlowMeta
+from structureflow.models.problems import counted
 from structureflow.storage.base import ByteRange, ObjectInfo, StoredObject, Suffix
 from structureflow_local.evidence import inspect_results
 from structureflow_local.exits import DONE
@@ -77,7 +78,10 @@ def inspect(
         StorageError, InputNotFoundError, InputNotAllowedError: it can't be reached.
     """
     reader, key = _reader(reference, endpoint_url)
-    archive = open_flow_archive(reader, key)
+    try:
+        archive = open_flow_archive(reader, key)
+    except FlowCacheError as error:
+        raise error.within(reference) from error
     facts = _facts(archive)
     output.give(reference=reference, **{name.replace(" ", "_"): value for name, value in facts.items()})
     output.say(reference, style="bold")
@@ -90,9 +94,8 @@ def inspect(
         _write_png(png, contact_sheet(archive))
         output.give(png=png)
         output.say(f"contact sheet: {png}")
-    plural = "request" if archive.requests == 1 else "requests"
     output.give(requests=archive.requests)
-    output.say(f"{archive.requests} {plural}", style="dim")
+    output.say(counted(archive.requests, "request"), style="dim")
     return archive
 
 
@@ -230,8 +233,7 @@ def _verify(archive: FlowArchive, output: Output) -> None:
 
 def _reader(reference: str, endpoint_url: str | None) -> tuple[RangeReader, str]:
     if reference.startswith("s3://"):
-        from structureflow.storage.s3 import S3Storage
-        from structureflow.storage.s3_settings import S3Settings
+        from structureflow import S3Settings, S3Storage
 
         bucket, _, key = reference.removeprefix("s3://").partition("/")
         if not bucket or not key:

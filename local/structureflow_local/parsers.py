@@ -12,7 +12,7 @@ from structureflow.errors import SettingsError
 from structureflow_local.output import Output
 
 if TYPE_CHECKING:
-    from structureflow.storage.base import Storage
+    from structureflow import Storage
 
 #: What runs a command: returns its exit code.
 Run = Callable[[argparse.Namespace, Output], int]
@@ -57,14 +57,17 @@ def add_place(parser: argparse.ArgumentParser, *, default: Any = None) -> None:
     )
 
 
-def storage_of(args: argparse.Namespace) -> Storage:
-    """Return the store that the options of `add_place` name.
+def storage_of(args: argparse.Namespace, *, may_be_made: bool = False) -> Storage:
+    """Return the store that the options of `add_place` name; `may_be_made` lets a folder that is not there be made.
 
     Raises:
-        SettingsError: they name none, nor does the environment.
+        SettingsError: they name none, nor does the environment; or a folder that is none.
     """
     if args.folder is not None:
-        from structureflow.storage.local import LocalStorage
+        if not args.folder.is_dir() and (args.folder.exists() or not may_be_made):
+            got = "a file" if args.folder.exists() else "one that is not there"
+            raise SettingsError(f"--folder: expected a folder, got {got}: {args.folder}")
+        from structureflow import LocalStorage
 
         return LocalStorage(args.folder)
     name = args.bucket or os.environ.get("DATA_BUCKET")
@@ -75,9 +78,8 @@ def storage_of(args: argparse.Namespace) -> Storage:
 
 def bucket(name: str, endpoint_url: str | None) -> Storage:
     """Return a bucket as the environment says how to reach it; `endpoint_url` goes before that."""
+    from structureflow import S3Settings, S3Storage
     from structureflow.runtime.settings import addressing_style
-    from structureflow.storage.s3 import S3Storage
-    from structureflow.storage.s3_settings import S3Settings
 
     endpoint = endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None

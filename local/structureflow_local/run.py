@@ -6,11 +6,8 @@ import shlex
 import threading
 from pathlib import Path
 
-from structureflow import keys
+from structureflow import S3Settings, S3Storage, Storage, keys
 from structureflow.models.results import JobStatus
-from structureflow.storage.base import Storage
-from structureflow.storage.s3 import S3Storage
-from structureflow.storage.s3_settings import S3Settings
 from structureflow_local.client import JobClient, PreparedJob, holds_results
 from structureflow_local.cloud import LocalCloud
 from structureflow_local.costs import measured_cost
@@ -48,7 +45,7 @@ def run_job(
         NotFinishedError: it did not end within `timeout_s`.
     """
     gpu = gpu_part(raft_weights) if wants_gpu(job) else {}
-    with JobProgress(output) as progress, LocalCloud(TEMPLATE, persist=store, **gpu) as cloud:
+    with JobProgress(output, named=job.in_own_words) as progress, LocalCloud(TEMPLATE, persist=store, **gpu) as cloud:
         progress.say("cloud", f"local cloud at {cloud.endpoint_url}, wired by {TEMPLATE.name}")
         storage = bucket_of(cloud)
         progress.watch_in(storage)

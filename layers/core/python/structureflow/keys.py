@@ -8,6 +8,7 @@ Layout of the bucket::
     jobs/{task_id}/runs/{run_id}/job.json                         what the orchestrator resolved for one run
     jobs/{task_id}/runs/{run_id}/claim.json                       which execution claimed the run
     jobs/{task_id}/runs/{run_id}/segments/… · manifest.json · …   what the run made, until it is published
+    jobs/{task_id}/runs/{run_id}/progress/…                       how far its parts are (`jobs.live_keys`)
     jobs/{task_id}/status.json                                    which run the job is at; changed by swaps only
     jobs/{task_id}/segments/{index:03d}/{guide.mp4,mask.mp4,…}    what the user collects: of the last run published
     jobs/{task_id}/segments/{index:03d}/{ttm,tracks,…}/{name}     outputs of several files
@@ -26,6 +27,53 @@ from typing import Final
 
 from structureflow.arguments import index_of, is_text, shown
 from structureflow.errors import InvalidIdError, InvalidKeyError
+
+__all__ = [
+    "GPU_ORDERS_PREFIX",
+    "ID_PATTERN",
+    "RESERVED_PREFIXES",
+    "TIMELINES_PREFIX",
+    "check_id",
+    "check_name",
+    "check_sequence",
+    "flow_cache",
+    "gpu_claim",
+    "gpu_order",
+    "is_job_request",
+    "job_flows",
+    "job_input",
+    "job_manifest",
+    "job_of",
+    "job_prefix",
+    "job_record",
+    "job_report",
+    "job_request",
+    "job_status",
+    "parse_job_flows",
+    "parse_job_request",
+    "parse_run_claim",
+    "parse_timeline_frame",
+    "parse_timeline_overlay",
+    "run_claim",
+    "run_manifest",
+    "run_prefix",
+    "run_record",
+    "run_report",
+    "run_segment_file",
+    "run_segments_prefix",
+    "runs_prefix",
+    "segment_file",
+    "segments_prefix",
+    "storage_probe",
+    "timeline_chunk",
+    "timeline_chunks_prefix",
+    "timeline_frame",
+    "timeline_frames_prefix",
+    "timeline_manifest",
+    "timeline_overlay",
+    "timeline_overlays_prefix",
+    "timeline_prefix",
+]
 
 ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 _ID = re.compile(ID_PATTERN)

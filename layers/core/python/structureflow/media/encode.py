@@ -20,6 +20,8 @@ from structureflow.errors import EncodeError
 from structureflow.files import new_file
 from structureflow.media.planes import planes_shape, rgb_to_planes
 
+__all__ = ["EncodedInfo", "EncoderSettings", "encode_h264"]
+
 MAX_FPS: Final = 1000
 
 _BT709: Final = 1

@@ -23,6 +23,8 @@ from structureflow.limits import (
 )
 from structureflow.models.problems import path_of, problems_in, shown
 
+__all__ = ["check_request_bytes", "check_shape", "read_object"]
+
 _Document = TypeVar("_Document", bound=BaseModel)
 
 

@@ -11,11 +11,26 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from structureflow import arguments
 from structureflow.arguments import Check, checking, instance, is_text, optional, shown, whole
 from structureflow.errors import InvalidArgumentError, InvalidKeyError
+
+__all__ = [
+    "MAX_KEY_BYTES",
+    "MAX_PRESIGN_S",
+    "ByteRange",
+    "Checksum",
+    "ObjectInfo",
+    "Storage",
+    "StoredObject",
+    "Suffix",
+    "check_arguments",
+    "check_expiry",
+    "check_key",
+    "check_prefix",
+]
 
 #: S3's own limit, and that of all adapters.
 MAX_KEY_BYTES: Final = 1024
@@ -56,6 +71,11 @@ def check_prefix(prefix: str, what: str = "prefix") -> str:
     if prefix or not is_text(prefix):
         check_key(prefix.removesuffix("/") if is_text(prefix) and prefix != "/" else prefix, what)
     return prefix
+
+
+def folder_end(prefix: str, name: str | None) -> str | None:
+    """Return a key behind all those below the folder `name` of `prefix`, and before what follows; None for no name."""
+    return None if name is None else f"{prefix}{name}/\U0010ffff"
 
 
 def check_expiry(expires_s: int) -> int:
@@ -231,6 +251,22 @@ class Storage(abc.ABC):
         `start_after` skips keys up to and including that one.
         """
 
+    def folders(self, prefix: str, *, start_after: str | None = None) -> Iterator[str]:
+        """Iterate over the names directly below `prefix` under which objects lie, in the order of their keys.
+
+        Here a request for each; adapters that list folders do it a page at a time.
+
+        Args:
+            prefix: ends in a slash, or is empty.
+            start_after: skips names up to and including this one.
+        """
+        after = folder_end(prefix, start_after)
+        while (found := next(self.list(prefix, start_after=after), None)) is not None:
+            name, slash, _ = found.key.removeprefix(prefix).partition("/")
+            if slash:
+                yield name
+            after = folder_end(prefix, name) if slash else found.key
+
     @abc.abstractmethod
     def delete(self, keys: Iterable[str]) -> int:
         """Delete objects in batches, consuming `keys` a page at a time; missing ones are no error.
@@ -257,6 +293,11 @@ class Storage(abc.ABC):
         The object need not exist. Stores that cannot sign return what a reader on this machine can open.
         """
 
+    @property
+    def url_origin(self) -> str | None:
+        """Scheme and host of `presigned_url`, as pages name it in their policies; None where that is no other site."""
+        return None
+
 
 #: By parameter of `Storage`.
 _ARGUMENTS: Final[dict[str, Check]] = {
@@ -271,7 +312,16 @@ _ARGUMENTS: Final[dict[str, Check]] = {
     "max_bytes": optional(whole(0)),
     "path": arguments.path,
 }
-#: Decorates every adapter: one of another type is an `InvalidArgumentError` before anything is done.
-check_arguments: Final = checking(_ARGUMENTS)
+Adapter = TypeVar("Adapter", bound=type[Storage])
+
+
+def check_arguments(adapter: Adapter) -> Adapter:
+    """Have an adapter's methods look at their arguments before they do anything; a class decorator.
+
+    One of another type is then an `InvalidArgumentError`, a key that no store takes an `InvalidKeyError`.
+    """
+    return checking(_ARGUMENTS)(adapter)
+
+
 #: Of a parameter that takes a store.
 check_store: Final = instance(Storage, "a store, such as LocalStorage")

@@ -13,7 +13,7 @@ from pathlib import Path
 from structureflow import arguments
 from structureflow.arguments import checked
 from structureflow.errors import ObjectChangedError, ObjectExistsError, ObjectNotFoundError, StorageError
-from structureflow.storage._files import (
+from structureflow.storage.adapters import (
     check_conditions,
     check_if_match,
     check_size,

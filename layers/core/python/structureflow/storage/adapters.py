@@ -12,6 +12,17 @@ from typing import BinaryIO, Final
 from structureflow.errors import InvalidArgumentError, ObjectChangedError, RangeNotSatisfiableError, StorageError
 from structureflow.storage.base import ByteRange, Checksum, ObjectInfo, Suffix
 
+__all__ = [
+    "CHUNK_BYTES",
+    "check_conditions",
+    "check_if_match",
+    "check_size",
+    "etag_checksums",
+    "same_bytes",
+    "slice_range",
+    "writing",
+]
+
 #: Bytes moved at a time between a socket and a file.
 CHUNK_BYTES: Final = 1 << 20
 
