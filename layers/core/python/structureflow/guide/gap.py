@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +18,7 @@ from structureflow.guide.anchored import AnchoredPath, RefinedLegs
 from structureflow.guide.camera import PartLegs
 from structureflow.guide.drift import Drift, Tables
 from structureflow.guide.feed import FrameFeed
-from structureflow.guide.lookahead import run_ahead
+from structureflow.guide.lookahead import RunAhead
 from structureflow.guide.masks import unseen
 from structureflow.guide.path import Carry, Trace
 from structureflow.guide.plan import Plan
@@ -172,20 +173,26 @@ class GapMotion:
 
     def frames(self) -> Generator[GapFrame | None, None, None]:
         """Yield the motion of each frame of the gap in order; None where no anchor reaches."""
+        with self.begun() as frames:
+            yield from frames
+
+    @contextmanager
+    def begun(self) -> Iterator[Iterator[GapFrame | None]]:
+        """Give what `frames` yields; anchored paths are looked for from now on, until the end of the block."""
         if self._feed is None:
             # the end anchor's ways are all joined before the first frame; what reads more comes first
-            yield from self._frames(self._starts(), self._ends())
+            yield self._frames(self._starts(), self._ends())
             return
         # looking takes its time, and the two anchors need nothing of each other
         most = max(1, self._block_bytes // (self._shape[0] * self._shape[1] * 8))
-        with ThreadPoolExecutor(2, thread_name_prefix="path") as pool:
-            ends = run_ahead(self._ends(), pool, most)
-            starts = run_ahead(self._starts(), pool, most)
-            try:
-                yield from self._frames(starts, ends)
-            finally:
-                starts.close()
-                ends.close()
+        with (
+            ThreadPoolExecutor(1, thread_name_prefix="look") as of_start,
+            ThreadPoolExecutor(1, thread_name_prefix="look") as of_end,
+            ThreadPoolExecutor(2, thread_name_prefix="path") as pool,
+            closing(RunAhead(self._ends(of_end), pool, most)) as ends,
+            closing(RunAhead(self._starts(of_start), pool, most)) as starts,
+        ):
+            yield self._frames(starts, ends)
 
     def _frames(self, starts: Iterator[Way], ends: Iterator[Way]) -> Iterator[GapFrame | None]:
         steps = self._steps()
@@ -237,21 +244,21 @@ class GapMotion:
     def _shares(self) -> bool:
         return self.start_reach + self.end_reach > self._count
 
-    def _starts(self) -> Iterator[Way]:
+    def _starts(self, ahead: Executor | None = None) -> Iterator[Way]:
         positions = range(self._consumed + 1, self._consumed + self.start_reach + 1)
         if not positions:
             return
-        ways = self._ways("backward", self._consumed, positions)
+        ways = self._ways("backward", self._consumed, positions, ahead)
         first_seen = 0 if self._wants_visibility or self._wants_unseen else self._count - self.end_reach
         for offset, position in enumerate(positions):
             yield ways.to(self._plan.node_at(position), judged=offset >= first_seen)
 
-    def _ends(self) -> Iterator[Way]:
+    def _ends(self, ahead: Executor | None = None) -> Iterator[Way]:
         first = self._consumed + self._count + 1 - self.end_reach
         positions = range(self._consumed + self._count, first - 1, -1)
         if not positions:
             return
-        ways = self._ways("forward", self._end_position, positions)
+        ways = self._ways("forward", self._end_position, positions, ahead)
         top = self._top
         yield from self._in_reverse(ways, [top - self._plan.node_at(position) for position in positions])
 
@@ -260,7 +267,7 @@ class GapMotion:
         """For the end anchor time runs backwards: node m is counted as top - m, and its leg is the other side's."""
         return math.ceil(self._plan.node_at(self._end_position))
 
-    def _ways(self, direction: Direction, anchor: int, positions: range) -> Ways:
+    def _ways(self, direction: Direction, anchor: int, positions: range, ahead: Executor | None) -> Ways:
         """Return the ways to the anchor at position `anchor`; `direction` is that of the flows that pull from it."""
         mirrored = direction == "forward"
         legs, top = self._legs_ahead, self._top
@@ -291,7 +298,8 @@ class GapMotion:
 
         nodes = [self._plan.node_at(position) for position in positions]
         refined = refined_nodes([top - node for node in nodes] if mirrored else nodes, start, self._matching.every)
-        path = AnchoredPath(reader(direction, as_stored=True), start, self._shape, frame, refined, self._matching)
+        legs_as_stored = reader(direction, as_stored=True)
+        path = AnchoredPath(legs_as_stored, start, self._shape, frame, refined, self._matching, ahead)
         if part != "all":
             return ways_of_part(RefinedLegs(path, ONCE), start, self._shape, part, of_leg, self._shown)
         if strength.constant == 1:

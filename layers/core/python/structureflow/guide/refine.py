@@ -174,7 +174,13 @@ class Refiner:
         cv2.copyTo(self._offer_unlike, better, self._unlike)
 
     def _look_along(self, now: Look, path: Field32, seen: list[Plane], unlike: Plane) -> None:
-        """Sample the anchor along a path, the first of local, broad, gradient across, down, and compare with the frame."""
+        """Sample the anchor along a path, and compare it with the frame.
+
+        Args:
+            now, path: the frame, and the way to the anchor.
+            seen: for the first of the anchor's local and broad contrast and gradients across and down; two or four.
+            unlike: for the difference.
+        """
         cv2.remap(
             self._packed,
             path,
