@@ -26,6 +26,8 @@ _RANGE = re.compile(r"(-?[0-9]{1,9})(?:-(-?[0-9]{1,9}))?")
 _LENGTH = {"default": 81, "min": 5, "max": 1997, "step": 4}
 _WIDTH = {"default": 832, "min": 32, "max": 4096, "step": 16}
 _HEIGHT = {"default": 480, "min": 32, "max": 4096, "step": 16}
+#: Of the motion, to look at: as float32 images the flows of a long film would fill the memory.
+_MOST_PICTURES = 256
 #: What `PointTracks.save` writes for a node.
 _TRACK_FILES = {"WanTrackToVideo": "ati.json", "WanMoveTracksFromCoords": "wan_move.json"}
 
@@ -49,7 +51,10 @@ class StructureFlowsFromImages:
     DESCRIPTION = "Computes the optical flow of a structure video's frames, once: it is found again on disk."
     RETURN_TYPES = (FLOWS, "IMAGE")
     RETURN_NAMES = ("flows", "flow_pictures")
-    OUTPUT_TOOLTIPS = ("For Structure Guide and Structure Tracks.", "The motion in colours, to look at.")
+    OUTPUT_TOOLTIPS = (
+        "For Structure Guide and Structure Tracks.",
+        f"The motion in colours, to look at: of a long film {_MOST_PICTURES} pictures, evenly spread.",
+    )
     FUNCTION = "extract"
     CATEGORY = CATEGORY
 
@@ -76,7 +81,6 @@ class StructureFlowsFromImages:
             flows = sf.open_flows(archive)
         except sf.StructureFlowError:
             # not there, or of no use
-            archive.parent.mkdir(parents=True, exist_ok=True)
             flows = sf.save_flows(sf.extract_flows_of_frames(frames, fps=fps, engine=engine, quality=quality), archive)
         return StructureMotion(flows, frames), _flow_pictures(flows)
 
@@ -94,23 +98,31 @@ class StructureFlowsFromFile:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - ComfyUI's name
         """Declare the inputs."""
-        return {"required": {"video": ("STRING", {"default": "", "tooltip": "Path of the file."}), **_engine()}}
+        return {
+            "required": {
+                "video": ("STRING", {"default": "", "tooltip": "Path of the file, on ComfyUI's machine."}),
+                **_engine(),
+            }
+        }
 
     @classmethod
     def VALIDATE_INPUTS(cls, video: str | None) -> bool | str:  # noqa: N802 - ComfyUI's name
         """Say before anything runs that there is no such file; one that another node names is not known yet."""
-        return True if video is None or Path(video).is_file() else f"video: expected a file, got {video!r}"
+        return True if video is None or _path(video).is_file() else f"video: expected a file, got {video!r}"
 
     @classmethod
-    def IS_CHANGED(cls, video: str, engine: str, quality: str) -> str:  # noqa: N802 - ComfyUI's name
-        """Tell another file under the same name."""
-        status = Path(video).stat()
+    def IS_CHANGED(cls, video: str | None, engine: str, quality: str) -> str:  # noqa: N802 - ComfyUI's name
+        """Tell another file under the same name; of one that another node names, ComfyUI sees that itself."""
+        if video is None:
+            return ""
+        status = _path(video).stat()
         return f"{status.st_mtime_ns} {status.st_size} {engine} {quality}"
 
     def extract(self, video: str, engine: str, quality: str) -> tuple[StructureMotion, torch.Tensor]:
         """Return the flows, and pictures of them."""
-        flows = sf.extract_flows(video, cache=_cache_folder(), engine=engine, quality=quality)
-        return StructureMotion(flows, Path(video)), _flow_pictures(flows)
+        path = _path(video)
+        flows = sf.extract_flows(path, cache=_cache_folder(), engine=engine, quality=quality)
+        return StructureMotion(flows, path), _flow_pictures(flows)
 
 
 class StructureGuide:
@@ -275,6 +287,11 @@ def _cache_folder() -> Path:
     return Path(folder_paths.get_user_directory()) / "structureflow"
 
 
+def _path(text: str) -> Path:
+    """Return a path as people paste it: Windows copies paths in quotes."""
+    return Path(text.strip().removeprefix('"').removesuffix('"'))
+
+
 def _positions(text: str, length: int) -> list[tuple[int, int]]:
     """Read ``0, 5-9, -1`` as inclusive ranges of a clip of `length` frames.
 
@@ -315,5 +332,6 @@ def _image(frames: np.ndarray) -> torch.Tensor:
 def _flow_pictures(flows: sf.FlowSource) -> torch.Tensor:
     longest = sf.flow_normaliser(flows)
     meta = flows.meta
-    painted = [sf.flow_to_rgb(flows.read("forward", index, index + 1)[0], longest) for index in range(meta.total_flows)]
+    chosen = np.linspace(0, meta.total_flows - 1, min(meta.total_flows, _MOST_PICTURES)).round().astype(int).tolist()
+    painted = [sf.flow_to_rgb(flows.read("forward", index, index + 1)[0], longest) for index in chosen]
     return _image(np.stack(painted))

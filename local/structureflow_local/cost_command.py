@@ -109,7 +109,7 @@ def _videos(request: JobRequest, job: PreparedJob, given: list[Path]) -> list[Vi
     Raises:
         InputNotFoundError: one is not on this machine.
     """
-    from structureflow.media.decode import DecodeLimits, VideoReader
+    from structureflow import DecodeLimits, VideoReader
 
     named = [str(one) for one in _references(request)]
     paths = [job.uploads.get(name) for name in named]

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from structureflow.media.decode import DecodeLimits, VideoReader
+from structureflow import DecodeLimits, VideoReader
 
 SEGMENTS = 3
 

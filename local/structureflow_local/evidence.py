@@ -10,6 +10,7 @@ from rich.table import Table
 
 from structureflow.errors import InvalidRequestError
 from structureflow.flow.archive import RangeReader
+from structureflow.models.problems import problems_of
 from structureflow.models.results import Manifest, SegmentResult
 from structureflow_local.output import Output, cells, table
 
@@ -42,10 +43,8 @@ def _results(key: str, data: bytes) -> tuple[SegmentResult, ...]:
             return Manifest.model_validate_json(data).segments
         return (SegmentResult.model_validate_json(data),)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
         raise InvalidRequestError(
-            f"{key}: expected the result.json of a segment or the manifest.json of a job; {where}: {first['msg']}"
+            f"{key}: expected the result.json of a segment or the manifest.json of a job; {problems_of(error)[0]}"
         ) from error
 
 

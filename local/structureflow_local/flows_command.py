@@ -59,8 +59,8 @@ def add_commands(commands: Any) -> None:
 
 
 def _export(args: argparse.Namespace, output: Output) -> int:
+    from structureflow import export_flows
     from structureflow.flow.archive import open_flow_file
-    from structureflow.flow.exchange import export_flows
 
     files = export_flows(open_flow_file(args.archive), args.target, args.format)
     output.give(files=files)
@@ -69,7 +69,7 @@ def _export(args: argparse.Namespace, output: Output) -> int:
 
 
 def _import(args: argparse.Namespace, output: Output) -> int:
-    from structureflow.flow.exchange import import_flows
+    from structureflow import import_flows
 
     meta = import_flows(
         args.source, args.archive, fps=args.fps, size=None if args.size is None else tuple(args.size)

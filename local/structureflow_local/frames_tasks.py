@@ -8,13 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from structureflow import keys
+from structureflow import Storage, keys, list_overlay_frames
 from structureflow.errors import FrameCacheError, InvalidRequestError, TimelineNotFoundError
 from structureflow.frames.cache import Chunk, FrameCache
 from structureflow.frames.chunks import DecodedChunkFrame, OpenVideo, open_video
 from structureflow.frames.jpeg import decode_jpeg, encode_jpeg, thumbnail
-from structureflow.frames.overlays import list_overlay_frames
-from structureflow.storage.base import Storage
 from structureflow_local.exits import BAD_INPUT, DONE
 from structureflow_local.output import Output
 from structureflow_local.progress import counting

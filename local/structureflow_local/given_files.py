@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import itertools
 import shutil
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from structureflow.errors import InvalidKeyError, ObjectNotFoundError, StorageError
-from structureflow.storage._files import (
+from structureflow.storage.adapters import (
     CHUNK_BYTES,
     check_if_match,
     check_size,
@@ -20,13 +21,14 @@ from structureflow.storage._files import (
     slice_range,
     writing,
 )
-from structureflow.storage.base import ByteRange, Checksum, ObjectInfo, Storage, StoredObject, Suffix
+from structureflow.storage.base import ByteRange, Checksum, ObjectInfo, Storage, StoredObject, Suffix, check_arguments
 
 #: Of a file: when it was changed, and its size.
 _State = tuple[int, int]
 _READ_ONLY: Final = "is a file of the user's, and only read"
 
 
+@check_arguments
 class GivenFiles(Storage):
     """Another store, and files beside it that are read as if they were in it.
 
@@ -103,6 +105,15 @@ class GivenFiles(Storage):
         stored = self._store.list(prefix, start_after=start_after)
         return heapq.merge(given, stored, key=lambda info: info.key.encode())
 
+    def folders(self, prefix: str, *, start_after: str | None = None) -> Iterator[str]:
+        """See `Storage.folders`."""
+        below = (key.removeprefix(prefix) for key in self._files if key.startswith(prefix))
+        given = sorted({name.partition("/")[0] for name in below if "/" in name}, key=_as_folder)
+        after = b"" if start_after is None else _as_folder(start_after)
+        stored = self._store.folders(prefix, start_after=start_after)
+        merged = heapq.merge((name for name in given if _as_folder(name) > after), stored, key=_as_folder)
+        return (name for name, _ in itertools.groupby(merged))
+
     def put(
         self,
         key: str,
@@ -177,6 +188,11 @@ class GivenFiles(Storage):
     def _check_writable(self, key: str) -> None:
         if key in self._files:
             raise InvalidKeyError(f"{key}: {_READ_ONLY} ({self._files[key]})")
+
+
+def _as_folder(name: str) -> bytes:
+    """Return by what folders are in order: their keys."""
+    return f"{name}/".encode()
 
 
 def _md5(path: Path) -> str:

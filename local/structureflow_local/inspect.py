@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from structureflow import FlowMeta, flow_normaliser, flow_to_rgb
 from structureflow.errors import (
     InputNotAllowedError,
     InvalidRequestError,
@@ -29,8 +30,6 @@ from structureflow.errors import (
     TransientStorageError,
 )
 from structureflow.flow.archive import FileReader, FlowArchive, RangeReader, open_flow_archive
-from structureflow.flow.colors import flow_normaliser, flow_to_rgb
-from structureflow.flow.fields import FlowMeta
 from structureflow.storage.base import ByteRange, ObjectInfo, StoredObject, Suffix
 from structureflow_local.evidence import inspect_results
 from structureflow_local.exits import DONE
@@ -230,8 +229,7 @@ def _verify(archive: FlowArchive, output: Output) -> None:
 
 def _reader(reference: str, endpoint_url: str | None) -> tuple[RangeReader, str]:
     if reference.startswith("s3://"):
-        from structureflow.storage.s3 import S3Storage
-        from structureflow.storage.s3_settings import S3Settings
+        from structureflow import S3Settings, S3Storage
 
         bucket, _, key = reference.removeprefix("s3://").partition("/")
         if not bucket or not key:

@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from structureflow import keys
+from structureflow import LocalStorage, Storage, keys
 from structureflow.errors import JobStateError, StructureFlowError
 from structureflow.jobs.deadline import Deadline
 from structureflow.jobs.documents import load_record, read_status
@@ -41,9 +41,7 @@ from structureflow.models.results import JobStatus
 from structureflow.ordered import ordered_map
 from structureflow.processors import usable_cpus
 from structureflow.runtime.machine import Execution, Machine, StateFailedError, call_step
-from structureflow.storage.base import Storage
 from structureflow.storage.http import HttpsSource
-from structureflow.storage.local import LocalStorage
 from structureflow_local.client import PreparedJob
 from structureflow_local.exits import NotFinishedError
 from structureflow_local.given_files import GivenFiles

@@ -12,7 +12,7 @@ from structureflow.errors import SettingsError
 from structureflow_local.output import Output
 
 if TYPE_CHECKING:
-    from structureflow.storage.base import Storage
+    from structureflow import Storage
 
 #: What runs a command: returns its exit code.
 Run = Callable[[argparse.Namespace, Output], int]
@@ -64,7 +64,7 @@ def storage_of(args: argparse.Namespace) -> Storage:
         SettingsError: they name none, nor does the environment.
     """
     if args.folder is not None:
-        from structureflow.storage.local import LocalStorage
+        from structureflow import LocalStorage
 
         return LocalStorage(args.folder)
     name = args.bucket or os.environ.get("DATA_BUCKET")
@@ -75,9 +75,8 @@ def storage_of(args: argparse.Namespace) -> Storage:
 
 def bucket(name: str, endpoint_url: str | None) -> Storage:
     """Return a bucket as the environment says how to reach it; `endpoint_url` goes before that."""
+    from structureflow import S3Settings, S3Storage
     from structureflow.runtime.settings import addressing_style
-    from structureflow.storage.s3 import S3Storage
-    from structureflow.storage.s3_settings import S3Settings
 
     endpoint = endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None

@@ -24,10 +24,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from structureflow import keys
+from structureflow import Storage, keys
 from structureflow.jobs.documents import get_document, load_record
 from structureflow.models.results import JobStatus, SegmentResult
-from structureflow.storage.base import Storage
 from structureflow_local.output import Output
 
 _STAGES: Final = {

@@ -6,11 +6,8 @@ import shlex
 import threading
 from pathlib import Path
 
-from structureflow import keys
+from structureflow import S3Settings, S3Storage, Storage, keys
 from structureflow.models.results import JobStatus
-from structureflow.storage.base import Storage
-from structureflow.storage.s3 import S3Storage
-from structureflow.storage.s3_settings import S3Settings
 from structureflow_local.client import JobClient, PreparedJob, holds_results
 from structureflow_local.cloud import LocalCloud
 from structureflow_local.costs import measured_cost

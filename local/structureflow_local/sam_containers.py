@@ -16,11 +16,8 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import Any, Final
 
-from structureflow import keys
+from structureflow import S3Settings, S3Storage, Storage, keys
 from structureflow.models.results import JobStatus, Manifest
-from structureflow.storage.base import Storage
-from structureflow.storage.s3 import S3Storage
-from structureflow.storage.s3_settings import S3Settings
 from structureflow_local.cloud.gateway import without_back_doors
 from structureflow_local.cloud.servers import Servers
 from structureflow_local.doors import DOCKER_HOST, OBJECT_POLICY, Doors
@@ -235,7 +232,7 @@ def _pull_options() -> list[str]:
 
 def _check_outputs(storage: Storage, folder: Path) -> str:
     """Check the finished job from its manifest down to the decoded frames."""
-    from structureflow.media.decode import DecodeLimits, VideoReader
+    from structureflow import DecodeLimits, VideoReader
 
     manifest = Manifest.model_validate_json(storage.get(keys.job_manifest(TASK_ID)).data)
     counted = {}

@@ -16,11 +16,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from structureflow import keys
+from structureflow import Storage, keys
 from structureflow.errors import JobStateError, SettingsError, StructureFlowError
 from structureflow.jobs.documents import get_document
 from structureflow.models.results import JobRecord, JobStatus, Manifest
-from structureflow.storage.base import Storage
 from structureflow_local.client import JobClient, PreparedJob, prepare_job
 from structureflow_local.exits import DONE, JOB_FAILED, exit_code
 
@@ -57,8 +56,7 @@ def storage_of_stack(stack: str, region: str | None = None, *, client: Any = Non
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from structureflow.storage.s3 import S3Storage
-    from structureflow.storage.s3_settings import S3Settings
+    from structureflow import S3Settings, S3Storage
 
     try:
         client = client or boto3.client("cloudformation", region_name=region)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from structureflow import DecodeLimits, VideoReader
 from structureflow.errors import InputNotFoundError, InvalidRequestError
-from structureflow.media.decode import DecodeLimits, VideoReader
 from structureflow.media.still import open_image
 from structureflow.models.schema import MEANINGS, request_schema
 from structureflow_local.jobfile import plain_id

@@ -24,7 +24,7 @@ from werkzeug.routing import Map, Rule
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
-from structureflow import keys
+from structureflow import FrameCache, keys, list_overlay_frames
 from structureflow.errors import (
     FrameNotFoundError,
     InvalidIdError,
@@ -33,9 +33,7 @@ from structureflow.errors import (
     StructureFlowError,
     TimelineNotFoundError,
 )
-from structureflow.frames.cache import FrameCache
 from structureflow.frames.jpeg import encode_jpeg, thumbnail
-from structureflow.frames.overlays import list_overlay_frames
 from structureflow.limits import MAX_DIGITS
 from structureflow.report.pages import page_environment
 from structureflow.storage.base import ByteRange, ObjectInfo, Storage

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from structureflow.errors import EncodeError, JobStateError
+from structureflow.errors import EncodeError, JobStateError, OutputError
 from structureflow.media.encode import MASK, EncodedInfo, EncoderSettings, encode_h264, frame_rate, read_back
 from structureflow.media.planes import flat_planes, grey_to_planes, mask_to_planes, rgb_to_planes
 from structureflow.testing.videos import Image, count_frames, decode_rgb, pan_frames, texture, write_clip
@@ -155,9 +155,8 @@ def test_a_frame_of_another_shape_is_refused_and_no_file_stays(tmp_path: Path, b
     [
         {"height": 15, "width": 16, "fps": 16},
         {"height": 16, "width": 17, "fps": 16},
-        {"height": 16, "width": 16, "fps": 0},
-        {"height": 16, "width": 16, "fps": float("nan")},
-        {"height": 16, "width": 16, "fps": float("inf")},
+        {"height": 16, "width": 16, "fps": 2000},
+        {"height": 16, "width": 16, "fps": 1e-9},
         {"height": 16, "width": 16, "fps": 16, "settings": EncoderSettings(17, "no-such-preset")},
     ],
 )
@@ -182,7 +181,8 @@ def test_a_half_written_file_is_deleted(tmp_path: Path) -> None:
 
     def broken() -> Iterator[Image]:
         yield from pan_frames(150, 64, 64, dx=1, dy=0)
-        assert (tmp_path / "x.mp4").exists()
+        (half,) = tmp_path.rglob("x.mp4")
+        assert half.stat().st_size
         raise JobStateError("frame 150 is corrupt")
 
     with pytest.raises(JobStateError, match="frame 150 is corrupt"):
@@ -199,7 +199,8 @@ def test_a_file_with_another_number_of_frames_is_refused(tmp_path: Path, monkeyp
 
 
 def test_an_unwritable_folder_is_a_typed_error(tmp_path: Path) -> None:
-    with pytest.raises(EncodeError, match="cannot be encoded"):
+    (tmp_path / "none").write_text("no folder")
+    with pytest.raises(OutputError, match=r"expected a folder to write to, got the file .*none"):
         encode_h264([texture(16, 16)], tmp_path / "none" / "x.mp4", height=16, width=16, fps=16)
 
 

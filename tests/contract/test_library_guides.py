@@ -16,6 +16,7 @@ from structureflow.errors import (
     FlowError,
     GuidanceError,
     InputNotFoundError,
+    InvalidArgumentError,
     NotAnImageError,
     NotAVideoError,
     StructureFramesError,
@@ -109,9 +110,10 @@ def test_frames_of_a_video_are_key_frames(media: Path) -> None:
     )
     with pytest.raises(GuidanceError, match="expected 5 frames from frame 0"):
         sf.render_guide(media / "flows.npz", {(0, 4): given}, 9)
-    for at, first in ((0, 0), ((0, 2), -1)):
-        with pytest.raises(GuidanceError, match="expected frames of a video"):
-            sf.render_guide(media / "flows.npz", {at: sf.VideoFrames(media / "clip.mp4", first)}, 9)
+    with pytest.raises(GuidanceError, match="expected frames of a video"):
+        sf.render_guide(media / "flows.npz", {0: sf.VideoFrames(media / "clip.mp4", 0)}, 9)
+    with pytest.raises(InvalidArgumentError, match="first"):
+        sf.VideoFrames(media / "clip.mp4", -1)
     with pytest.raises(InputNotFoundError):
         sf.render_guide(media / "flows.npz", {(0, 2): sf.VideoFrames(media / "nowhere.mp4")}, 9)
 
@@ -149,7 +151,7 @@ def test_without_motion_all_but_key_frames_is_left_to_the_generator() -> None:
 )
 def test_key_frames_that_do_not_fit_are_refused(media: Path, keyframes: dict[object, object], said: str) -> None:
     given = {at: media / "a.png" if isinstance(picture, str) else picture for at, picture in keyframes.items()}
-    with pytest.raises(GuidanceError, match=said):
+    with pytest.raises((GuidanceError, InvalidArgumentError), match=said):
         sf.render_guide(media / "flows.npz", given, 5)  # type: ignore[arg-type]
 
 
@@ -163,11 +165,11 @@ def test_files_that_cannot_be_read_are_named(media: Path) -> None:
 
 
 def test_structure_frames_must_be_those_of_the_flows(media: Path) -> None:
-    guide = sf.render_guide(media / "flows.npz", {0: media / "a.png"}, 12, structure=pictures(4))
-    # as in a job: what can not be looked at is made of flows alone, and said
-    assert guide.outcome.tracking == "composed"
-    assert "as there are flows, got 4" in guide.outcome.frames_problem
-    assert issubclass(StructureFramesError, sf.StructureFlowError)
+    """A job goes on without frames that it cannot have; who names a video himself is told."""
+    for structure, said in ((pictures(4), "as there are flows, got 4"), (media / "a.png", r"a\.png"), ([], "got 0")):
+        with pytest.raises(StructureFramesError, match=said):
+            sf.write_guide(media / "flows.npz", {0: media / "a.png"}, 12, media / "guide", structure=structure)
+        assert not (media / "guide").exists()
 
 
 def test_a_guide_that_fails_leaves_the_older_one(media: Path, tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ PLACES = {
     "jobs/*/runs/*/manifest.json": r"jobs/[^/]+/runs/[0-9a-f]+/manifest\.json",
     "jobs/*/runs/*/report.html": r"jobs/[^/]+/runs/[0-9a-f]+/report\.html",
     "jobs/*/runs/*/segments/*": r"jobs/[^/]+/runs/[0-9a-f]+/segments/\d{3}/(?:(?:ttm|tracks|warped_noise)/)?[^/]+",
+    "jobs/*/runs/*/progress/live/*": r"jobs/[^/]+/runs/[0-9a-f]+/progress/live/[a-z]+-\d{3}\.json",
+    "jobs/*/runs/*/progress/ended/*": r"jobs/[^/]+/runs/[0-9a-f]+/progress/ended/[a-z]+-\d{3}\.json",
     "jobs/*/runs/*": r"jobs/[^/]+/runs/[0-9a-f]+/.+",
     "jobs/*/status.json": r"jobs/[^/]+/status\.json",
     "jobs/*/manifest.json": r"jobs/[^/]+/manifest\.json",
@@ -45,6 +47,7 @@ TOPS = ("jobs/", "work/", "cache/flows/", "cache/timelines/", "timelines/")
 _SLASHES = "a star in a policy stands for slashes too, so what is published has the same pattern in a run's folder"
 _ENDED = "what a run leaves that was superseded, or whose job was deleted, at the very moment"
 _ANY_INPUT = "a request may name any key that is not reserved as its video or guide"
+_LONG = "what a part writes that takes longer than seconds, if its run ends before it does"
 _REPLACED = "the manifest of another video in the timeline goes before its frames are overwritten"
 _HEALS = "what a segment finds rotten is replaced"
 #: Allowed, but used by no run: (function, action, place) and why it is allowed all the same.
@@ -57,6 +60,9 @@ SPARE = {
     ("FailJobFunction", "s3:DeleteObject", "jobs/*/runs/*/claim.json"): _ENDED,
     ("FailJobFunction", "s3:GetObject", "jobs/*/manifest.json"): _ENDED,
     ("RenderSegmentFunction", "s3:DeleteObject", "jobs/*/runs/*/segments/*"): _ENDED,
+    ("FailJobFunction", "s3:GetObject", "jobs/*/runs/*/progress/live/*"): _SLASHES,
+    ("FailJobFunction", "s3:DeleteObject", "jobs/*/runs/*/progress/live/*"): _LONG,
+    ("AssembleJobFunction", "s3:DeleteObject", "jobs/*/runs/*/progress/live/*"): _LONG,
     **{
         (function, action, place): _ENDED
         for function in ("AssembleJobFunction", "FailJobFunction")

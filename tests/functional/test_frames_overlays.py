@@ -98,9 +98,11 @@ def test_transfers_are_concurrent_and_bounded(store: MemoryStorage) -> None:
     ],
 )
 def test_bad_ids(store: MemoryStorage, timeline: str, job: str, stage: str, name: str) -> None:
-    overlay = Overlay(0, name, np.zeros((4, 4), np.uint8))
+    def save() -> None:
+        save_overlays(store, timeline, job, stage, [Overlay(0, name, np.zeros((4, 4), np.uint8))])  # type: ignore[arg-type]
+
     with pytest.raises(InvalidIdError):
-        save_overlays(store, timeline, job, stage, [overlay])  # type: ignore[arg-type]
+        save()
     assert list(store.list("")) == []
 
 

@@ -18,7 +18,7 @@ from structureflow.jobs.documents import load_record
 from structureflow.jobs.inputs import Inputs
 from structureflow.models.results import JobRecord, SegmentResult
 from structureflow.references import Reference
-from structureflow.storage._files import check_if_match, check_size
+from structureflow.storage.adapters import check_if_match, check_size
 from structureflow.storage.base import Checksum, ObjectInfo, Storage, StoredObject
 from structureflow.storage.memory import MemoryStorage
 from structureflow.testing.jobs import BUCKET, JobRunner, png, put_pan_clip

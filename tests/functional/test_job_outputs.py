@@ -258,6 +258,23 @@ def test_time_to_move_takes_the_folder(made: tuple[Published, JobRunner]) -> Non
     assert distance(sample.signal[-1][inner], guide[-1][inner]) < 3
 
 
+def test_asking_for_time_to_move_changes_nothing_of_the_guide(
+    made: tuple[Published, JobRunner], tmp_path: Path
+) -> None:
+    """Holes of the guide stay grey, and are filled in the motion signal alone."""
+    published, _ = made
+    without = run(job_runner(tmp_path), tmp_path / "published", outputs=[])
+    for name in ("guide.mp4", "mask.mp4"):
+        assert (published.folder / name).read_bytes() == (without.folder / name).read_bytes(), name
+    guide, _ = read_video(published.folder / "guide.mp4")
+    mask, _ = read_video(published.folder / "mask.mp4")
+    sample = ttm.read_folder(published.folder / "ttm", FRAMES)
+    hidden = cv2.erode(mask[-1][..., 0], np.ones((9, 9), np.uint8)) > 250
+    assert hidden.mean() > 0.05, "there are holes"
+    assert np.abs(guide[-1][hidden].astype(int) - 128).mean() < 3, "grey in the guide"
+    assert np.abs(sample.signal[-1][hidden].astype(int) - 128).mean() > 15, "a picture in the signal"
+
+
 def test_time_to_move_refuses_more_frames_than_there_are(made: tuple[Published, JobRunner]) -> None:
     published, _ = made
     with pytest.raises(ValueError, match="13 frames, fewer than 14"):

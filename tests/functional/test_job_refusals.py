@@ -52,7 +52,7 @@ BAD_REQUESTS: list[tuple[str, Any, str, str]] = [
             "segments": [{"frames": 9, "guides": [{"at": [0, 4], "image": "a"}, {"at": 4, "image": "b"}]}],
         },
         "InvalidRequestError",
-        "overlap",
+        "segments[0].guides[1].at: expected frames that no other guide has, got 4",
     ),
     (
         "guides outside",
@@ -64,7 +64,7 @@ BAD_REQUESTS: list[tuple[str, Any, str, str]] = [
             "segments": [{"frames": 9, "guides": [{"at": 9, "image": "a"}]}],
         },
         "InvalidRequestError",
-        "outside",
+        "segments[0].guides[0].at: expected frames 0 to 8 of the segment, got 9",
     ),
 ]
 

@@ -38,7 +38,7 @@ def test_without_a_target_result_manifest_and_report_say_so(runner: JobRunner) -
     assert len(result.notices) == len(manifest.notices) == 1
     assert result.notices[0] == manifest.notices[0]
     assert manifest.notices[0].startswith("no target was named")
-    assert "4n+1 frames, got 12; nearest: 9 or 13" in manifest.notices[0]
+    assert "4n+1 frames for vace, got 12; nearest: 9 or 13" in manifest.notices[0]
     assert "Note: no target was named" in report
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from structureflow.errors import FlowError
+from structureflow.errors import FlowError, InvalidArgumentError
 from structureflow.flow.colors import clip_normaliser, display_range, flow_normaliser, flow_to_rgb, typical_length
 from structureflow.flow.fields import FlowMeta
 
@@ -37,7 +37,7 @@ def test_unusable_fields_are_refused() -> None:
         flow_to_rgb(np.full((2, 2, 2), np.nan, np.float32), 1.0)
     with pytest.raises(FlowError, match="expected"):
         flow_to_rgb(np.zeros((2, 2)), 1.0)
-    with pytest.raises(FlowError, match="positive"):
+    with pytest.raises(InvalidArgumentError, match="max_px: expected a number above 0"):
         flow_to_rgb(np.zeros((2, 2, 2)), 0.0)
     with pytest.raises(FlowError, match="at least one"):
         flow_normaliser([])

@@ -104,10 +104,10 @@ def _changed(path: str, value: Any) -> bytes:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "Invalid JSON"),
-        (b"{", "Invalid JSON"),
+        (b"", "expected JSON"),
+        (b"{", "expected JSON"),
         (b"[]", "document"),
-        (_manifest().to_json()[:-20], "Invalid JSON"),
+        (_manifest().to_json()[:-20], "expected JSON"),
         (_changed("format_version", 2), "format_version"),
         (_changed("timeline_id", "other"), "got that of other"),
         (_changed("frames.etag", None), "frames.etag"),

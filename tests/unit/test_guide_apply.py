@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from structureflow.errors import FlowError, GuidanceError
+from structureflow.errors import FlowError, GuidanceError, InvalidArgumentError
 from structureflow.guide.apply import apply_structure_motion
 from structureflow.guide.ports import Mask
 from structureflow.guide.render import RenderSettings, render_segment
@@ -157,7 +157,7 @@ def test_refusals() -> None:
     frames = list(scene.frames)
     with pytest.raises(GuidanceError, match="expected 5, as the tracker has, got 4"):
         apply_structure_motion(frames, marked(5), None)
-    with pytest.raises(GuidanceError, match="uint8"):
+    with pytest.raises(InvalidArgumentError, match="uint8"):
         apply_structure_motion([frame.astype(np.float32) for frame in frames], marked(4), None)
     tracker = marked(4)
     tracker.mark_single_frame(3)
@@ -167,7 +167,7 @@ def test_refusals() -> None:
         apply_structure_motion(frames, marked(4), None, motion_strength=11)
     with pytest.raises(GuidanceError, match="flow window"):
         apply_structure_motion(frames, marked(4), ArrayFlows.of(scene), flow_stop=9)
-    with pytest.raises(GuidanceError, match="flow 1: expected shape"):
+    with pytest.raises(FlowError, match="flow 1: expected shape"):
         apply_structure_motion(frames, marked(4), [np.zeros((4, 4, 2)), np.zeros((4, 5, 2))])
     with pytest.raises(FlowError, match="flow 0"):
         apply_structure_motion(frames, marked(4), [np.full((4, 4, 2), np.nan)])

@@ -48,21 +48,21 @@ def test_a_good_job_file_has_no_problems(tmp_path: Path) -> None:
     [
         ({"treatmnt": "clip"}, ["treatmnt: unknown field; did you mean treatment?"]),
         ({"zzz": 1}, ["zzz: unknown field"]),
-        ({"quality": "bets"}, ["quality: expected one of fast, balanced, best; got 'bets'; did you mean best?"]),
+        ({"quality": "bets"}, ["quality: expected one of fast, balanced, best, got 'bets'; did you mean best?"]),
         ({"outputs": ["tarcks"]}, ["did you mean tracks?"]),
         ({"tracks": {"gird": [2, 2]}}, ["tracks.gird: unknown field; did you mean grid?"]),
         (
             {"images": None, "segments": [{"frames": 9, "guides": [{"at": 0, "imgae": "a.png"}]}]},
-            ["segments.0.guides.0.imgae: unknown field; did you mean image?", "expected exactly one of image"],
+            ["segments[0].guides[0].imgae: unknown field; did you mean image?", "expected exactly one of image"],
         ),
         ({"fps": "fast"}, ["fps: "]),
         ({"images": ["a.png"]}, ["images"]),
-        ({"frames": 10, "overlap": 30}, ["overlap 30 + hold 10 exceed frames 10"]),
+        ({"frames": 10, "overlap": 30}, ["frames: expected at least overlap 30 + hold 10, 40, got 10"]),
         ({"images": None}, ["segments"]),
         ({"structure_video": None}, ["structure_video: expected the video"]),
-        ({"target": "ltx", "frames": 70}, ["segments.0.frames: ltx takes"]),
-        ({"structure_video": "./gone.mp4"}, ["structure_video: there is no file ./gone.mp4"]),
-        ({"images": ["/gone/a.png", "~nobody/b.png"]}, ["images.0: there is no file", "images.1: there is no file"]),
+        ({"target": "ltx", "frames": 70}, ["frames: expected 8n+1 frames for ltx, got 70"]),
+        ({"structure_video": "./gone.mp4"}, ["structure_video: expected a file, got ./gone.mp4, which is not there"]),
+        ({"images": ["/gone/a.png", "~nobody/b.png"]}, ["images[0]: expected a file", "images[1]: expected a file"]),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, changes: dict[str, Any], lines: list[str]) -> None:
@@ -88,12 +88,12 @@ def test_everything_is_said_at_once(tmp_path: Path) -> None:
     for part in (
         "did you mean raft?",
         "fps: ",
-        "overlap 30 + hold 10 exceed frames 10",
+        "frames: expected at least overlap 30 + hold 10, 40, got 10",
         "did you mean tracks?",
         "motion_strength: expected a number from 0 to 10",
         "task_id: expected",
-        "images.0: there is no file frist.png; did you mean first.png?",
-        "images.1: there is no file ./b.png",
+        "images[0]: expected a file, got frist.png, which is not there; did you mean first.png?",
+        "images[1]: expected a file, got ./b.png, which is not there",
     ):
         assert sum(part in line for line in found) == 1, (part, found)
 
@@ -102,7 +102,7 @@ def test_everything_is_said_at_once(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ('{\n "a" 1\n}', "line 2, column 6: expected JSON"),
-        ("[1]", "expected a JSON object, got list"),
+        ("[1]", "expected a JSON object, got [1]"),
         ("", "line 1, column 1"),
         ("[" * 100_000, "recursion"),
         (json.dumps({"a": "x" * 5000}), "at most"),

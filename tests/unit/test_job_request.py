@@ -148,16 +148,22 @@ def test_a_target_sets_what_is_not_said(
     ("changes", "said"),
     [
         ({"target": "vase"}, "target: .*'vase'"),
-        ({"target": "vace", "resolution": [834, 482]}, "resolution: vace .* 16, got 834x482; nearest: 832x480"),
+        (
+            {"target": "vace", "resolution": [834, 482]},
+            "resolution: .* 16 for vace, got 834x482; nearest: 832x480",
+        ),
         ({"target": "vace", "resolution": [1000, 560]}, "got 1000x560; nearest: 992x560 or 832x480"),
-        ({"target": "vace", "fps": 24}, "fps: vace takes 16, got 24"),
-        ({"target": "vace", "frames": 80}, r"segments.0.frames: vace takes 4n\+1 frames, got 80; nearest: 77 or 81"),
+        ({"target": "vace", "fps": 24}, "fps: expected 16 for vace, got 24"),
+        ({"target": "vace", "frames": 80}, r"^frames: expected 4n\+1 frames for vace, got 80; nearest: 77 or 81"),
         ({"target": "ltx", "frames": 81, "fps": 24, "resolution": [832, 480]}, None),
-        ({"target": "ltx", "frames": 85}, r"ltx takes 8n\+1 frames, got 85; nearest: 81 or 89"),
-        ({"target": "ltx", "resolution": [848, 480]}, "multiples of 32, got 848x480; nearest: 832x480"),
-        ({"target": "wan5b", "resolution": [1280, 720]}, "multiples of 32, got 1280x720; nearest: 1280x704"),
-        ({"target": "cogvideox", "frames": 81}, "cogvideox takes 49 frames, got 81; nearest: 49"),
-        ({"target": "cogvideox", "resolution": [832, 480]}, "720x480 only, got 832x480; nearest: 720x480"),
+        ({"target": "ltx", "frames": 85}, r"expected 8n\+1 frames for ltx, got 85; nearest: 81 or 89"),
+        ({"target": "ltx", "resolution": [848, 480]}, "multiples of 32 for ltx, got 848x480; nearest: 832x480"),
+        ({"target": "wan5b", "resolution": [1280, 720]}, "multiples of 32 for wan5b, got 1280x720; nearest: 1280x704"),
+        ({"target": "cogvideox", "frames": 81}, "expected 49 frames for cogvideox, got 81; nearest: 49"),
+        (
+            {"target": "cogvideox", "resolution": [832, 480]},
+            "720x480 only for cogvideox, got 832x480",
+        ),
         ({"target": "hunyuan", "frames": 2, "overlap": 1, "hold": 0}, "got 2; nearest: 5"),
     ],
 )
@@ -174,7 +180,7 @@ def test_all_that_a_target_refuses_is_named_at_once() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         JobRequest.parse(document(target="vace", resolution=[834, 482], fps=25, segments=[{"frames": 80}] * 3))
     assert [problem.split(":")[0] for problem in caught.value.detail["problems"]] == [
-        "resolution", "fps", "segments.0.frames", "segments.1.frames", "segments.2.frames",
+        "resolution", "fps", "segments[0].frames", "segments[1].frames", "segments[2].frames",
     ]  # fmt: skip
 
 
@@ -199,21 +205,30 @@ def test_guides_are_sorted() -> None:
     ("changes", "said"),
     [
         ({"colour": 1}, "colour: unknown field"),
-        ({"treatment": "stretch"}, "treatment: .*'adjust', 'clip' or 'retime', got 'stretch'"),
+        ({"treatment": "stretch"}, "treatment: expected one of adjust, clip, retime, got 'stretch'"),
         ({"engine": "farnebach"}, "engine: .*got 'farnebach'"),
         ({"task_id": "../x"}, "task_id: .*'../x'"),
         ({"timeline_id": "a/b"}, "timeline_id"),
         ({"structure_video": ""}, "structure_video"),
-        ({"structure_video": None}, "structure_video: expected the video .* or flow_cache; got none"),
+        ({"structure_video": None}, "structure_video: expected the video .* or flow_cache, got none"),
         ({"flow_cache": ""}, "flow_cache"),
-        ({"flow_cache": "a.npz", "engine": "raft"}, "engine: the flows of flow_cache are taken as they are, raft has"),
-        ({"structure_video": None, "flow_cache": "a", "outputs": ["raw"]}, "outputs: raw show the structure video"),
-        ({"structure_video": None, "flow_cache": "a", "tracking": "anchored"}, "tracking: anchored looks at frames"),
+        (
+            {"flow_cache": "a.npz", "engine": "raft"},
+            "engine: expected auto, for the flows .*, got raft",
+        ),
+        (
+            {"structure_video": None, "flow_cache": "a", "outputs": ["raw"]},
+            r"outputs\[0\]: .* which raw shows, got none",
+        ),
+        (
+            {"structure_video": None, "flow_cache": "a", "tracking": "anchored"},
+            "tracking: expected composed, for",
+        ),
         ({"motion_strength": 11}, "motion_strength: .*10.*got 11"),
         ({"motion_strength": "nan"}, "motion_strength"),
-        ({"motion_strength": True}, "motion_strength: .*got True"),
+        ({"motion_strength": True}, "motion_strength: .*got true"),
         ({"motion_strength": {}}, "motion_strength: .*at least one frame"),
-        ({"motion_strength": {"0": 11}}, "motion_strength: .*10, got 11"),
+        ({"motion_strength": {"0": 11}}, r"motion_strength\.0: .*10, got 11"),
         ({"motion_strength": {"x": 1}}, "motion_strength: .*frame numbers .*got 'x'"),
         ({"motion_strength": {"-1": 1}}, "motion_strength: .*got '-1'"),
         ({"motion_strength": {"1": 1, "01": 1}}, "motion_strength: .*each once"),
@@ -227,12 +242,18 @@ def test_guides_are_sorted() -> None:
         ({"resolution": "640:360"}, "WIDTHxHEIGHT"),
         ({"fps": 0}, "fps"),
         ({"segments": []}, "segments"),
-        ({"segments": None}, "segments: Field required"),
-        ({"images": ["a", "b"]}, "either segments or images"),
-        ({"segments": None, "frames": 73}, "only together with images"),
+        ({"segments": None}, "segments: expected a value, got none"),
+        ({"images": ["a", "b"]}, "images: expected none beside segments, got one"),
+        ({"segments": None, "frames": 73}, "frames: expected none without images, got one"),
         ({"segments": None, "images": ["a"]}, "images"),
-        ({"segments": None, "images": ["a", "b"], "frames": 20, "overlap": 15, "fade": 10}, "exceed frames 20"),
-        ({"segments": None, "images": ["a", "b"], "frames": 20}, r"overlap 20 \+ hold 10 exceed frames 20"),
+        (
+            {"segments": None, "images": ["a", "b"], "frames": 20, "overlap": 15, "fade": 10},
+            r"overlap 15 \+ fade 10, 25, got 20",
+        ),
+        (
+            {"segments": None, "images": ["a", "b"], "frames": 20},
+            r"frames: expected at least .*hold 10, 30, got 20",
+        ),
         ({"segments": [{"frames": 1}]}, "frames"),
     ],
 )
@@ -244,13 +265,19 @@ def test_bad_fields_are_named(changes: dict[str, Any], said: str) -> None:
 @pytest.mark.parametrize(
     ("guides", "said"),
     [
-        ([{"at": [0, 5], "image": "a"}, {"at": [5, 6], "image": "b"}], r"\(0, 5\) and \(5, 6\) overlap"),
-        ([{"at": [5, 10], "image": "a"}], "outside the segment's 10 frames"),
+        (
+            [{"at": [0, 5], "image": "a"}, {"at": [5, 6], "image": "b"}],
+            r"\[1\]\.at: .*got \[5, 6\]; guides\[0\] has \[0, 5\]",
+        ),
+        ([{"at": [5, 10], "image": "a"}], r"guides\[0\]\.at: expected frames 0 to 9 of the segment, got \[5, 10\]"),
         ([{"at": -1, "image": "a"}], "0 <= first <= last"),
         ([{"at": [4, 2], "image": "a"}], "0 <= first <= last"),
         ([{"at": 1}], "exactly one of image, video, fade, got none"),
         ([{"at": [1, 2], "image": "a", "video": "b"}], "got image and video"),
-        ([{"at": [1, 2], "image": "a", "from": 3}], "only a video guide"),
+        (
+            [{"at": [1, 2], "image": "a", "from": 3}],
+            r"guides\[0\]\.from: expected none, .*, got 3",
+        ),
         ([{"at": 1, "video": "v"}], "needs a range"),
         ([{"at": [1, 2], "fade": ["a"]}], "fade"),
         ([{"at": 1, "image": "a", "blur": 1}], "blur: unknown field"),
@@ -283,7 +310,9 @@ def test_a_bad_segment_is_told_once_and_without_its_followers() -> None:
     overlapping = [{"at": [0, 4], "image": "a"}, {"at": 4, "image": "b"}]
     with pytest.raises(InvalidRequestError) as caught:
         JobRequest.parse(document(segments=[{"frames": 9, "guides": overlapping}]))
-    assert caught.value.message == "segments.0: guides at (0, 4) and 4 overlap"
+    assert caught.value.message == (
+        "segments[0].guides[1].at: expected frames that no other guide has, got 4; guides[0] has [0, 4]"
+    )
     with pytest.raises(InvalidRequestError, match=r"^segments: .*at least 1 item"):
         JobRequest.parse(document(segments=[]))
 

@@ -64,7 +64,7 @@ def test_events_are_counted_before_they_are_read() -> None:
 
 
 def test_a_malformed_event_names_its_first_bad_field() -> None:
-    with pytest.raises(InvalidRequestError, match=r"PlanSegmentsInput: bucket: Field required; and 1 more"):
+    with pytest.raises(InvalidRequestError, match=r"PlanSegmentsInput: bucket: expected a value; and 1 more"):
         parse_event(PlanSegmentsInput, {"execution_id": "e"})
 
 

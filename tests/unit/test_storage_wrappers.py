@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from structureflow.errors import ObjectChangedError, ObjectNotFoundError, StorageError, TransientStorageError
+from structureflow.errors import (
+    InvalidKeyError,
+    ObjectChangedError,
+    ObjectNotFoundError,
+    StorageError,
+    TransientStorageError,
+)
 from structureflow.storage.base import ByteRange, Suffix, check_key, check_prefix
 from structureflow.storage.memory import MemoryStorage
 from structureflow.testing.storage import CountingStorage, Fault, FaultStorage, LatencyStorage
@@ -88,7 +94,7 @@ def test_prefixes() -> None:
     for prefix in ("", "a", "a/", "a/b", "a/b-"):
         assert check_prefix(prefix) == prefix
     for prefix in ("/", "//", "a//", "../", "a/../b", "a\n"):
-        with pytest.raises(ValueError, match="key"):
+        with pytest.raises(InvalidKeyError, match="prefix"):
             check_prefix(prefix)
     assert check_key("a" * 1024) == "a" * 1024
 

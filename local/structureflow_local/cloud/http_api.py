@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import json
 import re
-import time
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
 from structureflow_local.cloud.errors import LocalCloudError
 from structureflow_local.cloud.functions import MAX_SYNC_BYTES, Functions
 from structureflow_local.cloud.signature import Keyring, SignatureError
 from structureflow_local.cloud.template import FunctionSpec, RouteSpec
 from structureflow_local.doors import content_length
+from structureflow_local.http_event import http_event, sent_reply, wsgi_path
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-_TEXT_TYPES: Final = ("text/", "application/json", "application/xml", "application/javascript")
-_API_ID: Final = "local"
 _JSON: Final = ("Content-Type", "application/json")
 #: After a body that was not read.
 _CLOSE: Final = ("Connection", "close")
@@ -58,8 +54,7 @@ class HttpApi:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
         method = environ["REQUEST_METHOD"]
-        # WSGI hands bytes over as latin-1 text (PEP 3333)
-        path = str(environ.get("PATH_INFO", "/")).encode("latin-1").decode("utf-8", "replace")
+        path = wsgi_path(environ)
         for route in self._routes:
             match = route.pattern.fullmatch(path)
             if match and route.method in {method, "ANY"}:
@@ -84,7 +79,9 @@ class HttpApi:
                 self._keyring.check(environ, lambda: body)
             except SignatureError:
                 return _reply(start_response, 403, [_JSON], b'{"message":"Forbidden"}')
-        return self._answer(route.function, _event(environ, route, path, parameters, body), start_response)
+        return self._answer(
+            route.function, http_event(environ, body, key=route.key, path=path, parameters=parameters), start_response
+        )
 
     def _answer(self, spec: FunctionSpec, event: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         failed = [_JSON], b'{"message":"Internal Server Error"}'
@@ -98,17 +95,9 @@ class HttpApi:
         if not isinstance(payload, dict) or "statusCode" not in payload:
             return _reply(start_response, 200, failed[0], json.dumps(payload).encode())
         try:
-            body = str(payload.get("body") or "").encode()
-            if payload.get("isBase64Encoded"):
-                body = base64.b64decode(body, validate=True)
-            headers = [(str(name), str(value)) for name, value in (payload.get("headers") or {}).items()]
-            headers += [("Set-Cookie", str(cookie)) for cookie in payload.get("cookies") or ()]
-            status = int(payload["statusCode"])
+            status, headers, body = sent_reply(payload)
         except (TypeError, ValueError, AttributeError, binascii.Error):
             return _reply(start_response, 500, *failed)
-        if not any(name.lower() == "content-type" for name, _ in headers):
-            headers.append(("Content-Type", "application/json"))
-        headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
         return _reply(start_response, status, headers, body)
 
 
@@ -130,60 +119,6 @@ def _compile(wanted: RouteSpec, spec: FunctionSpec) -> _Route:
             parts.append(f"(?P<{parameter[1]}>[^/]+)")
     pattern = re.compile("/" + "/".join(parts) + "/?", re.DOTALL)
     return _Route(method, f"{method} {path}", pattern, (literal, -greedy, int(method != "ANY")), spec, wanted.signed)
-
-
-def _event(
-    environ: WSGIEnvironment, route: _Route, path: str, parameters: dict[str, str], body: bytes
-) -> dict[str, Any]:
-    """Return the event of payload format 2.0 (API Gateway Developer Guide, "Working with AWS Lambda proxy")."""
-    headers = {name[5:].replace("_", "-").lower(): value for name, value in environ.items() if name.startswith("HTTP_")}
-    for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-        if environ.get(name):
-            headers[name.replace("_", "-").lower()] = environ[name]
-    cookies = [cookie.strip() for cookie in headers.pop("cookie", "").split(";") if cookie.strip()]
-    raw_query = environ.get("QUERY_STRING", "")
-    query: dict[str, str] = {}
-    for name, value in parse_qsl(raw_query, keep_blank_values=True):
-        query[name] = f"{query[name]},{value}" if name in query else value
-    now = time.time()
-    event: dict[str, Any] = {
-        "version": "2.0",
-        "routeKey": route.key,
-        "rawPath": path,
-        "rawQueryString": raw_query,
-        "headers": headers,
-        "requestContext": {
-            "accountId": "123456789012",
-            "apiId": _API_ID,
-            "domainName": headers.get("host", "localhost"),
-            "domainPrefix": _API_ID,
-            "http": {
-                "method": environ["REQUEST_METHOD"],
-                "path": path,
-                "protocol": environ.get("SERVER_PROTOCOL", "HTTP/1.1"),
-                "sourceIp": environ.get("REMOTE_ADDR", "127.0.0.1"),
-                "userAgent": headers.get("user-agent", ""),
-            },
-            "requestId": str(uuid.uuid4()),
-            "routeKey": route.key,
-            "stage": "$default",
-            "time": time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now)),
-            "timeEpoch": int(now * 1000),
-        },
-        "isBase64Encoded": False,
-    }
-    if cookies:
-        event["cookies"] = cookies
-    if query:
-        event["queryStringParameters"] = query
-    if parameters:
-        event["pathParameters"] = parameters
-    if body:
-        if headers.get("content-type", "").startswith(_TEXT_TYPES):
-            event["body"] = body.decode("utf-8", "replace")
-        else:
-            event["body"], event["isBase64Encoded"] = base64.b64encode(body).decode(), True
-    return event
 
 
 def _reply(start_response: StartResponse, status: int, headers: list[tuple[str, str]], body: bytes) -> Iterable[bytes]:

@@ -13,6 +13,61 @@ from typing import Any, ClassVar, Self
 from structureflow.limits import MAX_MESSAGE_CHARS, MAX_PROBLEMS
 from structureflow.references import without_queries
 
+__all__ = [
+    "CorruptMediaError",
+    "DeadlineError",
+    "EncodeError",
+    "EngineUnavailableError",
+    "FlowCacheCorruptError",
+    "FlowCacheError",
+    "FlowCacheFormatError",
+    "FlowCacheLimitError",
+    "FlowCacheVersionError",
+    "FlowError",
+    "ForeignOriginError",
+    "FrameCacheConflictError",
+    "FrameCacheError",
+    "FrameCorruptError",
+    "FrameNotFoundError",
+    "GpuUnavailableError",
+    "GuidanceError",
+    "IncompleteJobError",
+    "InputChangedError",
+    "InputNotAllowedError",
+    "InputNotFoundError",
+    "InvalidArgumentError",
+    "InvalidIdError",
+    "InvalidKeyError",
+    "InvalidRequestError",
+    "JobBusyError",
+    "JobStateError",
+    "MediaError",
+    "MediaLimitError",
+    "MemoryLimitError",
+    "MissingExtraError",
+    "ModelWeightsError",
+    "NotAVideoError",
+    "NotAnImageError",
+    "ObjectChangedError",
+    "ObjectExistsError",
+    "ObjectNotFoundError",
+    "OutputError",
+    "PageFileNotFoundError",
+    "RangeNotSatisfiableError",
+    "ReplyTooLargeError",
+    "RouteNotFoundError",
+    "SettingsError",
+    "StorageError",
+    "StructureFlowError",
+    "StructureFramesError",
+    "SupersededRunError",
+    "TimelineNotFoundError",
+    "TransientError",
+    "TransientStorageError",
+    "UnsupportedCodecError",
+    "VideoTooShortError",
+]
+
 
 def shortened(text: str, most_chars: int = MAX_MESSAGE_CHARS) -> str:
     """Return `text`, or its beginning and how much was left out: a message never echoes what a caller sent."""
@@ -78,6 +133,20 @@ class MissingExtraError(StructureFlowError, ModuleNotFoundError):
         return self.message
 
 
+# --- arguments of the library -------------------------------------------------------------------------
+
+
+class InvalidArgumentError(StructureFlowError, TypeError, ValueError):
+    """An argument of a public function is of another type, or out of its range; the message names it."""
+
+
+class OutputError(StructureFlowError, OSError):
+    """A file or folder that results were to go to cannot be written; what was there before still is."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
 # --- requests and keys -------------------------------------------------------------------------------
 
 
@@ -99,6 +168,24 @@ class InputNotAllowedError(InvalidRequestError, PermissionError):
 
 class ForeignOriginError(InvalidRequestError, PermissionError):
     """A page of another site asks, in the browser of somebody who did not."""
+
+
+class PageFileNotFoundError(InvalidRequestError, FileNotFoundError):
+    """The web page has no file of that name."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ReplyTooLargeError(InvalidRequestError):
+    """What was asked for does not fit into one reply; the message says what to ask for instead."""
+
+
+class RouteNotFoundError(InvalidRequestError, FileNotFoundError):
+    """The API has no such route."""
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class InputNotFoundError(StructureFlowError, FileNotFoundError):

@@ -8,6 +8,7 @@ Layout of the bucket::
     jobs/{task_id}/runs/{run_id}/job.json                         what the orchestrator resolved for one run
     jobs/{task_id}/runs/{run_id}/claim.json                       which execution claimed the run
     jobs/{task_id}/runs/{run_id}/segments/… · manifest.json · …   what the run made, until it is published
+    jobs/{task_id}/runs/{run_id}/progress/…                       how far its parts are (`jobs.live_keys`)
     jobs/{task_id}/status.json                                    which run the job is at; changed by swaps only
     jobs/{task_id}/segments/{index:03d}/{guide.mp4,mask.mp4,…}    what the user collects: of the last run published
     jobs/{task_id}/segments/{index:03d}/{ttm,tracks,…}/{name}     outputs of several files
@@ -24,7 +25,55 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from structureflow.arguments import index_of, is_text, shown
 from structureflow.errors import InvalidIdError, InvalidKeyError
+
+__all__ = [
+    "GPU_ORDERS_PREFIX",
+    "ID_PATTERN",
+    "RESERVED_PREFIXES",
+    "TIMELINES_PREFIX",
+    "check_id",
+    "check_name",
+    "check_sequence",
+    "flow_cache",
+    "gpu_claim",
+    "gpu_order",
+    "is_job_request",
+    "job_flows",
+    "job_input",
+    "job_manifest",
+    "job_of",
+    "job_prefix",
+    "job_record",
+    "job_report",
+    "job_request",
+    "job_status",
+    "parse_job_flows",
+    "parse_job_request",
+    "parse_run_claim",
+    "parse_timeline_frame",
+    "parse_timeline_overlay",
+    "run_claim",
+    "run_manifest",
+    "run_prefix",
+    "run_record",
+    "run_report",
+    "run_segment_file",
+    "run_segments_prefix",
+    "runs_prefix",
+    "segment_file",
+    "segments_prefix",
+    "storage_probe",
+    "timeline_chunk",
+    "timeline_chunks_prefix",
+    "timeline_frame",
+    "timeline_frames_prefix",
+    "timeline_manifest",
+    "timeline_overlay",
+    "timeline_overlays_prefix",
+    "timeline_prefix",
+]
 
 ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 _ID = re.compile(ID_PATTERN)
@@ -50,7 +99,7 @@ def check_id(value: str, what: str = "id") -> str:
     Raises:
         InvalidIdError: it has another form; the message names `what`.
     """
-    if not _ID.fullmatch(value) or ".." in value:
+    if not is_text(value) or not _ID.fullmatch(value) or ".." in value:
         raise InvalidIdError(
             f"{what}: expected 1 to 128 characters of A-Z a-z 0-9 . _ - starting with a letter or digit "
             f"and without '..', got {value!r:.200}"
@@ -60,9 +109,21 @@ def check_id(value: str, what: str = "id") -> str:
 
 def check_name(value: str, what: str = "name") -> str:
     """Return `value` if it is a plain file name; same rules as `check_id`, up to 200 characters."""
-    if not _NAME.fullmatch(value) or ".." in value:
+    if not is_text(value) or not _NAME.fullmatch(value) or ".." in value:
         raise InvalidIdError(f"{what}: expected a plain file name, got {value!r:.200}")
     return value
+
+
+def check_sequence(sequence: int) -> int:
+    """Return `sequence` if it may be a frame's number.
+
+    Raises:
+        InvalidKeyError: it is no whole number, or too large.
+    """
+    number = index_of(sequence)
+    if number is None or not 0 <= number <= 999_999_999:
+        raise InvalidKeyError(f"frame sequence: expected a whole number, 0 to 999999999, got {shown(sequence)}")
+    return number
 
 
 # --- jobs --------------------------------------------------------------------------------------------
@@ -256,8 +317,7 @@ def timeline_frames_prefix(timeline_id: str) -> str:
 
 def timeline_frame(timeline_id: str, sequence: int) -> str:
     """The JPEG of frame `sequence` (zero-based)."""
-    if not 0 <= sequence <= 999_999_999:
-        raise InvalidKeyError(f"frame sequence: expected 0 to 999999999, got {sequence}")
+    check_sequence(sequence)
     return f"{timeline_frames_prefix(timeline_id)}{sequence:06d}.jpg"
 
 
@@ -286,14 +346,13 @@ def timeline_overlays_prefix(timeline_id: str, job_id: str | None = None, stage:
         if stage is not None:
             prefix += f"{check_id(stage, 'stage')}/"
     elif stage is not None:
-        raise InvalidKeyError("a stage's overlays need the job id too")
+        raise InvalidKeyError("job_id: expected one where a stage is given, got none")
     return prefix
 
 
 def timeline_overlay(timeline_id: str, job_id: str, stage: str, sequence: int, name: str) -> str:
     """The PNG of one overlay of one frame."""
-    if not 0 <= sequence <= 999_999_999:
-        raise InvalidKeyError(f"frame sequence: expected 0 to 999999999, got {sequence}")
+    check_sequence(sequence)
     return f"{timeline_overlays_prefix(timeline_id, job_id, stage)}{sequence:06d}_{check_id(name, 'overlay name')}.png"
 
 

@@ -8,6 +8,15 @@ from __future__ import annotations
 
 from typing import Final
 
+__all__ = [
+    "MAX_CONCURRENT_SEGMENTS",
+    "MAX_DIGITS",
+    "MAX_REQUEST_BYTES",
+    "MAX_VIDEO_FRAMES",
+    "MEMORY_SHARE",
+    "NEW_ACCOUNT_MEMORY_MB",
+]
+
 # --- AWS ---------------------------------------------------------------------------------------------
 
 #: Of one call of a function.
@@ -121,6 +130,11 @@ MAX_FLOWS: Final = 20_000
 MAX_WORKING_GRID_PX: Final = 1024 * 1024
 #: Of a structure video: one more than its flows. No setting goes beyond.
 MAX_VIDEO_FRAMES: Final = MAX_FLOWS + 1
+
+# --- the API -----------------------------------------------------------------------------------------
+
+#: Of one reply as Lambda hands it over: 6 MB (Lambda quotas), of which JSON's escapes and the headers take some.
+MAX_REPLY_BYTES: Final = 5_500_000
 
 # --- queries -----------------------------------------------------------------------------------------
 

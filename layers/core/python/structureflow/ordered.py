@@ -7,6 +7,8 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Executor, Future
 from typing import TypeVar
 
+__all__ = ["ordered_map"]
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

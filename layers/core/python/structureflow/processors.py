@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+__all__ = ["usable_cpus"]
+
 
 def usable_cpus() -> int:
     """Return the number of CPUs that this process may use, as far as the system tells.

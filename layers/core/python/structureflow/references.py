@@ -74,11 +74,20 @@ class Reference:
         """Validate from a string of 1 to `MAX_REFERENCE_CHARS`; written as shown."""
         from pydantic_core import core_schema
 
-        text = core_schema.no_info_after_validator_function(
-            cls, core_schema.str_schema(min_length=1, max_length=MAX_REFERENCE_CHARS)
-        )
+        def check(value: Any) -> Reference:
+            if isinstance(value, cls):
+                return value
+            expected = f"the name of a file: a key, s3:// or https:// of 1 to {MAX_REFERENCE_CHARS} characters"
+            if not isinstance(value, str):
+                kinds = {dict: "an object", list: "a list", type(None): "null", bool: str(value).lower()}
+                raise ValueError(f"expected {expected}, got {kinds.get(type(value), f'{value!r:.60}')}")
+            if not 1 <= len(value) <= MAX_REFERENCE_CHARS:
+                raise ValueError(f"expected {expected}, got {len(value)}")
+            return cls(value)
+
+        text = core_schema.str_schema(min_length=1, max_length=MAX_REFERENCE_CHARS)
         return core_schema.json_or_python_schema(
-            json_schema=text,
-            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), text], mode="left_to_right"),
+            json_schema=core_schema.no_info_after_validator_function(cls, text),
+            python_schema=core_schema.no_info_plain_validator_function(check),
             serialization=core_schema.plain_serializer_function_ser_schema(str),
         )

@@ -10,18 +10,29 @@ from typing import Any, Final, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from structureflow import arguments, keys
+from structureflow.arguments import checked, choice, instance, number, optional, whole
 from structureflow.compat import places
-from structureflow.errors import FlowError, GuidanceError, StructureFlowError, VideoTooShortError
+from structureflow.errors import (
+    FlowError,
+    GuidanceError,
+    InputNotFoundError,
+    OutputError,
+    StructureFlowError,
+    VideoTooShortError,
+)
 from structureflow.extras import importing
+from structureflow.files import new_file
 from structureflow.flow.archive import FlowArchive, open_flow_file
 from structureflow.flow.colors import flow_normaliser, flow_to_rgb
-from structureflow.flow.fields import Field32, FlowSource, Treatment, resize_flow
+from structureflow.flow.fields import Field32, FlowSource, Treatment, check_flows, resize_flow
 from structureflow.flow.fields import adjust_flow_field_count as adjust
 from structureflow.flow.files import extract_flows, extract_flows_of_frames
 from structureflow.guide.apply import apply_structure_motion
 from structureflow.guide.images import fit
 from structureflow.guide.tracker import GuidanceTracker
-from structureflow.limits import MAX_WORKING_GRID_PX
+from structureflow.limits import MAX_MOTION_STRENGTH, MAX_WORKING_GRID_PX
+from structureflow.references import without_queries
 
 Frame = NDArray[np.uint8]
 DebugPrint = Callable[[str], Any]
@@ -34,6 +45,7 @@ _EARLY_S: Final = 0.0005
 _log = logging.getLogger(__name__)
 
 
+@checked(dprint=arguments.function)
 def _extract_and_upload_structure_flows(
     structure_video_path: str,
     orchestrator_task_id: str,
@@ -45,7 +57,7 @@ def _extract_and_upload_structure_flows(
 
     Args:
         structure_video_path: a local file.
-        orchestrator_task_id: the task; part of the file's name.
+        orchestrator_task_id: the task; part of the file's name, so it must be an id (`structureflow.keys.check_id`).
         current_run_output_dir: an existing folder, where the file is saved.
         project_id: handed to the upload.
         dprint: told what happens.
@@ -54,8 +66,10 @@ def _extract_and_upload_structure_flows(
         What the upload returned, see `use_upload`; None where the video cannot be used or the upload failed, which
         `dprint` and the log are told. Segments then extract flows themselves.
     """
-    path = Path(current_run_output_dir) / f"structure_flows_{orchestrator_task_id}.npz"
     try:
+        task = keys.check_id(orchestrator_task_id, "orchestrator_task_id")
+        path = _folder(current_run_output_dir, "current_run_output_dir") / f"structure_flows_{task}.npz"
+        arguments.path(structure_video_path, "structure_video_path")
         flows = extract_flows(structure_video_path, path)
     except StructureFlowError as error:
         _say(dprint, f"[ERROR] flow extraction failed: {error}")
@@ -66,8 +80,8 @@ def _extract_and_upload_structure_flows(
         url = places.upload()(
             local_path=str(path), task_id=orchestrator_task_id, project_id=project_id, is_final_output=False
         )
-    except (StructureFlowError, OSError) as error:
-        _say(dprint, f"[ERROR] upload failed: {error}")
+    except Exception as error:  # noqa: BLE001 - of the program's own upload, whatever it raises: there is no URL then
+        _say(dprint, f"[ERROR] upload failed: {type(error).__name__}: {error}", error)
         return None
     if not url:
         _say(dprint, f"{_CACHE} upload failed, segments extract flows themselves")
@@ -76,6 +90,7 @@ def _extract_and_upload_structure_flows(
     return url
 
 
+@checked(dprint=arguments.function)
 def download_and_load_cached_flows(
     flow_cache_url: str,
     download_target_dir: Path,
@@ -94,7 +109,7 @@ def download_and_load_cached_flows(
         Forward flows, ``(N, H, W, 2)`` float32, (dx, dy) in pixels of their own grid; None where they cannot be had,
         which `dprint` and the log are told.
     """
-    archive = _downloaded(flow_cache_url, Path(download_target_dir), task_id, dprint)
+    archive = _downloaded(flow_cache_url, download_target_dir, task_id, dprint)
     if archive is None:
         return None
     try:
@@ -104,6 +119,17 @@ def download_and_load_cached_flows(
         return None
 
 
+@checked(
+    frames_for_guide_list=arguments.iterable("one picture for each frame"),
+    guidance_tracker=instance(GuidanceTracker, "GuidanceTracker"),
+    structure_video_treatment=choice(*get_args(Treatment)),
+    parsed_res_wh=arguments.size,
+    fps_helpers=number(above=0),
+    motion_strength=number(least=0, most=MAX_MOTION_STRENGTH),
+    structure_flow_cache_url=optional(arguments.text),
+    segment_processing_dir=optional(arguments.path),
+    dprint=arguments.function,
+)
 def apply_structure_motion_with_tracking(
     frames_for_guide_list: list[Frame],
     guidance_tracker: GuidanceTracker,
@@ -137,10 +163,9 @@ def apply_structure_motion_with_tracking(
 
     Raises:
         GuidanceError: frames, tracker and `parsed_res_wh` do not fit together.
-        FlowError: an unknown treatment.
+        InvalidArgumentError: an unknown treatment, or an argument of another type.
         MediaError, InputNotFoundError: there are no cached flows and the video cannot be used.
     """
-    treatment = _treatment(structure_video_treatment)
     ranges = guidance_tracker.get_unguidanced_ranges()
     if not ranges:
         dprint(f"{_MOTION} no unguided frames")
@@ -150,7 +175,7 @@ def apply_structure_motion_with_tracking(
     _check_sizes(frames_for_guide_list, guidance_tracker, parsed_res_wh)
     flows: FlowSource | None = None
     if structure_flow_cache_url and segment_processing_dir:
-        archive = _downloaded(structure_flow_cache_url, Path(segment_processing_dir), task_id, dprint)
+        archive = _downloaded(structure_flow_cache_url, segment_processing_dir, task_id, dprint)
         flows = None if archive is None else archive.within(MAX_WORKING_GRID_PX)
     if flows is None:
         dprint(f"{_MOTION} no cached flows, extracting from the video")
@@ -162,7 +187,7 @@ def apply_structure_motion_with_tracking(
         frames_for_guide_list,
         guidance_tracker,
         flows,
-        treatment=treatment,
+        treatment=cast("Treatment", structure_video_treatment),
         motion_strength=motion_strength,
         anchors="start",
     )
@@ -171,6 +196,13 @@ def apply_structure_motion_with_tracking(
     return frames
 
 
+@checked(
+    structure_video_path=arguments.path,
+    target_frame_count=whole(1),
+    target_fps=number(above=0),
+    target_resolution=arguments.size,
+    dprint=arguments.function,
+)
 def load_structure_video_frames(
     structure_video_path: str,
     target_frame_count: int,
@@ -192,12 +224,11 @@ def load_structure_video_frames(
 
     Raises:
         MediaError, InputNotFoundError: the video cannot be used.
+        InvalidArgumentError: a count, rate or size that is none.
         VideoTooShortError: fewer than two frames come of it, which have no motion.
     """
     with importing("load_structure_video_frames"):
         from structureflow.media.decode import VideoReader
-    if target_frame_count < 1 or not target_fps > 0:
-        raise GuidanceError(f"expected 1 frame or more at a rate above 0, got {target_frame_count} at {target_fps}")
     width, height = target_resolution
     frames: list[Frame] = []
     shown: Frame | None = None
@@ -224,6 +255,7 @@ def load_structure_video_frames(
     return frames
 
 
+@checked(dprint=arguments.function)
 def extract_optical_flow_from_frames(
     frames: Sequence[Frame], dprint: DebugPrint = print
 ) -> tuple[list[Field32], list[Frame]]:
@@ -248,6 +280,7 @@ def extract_optical_flow_from_frames(
     return fields, [flow_to_rgb(field, longest) for field in fields]
 
 
+@checked(treatment=choice(*get_args(Treatment)), dprint=arguments.function)
 def adjust_flow_field_count(
     flow_fields: Sequence[NDArray[Any]],
     target_count: int,
@@ -260,21 +293,33 @@ def adjust_flow_field_count(
         ``adjust``: as many, interpolated between neighbours; ``clip``: the first ones, fewer where there are fewer.
 
     Raises:
-        FlowError: an unknown treatment, or flows that cannot be used.
+        FlowError: flows or a count that cannot be used.
+        InvalidArgumentError: an unknown treatment.
     """
-    steps = adjust(flow_fields, target_count, _treatment(treatment))
+    try:
+        fields = check_flows(flow_fields)
+    except FlowError as error:
+        raise error.within("flow_fields") from error
+    steps = adjust(fields, target_count, cast("Treatment", treatment))
     dprint(f"{_MOTION} {len(flow_fields)} flows, {treatment}: {len(steps)} steps")
     return steps
 
 
-def _downloaded(url: str, folder: Path, task_id: str, dprint: DebugPrint) -> FlowArchive | None:
-    path = folder / "structure_flows_cache.npz"
-    dprint(f"{_CACHE} downloading the flows of task {task_id} from {url.partition('?')[0]}")
+def _downloaded(url: str, folder: str | Path, task_id: str, dprint: DebugPrint) -> FlowArchive | None:
+    failed = f"[ERROR] cached flows of task {task_id} cannot be had"
     try:
-        places.download()(url, path)
+        arguments.path(url, "flow_cache_url")
+        path = _folder(folder, "download_target_dir") / "structure_flows_cache.npz"
+        source = without_queries(url).partition("?")[0]
+        dprint(f"{_CACHE} downloading the flows of task {task_id} from {source}")
+        failed = f"{failed} from {source}"
+        # what is no archive does not take the place of one
+        with new_file(path, "download_target_dir") as part:
+            _fetch(url, part)
+            open_flow_file(part)
         archive = open_flow_file(path)
-    except (StructureFlowError, OSError) as error:
-        _say(dprint, f"[ERROR] cached flows of task {task_id} cannot be had: {error}")
+    except StructureFlowError as error:
+        _say(dprint, f"{failed}: {error}", error.__cause__)
         return None
     meta = archive.meta
     dprint(
@@ -284,21 +329,39 @@ def _downloaded(url: str, folder: Path, task_id: str, dprint: DebugPrint) -> Flo
     return archive
 
 
-def _say(dprint: DebugPrint, text: str) -> None:
-    """Tell of what the original returned as None."""
-    _log.warning(text)
-    dprint(text)
+def _fetch(url: str, path: Path) -> None:
+    try:
+        places.download()(url, path)
+    except StructureFlowError:
+        raise
+    except Exception as error:  # of the program's own download, whatever it raises: flows are extracted instead
+        raise InputNotFoundError(f"{type(error).__name__}: {error}") from error
 
 
-def _treatment(name: str) -> Treatment:
-    if name not in get_args(Treatment):
-        raise FlowError(f"treatment: expected {', '.join(get_args(Treatment))}, got {name!r:.40}")
-    return cast("Treatment", name)
+def _folder(folder: str | Path, argument: str) -> Path:
+    arguments.path(folder, argument)
+    if not Path(folder).is_dir():
+        raise OutputError(f"{argument}: expected an existing folder, got {folder}")
+    return Path(folder)
+
+
+def _say(dprint: DebugPrint, text: str, error: BaseException | None = None) -> None:
+    """Tell of what the original returned as None; the log has where an error of the program's own came from."""
+    _log.warning(without_queries(text), exc_info=None if isinstance(error, StructureFlowError) else error)
+    dprint(without_queries(text))
 
 
 def _check_sizes(frames: Sequence[Frame], tracker: GuidanceTracker, size: tuple[int, int]) -> None:
+    if len(frames) != tracker.total_frames:
+        raise GuidanceError(
+            f"frames_for_guide_list: expected {tracker.total_frames}, as the tracker has, got {len(frames)}"
+        )
     width, height = size
     for first, last in tracker.get_guided_ranges():
-        for index in range(first, min(last + 1, len(frames))):
+        for index in range(first, last + 1):
+            arguments.picture(frames[index], f"frames_for_guide_list: number {index}")
             if frames[index].shape[:2] != (height, width):
-                raise GuidanceError(f"frame {index}: expected {width}x{height} pixels, got shape {frames[index].shape}")
+                raise GuidanceError(
+                    f"frames_for_guide_list: number {index}: expected {width}x{height} pixels (parsed_res_wh), "
+                    f"got shape {frames[index].shape}"
+                )

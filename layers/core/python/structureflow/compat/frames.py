@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from structureflow import keys
+from structureflow import arguments, keys
+from structureflow.arguments import checked, whole
 from structureflow.compat import places
 from structureflow.errors import InvalidKeyError, NotAnImageError, TimelineNotFoundError
 from structureflow.frames.cache import Frame as CachedFrame
 from structureflow.frames.cache import FrameCache
-from structureflow.frames.jpeg import encode_jpeg
+from structureflow.frames.jpeg import check_image, encode_jpeg
 
 _log = logging.getLogger(__name__)
 
@@ -49,15 +49,33 @@ class FrameB64(TypedDict):
     jpeg_b64: str
 
 
+def _frames(value: Any, name: str) -> None:
+    """Expect `Frame` objects, or what a program has in their place."""
+    arguments.iterable("frames")(value, name)
+    for frame in value:
+        for attribute in ("sequence", "chunk_id", "timestamp", "image"):
+            if not hasattr(frame, attribute):
+                arguments.refuse(frame, name, f"frames with the attribute {attribute}")
+        whole(0)(frame.sequence, f"{name}: sequence")
+        check_image(arguments.array(frame.image, f"{name}: image of {frame.sequence}"))
+
+
+def _overlays_given(value: Any, name: str) -> None:
+    arguments.mapping(value, name)
+    for overlay, text in value.items():
+        arguments.text(text, f"{name}: {arguments.shown(overlay)}")
+
+
 def cache_exists(timeline_id: str) -> bool:
     """Tell whether a timeline's frames are cached, to the last one."""
     return _cache().cache_exists(timeline_id)
 
 
+@checked(frames=_frames)
 def cache_frames(timeline_id: str, frames: list[Frame], quality: int = 85) -> int:
     """Write all frames of a timeline as JPEGs, in place of what was cached before; return how many.
 
-    They may be in any order. None is none: nothing is written, and what was cached stays.
+    They may be in any order. Of an empty list nothing is written, and what was cached stays.
 
     Raises:
         FrameCacheError: two frames have one number.
@@ -104,6 +122,7 @@ def clear_cache(timeline_id: str) -> None:
     _log.info("cleared the frames of timeline %s", timeline_id)
 
 
+@checked(frames=_frames, quality=whole(1, 100))
 def frames_to_b64(frames: list[Frame], quality: int = 75) -> list[FrameB64]:
     """Encode frames in memory as base64 JPEGs, in order of their numbers.
 
@@ -114,6 +133,7 @@ def frames_to_b64(frames: list[Frame], quality: int = 75) -> list[FrameB64]:
     return [_b64(frame.sequence, frame.timestamp, encode_jpeg(frame.image, quality)) for frame in ordered]
 
 
+@checked(overlays=_overlays_given)
 def save_overlays(timeline_id: str, job_id: str, stage: str, seq: int, overlays: dict[str, str]) -> None:
     """Save pictures of what a job's stage did at a frame.
 
@@ -127,13 +147,14 @@ def save_overlays(timeline_id: str, job_id: str, stage: str, seq: int, overlays:
         NotAnImageError: a value is no base64; nothing is saved then.
         StorageError: an overlay cannot be stored; those before it stay.
     """
+    keys.check_id(stage, "stage")
     decoded = {}
     for name, text in overlays.items():
         try:
             decoded[keys.timeline_overlay(timeline_id, job_id, stage, seq, name)] = base64.b64decode(
                 text, validate=True
             )
-        except binascii.Error as error:
+        except ValueError as error:
             raise NotAnImageError(
                 f"overlay {name} of frame {seq}: expected base64, got {text[:20]!r}: {error}"
             ) from error
@@ -143,6 +164,7 @@ def save_overlays(timeline_id: str, job_id: str, stage: str, seq: int, overlays:
     _log.info("saved %d overlays of timeline %s, job %s, %s, frame %d", len(overlays), timeline_id, job_id, stage, seq)
 
 
+@checked(seq=whole(0))
 def load_overlays(timeline_id: str, job_id: str, stage: str, seq: int) -> dict[str, str] | None:
     """Load a frame's overlays as base64 of their PNGs, by name; None where there are none."""
     store = places.store()
@@ -175,7 +197,7 @@ def _b64(sequence: int, timestamp: float, jpeg: bytes) -> FrameB64:
 
 def _overlays(timeline_id: str, job_id: str, stage: str) -> Iterator[tuple[str, int, str]]:
     """Iterate over key, frame and name of the overlays of a stage, also of those that the original wrote."""
-    prefix = keys.timeline_overlays_prefix(timeline_id, job_id, stage)
+    prefix = keys.timeline_overlays_prefix(timeline_id, keys.check_id(job_id, "job_id"), keys.check_id(stage, "stage"))
     for info in places.store().list(prefix):
         try:
             sequence, name = keys.parse_timeline_overlay(info.key.removeprefix(prefix))

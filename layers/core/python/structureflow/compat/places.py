@@ -10,10 +10,13 @@ from typing import Final, Protocol
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from structureflow.errors import InputNotAllowedError, InputNotFoundError
+from structureflow import arguments
+from structureflow.arguments import checked
+from structureflow.errors import InputNotAllowedError, InputNotFoundError, OutputError
+from structureflow.files import new_file
 from structureflow.limits import MAX_FLOWS
 from structureflow.runtime.store import store_of_environment
-from structureflow.storage.base import Storage
+from structureflow.storage.base import Storage, check_store
 from structureflow.storage.http import HttpsSource
 
 #: More is no archive of flows: half a megabyte a flow.
@@ -41,29 +44,39 @@ def local_url(*, local_path: str, task_id: str, project_id: str | None, is_final
     return Path(local_path).resolve().as_uri()
 
 
+@checked(url=arguments.text, path=arguments.path)
 def fetch_url(url: str, path: Path) -> None:
     """Download a ``file:`` URL, a path, or an ``https://`` URL of a public host, without redirects.
 
     Raises:
-        InputNotFoundError, StorageError, InputNotAllowedError, TransientError: it cannot be had; no file is left.
+        InputNotFoundError, StorageError, InputNotAllowedError, TransientError: it cannot be had; an older file stays.
+        OutputError: `path` cannot be written.
     """
-    parts = urlsplit(url)
-    if parts.scheme == "https":
+    try:
+        parts = urlsplit(url)
         port = f":{parts.port}" if parts.port else ""
+    except ValueError as error:
+        raise InputNotAllowedError(f"url: expected https://, file:// or a path: {error}") from error
+    if parts.scheme == "https":
         HttpsSource([f"{parts.hostname}{port}"], max_bytes=_MAX_BYTES).get_to_file(url, path)
         return
     if parts.scheme == "file":
         source = Path(url2pathname(parts.path))
     elif "://" not in url:
+        arguments.path(url, "url")
         source = Path(url)
     else:
         raise InputNotAllowedError(
             f"expected https://, file:// or a path, got {parts.scheme}://: give use_download what reads it"
         )
     try:
-        if not path.exists() or not source.samefile(path):
-            shutil.copyfile(source, path)
+        with source.open("rb") as file:
+            if not path.exists() or not source.samefile(path):
+                with new_file(path, "path") as part, part.open("wb") as copy:
+                    shutil.copyfileobj(file, copy)
     except OSError as error:
+        if isinstance(error, OutputError):
+            raise
         raise InputNotFoundError(f"{source}: cannot be read: {error.strerror}") from error
 
 
@@ -78,6 +91,7 @@ _PLACES: Final = _Places()
 _LOCK: Final = threading.Lock()
 
 
+@checked(upload=arguments.function)
 def use_upload(upload: Upload) -> None:
     """Let `_extract_and_upload_structure_flows` upload by `upload`, for the whole process.
 
@@ -87,11 +101,13 @@ def use_upload(upload: Upload) -> None:
     _PLACES.upload = upload
 
 
+@checked(download=arguments.function)
 def use_download(download: Download) -> None:
     """Let cached flows be downloaded by `download`, for the whole process; without it by `fetch_url`."""
     _PLACES.download = download
 
 
+@checked(store=check_store)
 def use_store(store: Storage) -> None:
     """Keep frames and overlays in `store`, for the whole process.
 

@@ -11,8 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from structureflow import arguments
+from structureflow.arguments import checked, is_text
 from structureflow.errors import FlowError
 from structureflow.flow.fields import FlowMeta, FlowSource
+from structureflow.flow.sources import flow_source
 
 # Steps from red to yellow, yellow to green, and so on around the circle (Baker et al., "A Database and
 # Evaluation Methodology for Optical Flow", 2011, and its reference code colorcode.cpp).
@@ -21,6 +24,7 @@ _SAMPLED_FLOWS: Final = 64
 _SAMPLED_VECTORS: Final = 4096
 
 
+@checked(flow=arguments.array, max_px=arguments.number(above=0))
 def flow_to_rgb(flow: NDArray[Any], max_px: float) -> NDArray[np.uint8]:
     """Paint a flow field with the Middlebury colour wheel: hue is direction, saturation is length.
 
@@ -33,16 +37,15 @@ def flow_to_rgb(flow: NDArray[Any], max_px: float) -> NDArray[np.uint8]:
         ``(H, W, 3) uint8 RGB``; zero flow is white.
 
     Raises:
-        FlowError: the field has another shape or is not finite, or `max_px` is not positive.
+        FlowError: the field has another shape or is not finite.
+        InvalidArgumentError: it is no array, or `max_px` is not positive.
 
     >>> import numpy as np
     >>> flow_to_rgb(np.zeros((32, 32, 2), np.float32), 8.0)[0, 0].tolist()
     [255, 255, 255]
     """
-    if flow.ndim != 3 or flow.shape[2] != 2:
-        raise FlowError(f"flow: expected (H, W, 2), got {flow.shape}")
-    if not (math.isfinite(max_px) and max_px > 0):
-        raise FlowError(f"max_px: expected a positive number, got {max_px}")
+    if flow.ndim != 3 or flow.shape[2] != 2 or not flow.size or not np.issubdtype(flow.dtype, np.floating):
+        raise FlowError(f"flow: expected (H, W, 2) of a float type, got {flow.shape} {flow.dtype}")
     vectors = np.asarray(flow, np.float32) / np.float32(max_px)
     if not np.isfinite(vectors).all():
         raise FlowError("flow: expected finite vectors")
@@ -58,6 +61,7 @@ def flow_to_rgb(flow: NDArray[Any], max_px: float) -> NDArray[np.uint8]:
     return cast("NDArray[np.uint8]", (painted * 255 + 0.5).astype(np.uint8))
 
 
+@checked(percentile=arguments.number(least=0, most=100))
 def flow_normaliser(flows: FlowSource | Iterable[NDArray[Any]], *, percentile: float = 99.0) -> float:
     """Return one `max_px` for a whole clip: a percentile of the vector lengths of all its flows.
 
@@ -78,13 +82,17 @@ def flow_normaliser(flows: FlowSource | Iterable[NDArray[Any]], *, percentile: f
     >>> flow_normaliser([np.full((32, 32, 2), (3, 4), np.float32)])
     5.0
     """
-    fields = flows if isinstance(flows, Iterable) else _spread(flows)
+    if isinstance(flows, Iterable) and not is_text(flows):
+        fields: Iterable[NDArray[Any]] = flows
+    else:
+        flow_source(flows, "flows")
+        fields = _spread(cast("FlowSource", flows))
     lengths = [_sampled_lengths(field) for field in fields]
     if not lengths:
         raise FlowError("flow_normaliser: expected at least one flow, got none")
     sample = np.concatenate(lengths)
     if not np.isfinite(sample).all():
-        raise FlowError("flow: expected finite vectors")
+        raise FlowError("flows: expected finite vectors")
     return max(1.0, float(np.percentile(sample, percentile)))
 
 
@@ -120,8 +128,9 @@ def _spread(source: FlowSource) -> Iterable[NDArray[Any]]:
 
 
 def _sampled_lengths(flow: NDArray[Any]) -> NDArray[np.float32]:
-    if flow.ndim != 3 or flow.shape[2] != 2:
-        raise FlowError(f"flow: expected (H, W, 2), got {flow.shape}")
+    arguments.array(flow, "flows", "(H, W, 2)")
+    if flow.ndim != 3 or flow.shape[2] != 2 or not flow.size or not np.issubdtype(flow.dtype, np.floating):
+        raise FlowError(f"flows: expected (H, W, 2) of a float type, got {flow.shape} {flow.dtype}")
     vectors = flow.reshape(-1, 2)
     stride = max(1, len(vectors) // _SAMPLED_VECTORS)
     sample = vectors[::stride].astype(np.float32)

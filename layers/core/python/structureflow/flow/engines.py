@@ -255,7 +255,9 @@ class EngineRegistry:
             return self.presets[engine, quality]
         except KeyError:
             known = ", ".join("/".join(key) for key in sorted(self.presets))
-            raise EngineUnavailableError(f"engine {engine!r:.40}/{quality!r:.40}: expected one of {known}") from None
+            raise EngineUnavailableError(
+                f"engine {engine!r:.40} with quality {quality!r:.40}: expected one of {known}"
+            ) from None
 
 
 def build_engine(name: str, params: Mapping[str, Any]) -> FlowEngine:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,12 +18,16 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
+from structureflow import arguments
+from structureflow.arguments import checked, optional
 from structureflow.errors import FlowError, InputNotFoundError
+from structureflow.files import made_folder, new_file
 from structureflow.flow.archive import FlowArchive, FlowArchiveWriter, open_flow_file
 from structureflow.flow.archive.limits import FlowLimits
 from structureflow.flow.archive.metadata import metadata_arrays
 from structureflow.flow.fields import Direction, Field32, FlowMeta, FlowSource
 from structureflow.flow.image_files import Valid, read_flo, read_kitti, write_flo, write_kitti
+from structureflow.flow.sources import flow_source
 
 PathLike = str | os.PathLike[str]
 FlowFormat = Literal["flo", "kitti", "npz"]
@@ -51,6 +56,7 @@ class _FileKind:
 _KINDS: Final = {"flo": _FileKind(".flo", read_flo, write_flo), "kitti": _FileKind(".png", read_kitti, write_kitti)}
 
 
+@checked(flows=flow_source, target=arguments.path, form=arguments.text)
 def export_flows(flows: FlowSource, target: PathLike, form: FlowFormat) -> list[Path]:
     """Write flows as files that other programs read; memory does not grow with their number.
 
@@ -64,7 +70,8 @@ def export_flows(flows: FlowSource, target: PathLike, form: FlowFormat) -> list[
         The files that were written, those of the flows first.
 
     Raises:
-        FlowError: the folder is not empty, or a vector does not fit into the format.
+        FlowError: the folder is not empty, or a vector does not fit into the format; nothing is left of it then.
+        OutputError: the target cannot be written.
         FlowCacheError: the source cannot be read.
 
     >>> files = export_flows(open_flows("flows.npz"), "flows", "flo")
@@ -74,23 +81,25 @@ def export_flows(flows: FlowSource, target: PathLike, form: FlowFormat) -> list[
     if form == "npz":
         return [_write_npz(flows, Path(target))]
     if form not in _KINDS:
-        raise FlowError(f"format: expected flo, kitti or npz, got {form!r:.40}")
-    folder, kind, meta = Path(target), _KINDS[form], flows.meta
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FlowError(f"{folder}: expected an empty folder, or none")
-    files: list[Path] = []
-    for direction in _directions(meta):
-        place = folder / direction
-        place.mkdir(parents=True, exist_ok=True)
-        for index, flow in _each(flows, direction):
-            file = place / f"{index:06d}{kind.suffix}"
-            kind.write(file, flow)
-            files.append(file)
-    notes = folder / "flows.json"
-    notes.write_text(json.dumps(_described(meta), indent=1), encoding="utf-8")
-    return [*files, notes]
+        raise FlowError(f"form: expected flo, kitti or npz, got {form!r:.40}")
+    folder = Path(target)
+    with made_folder(folder, "target"):
+        if any(folder.iterdir()):
+            raise FlowError(f"target: expected an empty folder, or none, got {folder}")
+        try:
+            return _write_folder(flows, folder, _KINDS[form])
+        except BaseException:
+            for found in folder.iterdir():
+                shutil.rmtree(found) if found.is_dir() else found.unlink()
+            raise
 
 
+@checked(
+    source=arguments.path,
+    archive=arguments.path,
+    fps=optional(arguments.number(above=0, most=_MAX_FPS)),
+    size=optional(arguments.size),
+)
 def import_flows(
     source: PathLike,
     archive: PathLike,
@@ -113,14 +122,13 @@ def import_flows(
     Raises:
         InputNotFoundError: there is no such file or folder.
         FlowError: it holds no flows, or flows of different sizes; nothing is written then.
+        OutputError: the archive cannot be written.
 
     >>> imported = import_flows("flows.npz", "again.npz")
     >>> imported.meta.total_flows, imported.meta.has_backward
     (11, True)
     """
     path, target = Path(source), Path(archive)
-    if (fps is not None and not 0 < fps <= _MAX_FPS) or (size is not None and min(size) < 1):
-        raise FlowError(f"expected a rate up to {_MAX_FPS:g} and sides of 1 or more, got {fps} and {size}")
     if path.is_dir():
         return _from_folder(path, target, fps, size)
     opened = open_flow_file(path)
@@ -137,6 +145,7 @@ def import_flows(
     return _written(target, (meta.height, meta.width), forward, backward, notes, opened.meta.total_flows)
 
 
+@checked(flows=flow_source, archive=arguments.path)
 def save_flows(flows: FlowSource, archive: PathLike) -> FlowArchive:
     """Write flows of any source as an archive, such as those of frames in memory; an older file there is replaced.
 
@@ -145,6 +154,7 @@ def save_flows(flows: FlowSource, archive: PathLike) -> FlowArchive:
 
     Raises:
         FlowError, FlowCacheError: the source cannot be read, or has more than an archive may hold.
+        OutputError: the archive cannot be written.
 
     >>> save_flows(open_flows("flows.npz"), "copy.npz").meta.total_flows
     11
@@ -156,6 +166,20 @@ def save_flows(flows: FlowSource, archive: PathLike) -> FlowArchive:
 
 
 # --- out ---------------------------------------------------------------------------------------------
+
+
+def _write_folder(flows: FlowSource, folder: Path, kind: _FileKind) -> list[Path]:
+    files: list[Path] = []
+    for direction in _directions(flows.meta):
+        place = folder / direction
+        place.mkdir()
+        for index, flow in _each(flows, direction):
+            file = place / f"{index:06d}{kind.suffix}"
+            kind.write(file, flow)
+            files.append(file)
+    notes = folder / "flows.json"
+    notes.write_text(json.dumps(_described(flows.meta), indent=1), encoding="utf-8")
+    return [*files, notes]
 
 
 def _directions(meta: FlowMeta) -> tuple[Direction, ...]:
@@ -187,24 +211,22 @@ def _described(meta: FlowMeta) -> dict[str, Any]:
 def _write_npz(flows: FlowSource, target: Path) -> Path:
     """Write what `numpy.load` reads, without holding all flows at once as `numpy.savez` would."""
     meta = flows.meta
-    part = target.with_name(f".{target.name}.part")
-    try:
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as pack:
-            for direction in _directions(meta):
-                with pack.open(f"{_MEMBERS[direction]}.npy", "w", force_zip64=True) as member:
-                    shape = (meta.total_flows, meta.height, meta.width, 2)
-                    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                    np.lib.format.write_array_header_1_0(member, header)
-                    for _, flow in _each(flows, direction):
-                        member.write(np.ascontiguousarray(flow, "<f4").data)
-            for name, value in metadata_arrays(meta).items():
-                # A plain archive is of no version of ours.
-                if name != "format_version":
-                    with pack.open(f"{name}.npy", "w") as member:
-                        np.lib.format.write_array(member, np.asanyarray(value), allow_pickle=False)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    with (
+        new_file(target, "target") as part,
+        zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as pack,
+    ):
+        for direction in _directions(meta):
+            with pack.open(f"{_MEMBERS[direction]}.npy", "w", force_zip64=True) as member:
+                shape = (meta.total_flows, meta.height, meta.width, 2)
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(member, header)
+                for _, flow in _each(flows, direction):
+                    member.write(np.ascontiguousarray(flow, "<f4").data)
+        for name, value in metadata_arrays(meta).items():
+            # A plain archive is of no version of ours.
+            if name != "format_version":
+                with pack.open(f"{name}.npy", "w") as member:
+                    np.lib.format.write_array(member, np.asanyarray(value), allow_pickle=False)
     return target
 
 
@@ -283,7 +305,6 @@ def _written(
 ) -> FlowArchive:
     if total > _LIMITS.max_flows:
         raise FlowError(f"expected at most {_LIMITS.max_flows} flows, got {total}")
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         fps = float(notes["original_fps"])
         width, height = (int(side) for side in notes["original_resolution"])
@@ -297,7 +318,10 @@ def _written(
         raise FlowError(
             f"flows.json: expected a rate up to {_MAX_FPS:g} and sides of 1 or more, got {fps} and {width}x{height}"
         )
-    with FlowArchiveWriter(target, height=grid[0], width=grid[1], backward=backward is not None) as writer:
+    with (
+        new_file(target, "archive") as part,
+        FlowArchiveWriter(part, height=grid[0], width=grid[1], backward=backward is not None) as writer,
+    ):
         for flow in forward:
             writer.feed(flow, None if backward is None else next(backward))
         writer.finish(

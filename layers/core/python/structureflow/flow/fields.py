@@ -18,8 +18,10 @@ from typing import Any, Final, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from structureflow import arguments
+from structureflow.arguments import check_fields, index_of, number, shown, text, whole
 from structureflow.errors import FlowError
-from structureflow.flow.times import retimed_nodes, uneven_times
+from structureflow.flow.times import frame_times, retimed_nodes, uneven_times
 
 Direction = Literal["forward", "backward"]
 Treatment = Literal["adjust", "clip", "retime"]
@@ -73,6 +75,27 @@ class FlowMeta:
     source_identity: str = ""
     format_version: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse what describes no flows.
+
+        Raises:
+            InvalidArgumentError: a value of another type, or out of its range.
+        """
+        check_fields(self, **_META)
+        arguments.whole_numbers(0, self.total_flows - 1)(self.scene_cuts, "scene_cuts")
+        times = arguments.array(self.timestamps_s, "timestamps_s")
+        if times.ndim != 1 or not np.issubdtype(times.dtype, np.number):
+            arguments.refuse(times, "timestamps_s", "one time for each frame, in seconds")
+
+
+_META: Final = {
+    **dict.fromkeys(("total_flows", "height", "width", "original_height", "original_width"), whole(1)),
+    **dict.fromkeys(("original_fps", "quantization_px", "display_max_px"), number(least=0)),
+    **dict.fromkeys(("engine", "source_video", "source_identity"), text),
+    "engine_params": arguments.mapping,
+    "format_version": whole(0),
+}
+
 
 class FlowSource(Protocol):
     """Anything that flows can be read from: an archive in a store, or arrays in memory."""
@@ -113,6 +136,8 @@ def check_flow(flow: NDArray[Any], what: str = "flow") -> Field32:
     Raises:
         FlowError: another shape or type, an empty field, or a vector that is not finite.
     """
+    if not isinstance(flow, np.ndarray):
+        raise FlowError(f"{what}: expected an array (height, width, 2), got {shown(flow)}")
     if flow.ndim != 3 or flow.shape[2] != 2 or not flow.size:
         raise FlowError(f"{what}: expected (height, width, 2), got shape {flow.shape}")
     if not np.issubdtype(flow.dtype, np.floating):
@@ -124,6 +149,22 @@ def check_flow(flow: NDArray[Any], what: str = "flow") -> Field32:
     if low < -MAX_DISPLACEMENT_PX or high > MAX_DISPLACEMENT_PX:
         flow = flow.clip(-MAX_DISPLACEMENT_PX, MAX_DISPLACEMENT_PX)
     return np.ascontiguousarray(flow, dtype=np.float32)
+
+
+def check_flows(flows: Sequence[NDArray[Any]] | NDArray[Any]) -> list[Field32]:
+    """Return flow fields of one size, a list or ``(S, H, W, 2)``, each as `check_flow` returns it.
+
+    Raises:
+        FlowError: they are no such list, or of different sizes, or one is unusable.
+    """
+    listed = isinstance(flows, Sequence) and not isinstance(flows, (str, bytes))
+    if not listed and not (isinstance(flows, np.ndarray) and flows.ndim):
+        raise FlowError(f"flows: expected a list of (height, width, 2), got {shown(flows)}")
+    checked = [check_flow(np.asarray(flow), f"flows: flow {index}") for index, flow in enumerate(flows)]
+    for index, flow in enumerate(checked):
+        if flow.shape != checked[0].shape:
+            raise FlowError(f"flows: flow {index}: expected shape {checked[0].shape} as flow 0, got {flow.shape}")
+    return checked
 
 
 # --- arithmetic --------------------------------------------------------------------------------------
@@ -252,8 +293,8 @@ def resize_flow(flow: NDArray[Any], height: int, width: int) -> Field32:
     >>> half.shape, half[0, 0].tolist()
     ((48, 80, 2), [2.0, 1.0])
     """
-    if height < 1 or width < 1:
-        raise FlowError(f"resize: expected a grid of at least 1x1, got height {height}, width {width}")
+    if not all((index_of(side) or 0) >= 1 for side in (height, width)):
+        raise FlowError(f"resize: expected a grid of at least 1x1, got height {shown(height)}, width {shown(width)}")
     checked = check_flow(flow)
     if checked.shape[:2] == (height, width):
         return checked
@@ -303,15 +344,14 @@ def adjust_flow_field_count(
     ...  for treatment in ("retime", "adjust", "clip")]
     [12.0, 24.0, 12.0]
     """
-    count = len(flows)
-    if target_count < 0:
-        raise FlowError(f"target_count: expected 0 or more, got {target_count}")
+    if (index_of(target_count) or 0) != target_count or target_count < 0:
+        raise FlowError(f"target_count: expected a whole number, 0 or more, got {shown(target_count)}")
     if treatment not in ("adjust", "clip", "retime"):
-        raise FlowError(f"treatment: expected adjust, clip or retime, got {treatment!r}")
-    checked = [check_flow(np.asarray(flow), f"flow {index}") for index, flow in enumerate(flows)]
-    for index, flow in enumerate(checked):
-        if flow.shape != checked[0].shape:
-            raise FlowError(f"flow {index}: expected shape {checked[0].shape} as flow 0, got {flow.shape}")
+        raise FlowError(f"treatment: expected adjust, clip or retime, got {shown(treatment)}")
+    if direction not in ("forward", "backward"):
+        raise FlowError(f"direction: expected forward or backward, got {shown(direction)}")
+    checked = check_flows(flows)
+    count = len(checked)
     if treatment == "clip":
         return checked[:target_count]
     if target_count == 0:
@@ -320,7 +360,7 @@ def adjust_flow_field_count(
         raise FlowError(f"{treatment}: expected at least 1 flow to make {target_count} steps of, got 0")
     if treatment == "adjust":
         return [_interpolate(checked, adjusted_position(k, count, target_count)) for k in range(target_count)]
-    times_s = None if timestamps_s is None else uneven_times(timestamps_s, count)
+    times_s = None if timestamps_s is None else uneven_times(frame_times(timestamps_s), count)
     nodes = retimed_nodes(count, target_count, times_s)
     return [_travel(checked, start, stop, direction) for start, stop in itertools.pairwise(nodes)]
 

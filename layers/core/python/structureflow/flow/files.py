@@ -13,8 +13,17 @@ from typing import TYPE_CHECKING, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from structureflow.errors import EngineUnavailableError, FlowCacheError, FlowError, InputNotFoundError
+from structureflow import arguments
+from structureflow.arguments import checked, optional
+from structureflow.errors import (
+    EngineUnavailableError,
+    FlowCacheError,
+    FlowError,
+    InputNotFoundError,
+    InvalidArgumentError,
+)
 from structureflow.extras import importing
+from structureflow.files import new_file
 from structureflow.flow.address import flow_address
 from structureflow.flow.archive import FlowArchive, open_flow_archive, open_flow_file
 from structureflow.flow.engines import DEFAULT_ENGINES, EngineName, FlowEngine, Quality
@@ -33,9 +42,24 @@ PathLike = str | os.PathLike[str]
 _READ_BYTES: Final = 1 << 20
 _DEFAULT_LIMITS: Final = DecodeLimits()
 
+_ENGINE: Final = {
+    "engine": arguments.text,
+    "quality": arguments.text,
+    "raft_weights": optional(arguments.path),
+    "workers": optional(arguments.whole(1)),
+}
+
 _log = logging.getLogger(__name__)
 
 
+@checked(
+    video=arguments.path,
+    archive=optional(arguments.path),
+    cache=optional(arguments.path),
+    **_ENGINE,
+    limits=arguments.instance(DecodeLimits, "DecodeLimits"),
+    on_frame=optional(arguments.function),
+)
 def extract_flows(
     video: PathLike,
     archive: PathLike | None = None,
@@ -70,7 +94,8 @@ def extract_flows(
         InputNotFoundError: there is no such video, or no weights.
         MediaError: it cannot be used; nothing is left behind.
         EngineUnavailableError: no such engine or quality, or it cannot run here.
-        ValueError: `archive` and `cache` are both given.
+        OutputError: `archive` or `cache` cannot be written.
+        InvalidArgumentError: an argument of another type, or `archive` and `cache` are both given.
 
     >>> flows = extract_flows("clip.mp4", "clip.npz")
     >>> flows.meta.total_flows, flows.meta.engine
@@ -83,9 +108,9 @@ def extract_flows(
         from structureflow.media.decode import VideoReader
 
     if archive is not None and cache is not None:
-        raise ValueError("expected archive or cache, got both")
+        raise InvalidArgumentError("expected archive or cache, got both")
     path = Path(video)
-    identity = _digest(path)
+    identity = _digest(path, "video")
     runner = _runner(engine, quality, raft_weights)
     count = workers or usable_cpus()
 
@@ -108,7 +133,8 @@ def extract_flows(
         weights = None if runner is None else _other_weights(runner, engine, quality)
         return _cached(Path(cache) / f"{flow_address(identity, engine, quality, weights=weights)}.npz", extract)
     if archive is not None:
-        extract(Path(archive))
+        with new_file(archive, "archive") as scratch:
+            extract(scratch)
         return open_flow_file(Path(archive))
     with TemporaryDirectory(prefix="structureflow-") as folder:
         target = Path(folder) / "flows.npz"
@@ -118,6 +144,11 @@ def extract_flows(
     return open_flow_archive(store, target.name)
 
 
+@checked(
+    frames=arguments.iterable("pictures, (H, W, 3) uint8 RGB each"),
+    fps=arguments.number(above=0),
+    **_ENGINE,
+)
 def extract_flows_of_frames(
     frames: Iterable[NDArray[np.uint8]],
     *,
@@ -147,19 +178,19 @@ def extract_flows_of_frames(
     >>> flows.meta.total_flows, flows.meta.has_backward
     (1, True)
     """
-    if not fps > 0:
-        raise ValueError(f"fps: expected more than 0, got {fps}")
     waiting = iter(frames)
     first = next(waiting, None)
-    if first is None or first.ndim != 3:
-        found = "none" if first is None else f"one of shape {first.shape}"
-        raise FlowError(f"frames: expected (H, W, 3) uint8 RGB, got {found}")
+    if first is None:
+        raise FlowError("frames: expected (H, W, 3) uint8 RGB, got none")
+    arguments.picture(first, "frames")
     height, width = first.shape[:2]
     plan = plan_for_size(height, width, engine, quality)
 
     def all_frames() -> Iterable[NDArray[np.uint8]]:
         yield first
-        yield from waiting
+        for frame in waiting:
+            arguments.picture(frame, "frames")
+            yield frame
 
     return extract_from_frames(
         all_frames(),
@@ -170,6 +201,7 @@ def extract_flows_of_frames(
     )
 
 
+@checked(archive=arguments.path)
 def open_flows(archive: PathLike) -> FlowArchive:
     """Open a flow archive that is a local file: one of ours, or any ``.npz`` with `flows` ``(N, h, w, 2)``.
 
@@ -190,10 +222,11 @@ def _cached(path: Path, extract: Callable[[Path], None]) -> FlowArchive:
     try:
         return open_flow_file(path)
     except InputNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _log.debug("%s is not there yet", path)
     except FlowCacheError as error:
         _log.warning("%s is of no use and is made anew: %s", path, error)
-    extract(path)
+    with new_file(path, "cache") as scratch:
+        extract(scratch)
     return open_flow_file(path)
 
 
@@ -203,14 +236,14 @@ def _other_weights(runner: FlowEngine, engine: str, quality: str) -> str | None:
     return None if found == DEFAULT_ENGINES.preset(engine, quality).params["weights"] else found
 
 
-def _digest(video: Path) -> str:
+def _digest(video: Path, argument: str) -> str:
     digest = hashlib.sha256()
     try:
         with video.open("rb") as file:
             while block := file.read(_READ_BYTES):
                 digest.update(block)
     except OSError as error:
-        raise InputNotFoundError(f"{video}: cannot be read: {error.strerror}") from error
+        raise InputNotFoundError(f"{argument}: {video} cannot be read: {error.strerror}") from error
     return digest.hexdigest()
 
 
@@ -229,6 +262,6 @@ def _runner(engine: str, quality: str, weights: PathLike | None) -> FlowEngine |
     return RaftEngine(
         model=cast("RaftModel", preset.params["model"]),
         weights=Path(weights),
-        weights_sha256=_digest(Path(weights)),
+        weights_sha256=_digest(Path(weights), "raft_weights"),
         iterations=int(preset.params["iterations"]),
     )

@@ -10,7 +10,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from structureflow import arguments
+from structureflow.arguments import checked, optional
 from structureflow.errors import FlowError, InputNotFoundError
+from structureflow.files import new_file
 from structureflow.flow.fields import Field32, check_flow
 
 PathLike = str | os.PathLike[str]
@@ -29,6 +32,7 @@ _KITTI_LONGEST_PX: Final = (2**15 - 1) / _KITTI_STEP
 _MAX_SIDE_PX: Final = 4096
 
 
+@checked(path=arguments.path)
 def read_flo(path: PathLike) -> tuple[Field32, Valid]:
     """Read a Middlebury ``.flo`` file.
 
@@ -58,6 +62,7 @@ def read_flo(path: PathLike) -> tuple[Field32, Valid]:
     return flow, known
 
 
+@checked(path=arguments.path, flow=arguments.array, known=optional(arguments.array))
 def write_flo(path: PathLike, flow: NDArray[Any], known: Valid | None = None) -> None:
     """Write a flow as a Middlebury ``.flo`` file, lossless in float32.
 
@@ -68,6 +73,7 @@ def write_flo(path: PathLike, flow: NDArray[Any], known: Valid | None = None) ->
 
     Raises:
         FlowError: another shape or type, or a vector that is not finite.
+        OutputError: the file cannot be written.
 
     >>> import numpy as np
     >>> write_flo("pan.flo", np.full((48, 64, 2), 1.5, np.float32))
@@ -75,13 +81,16 @@ def write_flo(path: PathLike, flow: NDArray[Any], known: Valid | None = None) ->
     >>> flow.shape, float(flow.max()), bool(known.all())
     ((48, 64, 2), 1.5, True)
     """
-    checked = np.array(check_flow(flow))
-    height, width = checked.shape[:2]
+    field = np.array(check_flow(flow))
+    height, width = field.shape[:2]
     if known is not None:
-        checked[~_mask(known, height, width)] = _FLO_WRITTEN_UNKNOWN
-    Path(path).write_bytes(_FLO_MAGIC + struct.pack("<2i", width, height) + checked.astype("<f4").tobytes())
+        field[~_mask(known, height, width)] = _FLO_WRITTEN_UNKNOWN
+    data = _FLO_MAGIC + struct.pack("<2i", width, height) + field.astype("<f4").tobytes()
+    with new_file(path, "path") as part:
+        part.write_bytes(data)
 
 
+@checked(path=arguments.path)
 def read_kitti(path: PathLike) -> tuple[Field32, Valid]:
     """Read a flow from a 16-bit PNG of the KITTI benchmark; returns and raises as `read_flo`."""
     import cv2
@@ -104,6 +113,7 @@ def read_kitti(path: PathLike) -> tuple[Field32, Valid]:
     return np.ascontiguousarray(flow), known
 
 
+@checked(path=arguments.path, flow=arguments.array, known=optional(arguments.array))
 def write_kitti(path: PathLike, flow: NDArray[Any], known: Valid | None = None) -> None:
     """Write a flow as a 16-bit PNG of the KITTI benchmark, rounded to 1/64 pixel.
 
@@ -121,19 +131,20 @@ def write_kitti(path: PathLike, flow: NDArray[Any], known: Valid | None = None) 
     """
     import cv2
 
-    checked = check_flow(flow)
-    height, width = checked.shape[:2]
-    longest = float(np.abs(checked).max())
+    field = check_flow(flow)
+    height, width = field.shape[:2]
+    longest = float(np.abs(field).max())
     if longest > _KITTI_LONGEST_PX:
         raise FlowError(f"KITTI: expected vectors of up to {_KITTI_LONGEST_PX:.0f} pixels per axis, got {longest:.1f}")
     image = np.ones((height, width, 3), np.uint16)
-    image[..., 2:0:-1] = (np.rint(checked * np.float32(_KITTI_STEP)) + np.float32(_KITTI_ZERO)).astype(np.uint16)
+    image[..., 2:0:-1] = (np.rint(field * np.float32(_KITTI_STEP)) + np.float32(_KITTI_ZERO)).astype(np.uint16)
     if known is not None:
         image[~_mask(known, height, width)] = 0
     encoded, buffer = cv2.imencode(".png", image)
     if not encoded:
         raise FlowError(f"a flow of {width}x{height} cannot be encoded as PNG")
-    Path(path).write_bytes(buffer.tobytes())
+    with new_file(path, "path") as part:
+        part.write_bytes(buffer.tobytes())
 
 
 def _opened(path: Path) -> Any:

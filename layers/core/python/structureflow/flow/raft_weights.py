@@ -14,6 +14,8 @@ from typing import Any, Final, Literal
 
 from structureflow.errors import EngineUnavailableError, ModelWeightsError
 
+__all__ = ["MODELS", "RaftModel"]
+
 RaftModel = Literal["raft_large", "raft_small"]
 MODELS: Final[tuple[RaftModel, ...]] = ("raft_large", "raft_small")
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
+from structureflow.arguments import array, check_fields, index_of, instance, optional, refuse, shown
 from structureflow.errors import FlowError
 from structureflow.flow.fields import Direction, Field32, FlowMeta
 
@@ -25,10 +26,11 @@ class ArrayFlows:
     backward: Field32 | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self, meta=instance(FlowMeta, "FlowMeta"), forward=array, backward=optional(array))
         expected = (self.meta.total_flows, self.meta.height, self.meta.width, 2)
-        for flows in (self.forward,) if self.backward is None else (self.forward, self.backward):
-            if flows.shape != expected or flows.dtype != np.float32:
-                raise FlowError(f"flows: expected {expected} float32, got {flows.shape} {flows.dtype}")
+        for name, flows in (("forward", self.forward), ("backward", self.backward)):
+            if flows is not None and (flows.shape != expected or flows.dtype != np.float32):
+                raise FlowError(f"{name} flows: expected {expected} float32, got {flows.shape} {flows.dtype}")
         if self.meta.has_backward != (self.backward is not None):
             raise FlowError("flows: has_backward and the arrays given contradict each other")
 
@@ -51,10 +53,18 @@ def check_range(meta: FlowMeta, direction: Direction, start: int, stop: int) -> 
     """
     if direction not in ("forward", "backward"):
         raise FlowError(f"direction: expected forward or backward, got {direction!r:.40}")
+    if index_of(start) is None or index_of(stop) is None:
+        raise FlowError(f"flows: expected whole numbers as start and stop, got {shown(start)}, {shown(stop)}")
     if direction == "backward" and not meta.has_backward:
         raise FlowError("backward flow: expected, but only forward flow is there")
     if not 0 <= start < stop <= meta.total_flows:
         raise FlowError(f"flows: expected 0 <= start < stop <= {meta.total_flows}, got {start}, {stop}")
+
+
+def flow_source(value: Any, name: str) -> None:
+    """Expect a `FlowSource`; a check of `structureflow.arguments`."""
+    if not isinstance(getattr(value, "meta", None), FlowMeta) or not callable(getattr(value, "read", None)):
+        refuse(value, name, "flows, such as extract_flows or open_flows gives")
 
 
 def shrink_flow(flow: Field32, height: int, width: int) -> Field32:

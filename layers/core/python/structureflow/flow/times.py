@@ -7,11 +7,29 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from structureflow.arguments import shown
+from structureflow.errors import FlowError
+
 #: Frames of a constant rate are at most this far from even times: many containers keep whole milliseconds.
 EVEN_WITHIN_S: Final = 0.0015
 
 #: Positions closer to a node than this are on it: they come from rounding.
 ON_NODE: Final = 1e-6
+
+
+def frame_times(times: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the times of frames as float64.
+
+    Raises:
+        FlowError: they are no list of numbers.
+    """
+    try:
+        found = np.asarray(times, np.float64)
+    except (TypeError, ValueError) as error:
+        raise FlowError(f"timestamps_s: expected a time for each frame, got {shown(times)}") from error
+    if found.ndim != 1:
+        raise FlowError(f"timestamps_s: expected a time for each frame, got {shown(times)}")
+    return found
 
 
 def uneven_times(timestamps_s: NDArray[Any], total_flows: int) -> NDArray[np.float64] | None:

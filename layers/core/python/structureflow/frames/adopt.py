@@ -20,8 +20,6 @@ def adopt_frames(
     storage: Storage, timeline_id: str, *, fps: float, chunk_id: str, concurrency: int, workers: int, wait: Waiting
 ) -> FrameManifest:
     """Write the manifest of frames that lie in a timeline's folder; see `FrameCache.adopt_frames`."""
-    if not fps > 0:
-        raise ValueError(f"fps: expected more than 0, got {fps}")
     found: dict[int, FrameRecord] = {}
     for info in storage.list(keys.timeline_frames_prefix(timeline_id)):
         try:

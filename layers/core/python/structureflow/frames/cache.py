@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from structureflow import keys
-from structureflow.errors import (
-    FrameCacheError,
-    TimelineNotFoundError,
-)
+from structureflow.arguments import checking, instance
+from structureflow.errors import FrameCacheError, TimelineNotFoundError
 from structureflow.frames.adopt import adopt_frames
+from structureflow.frames.checks import CHECKS
 from structureflow.frames.chunks import (
     Chunk,
     OpenVideo,
@@ -60,6 +59,7 @@ _F = TypeVar("_F")
 _T = TypeVar("_T")
 
 
+@checking(CHECKS)
 class FrameCache:
     """The frame caches of a store, one per timeline.
 
@@ -87,8 +87,6 @@ class FrameCache:
         pixel_bytes: int = DEFAULT_PIXEL_BYTES,
         wait: Waiting | None = None,
     ) -> None:
-        if concurrency < 1 or (workers is not None and workers < 1):
-            raise ValueError(f"expected 1 or more of each, got concurrency {concurrency} and workers {workers}")
         self._storage = storage
         self._concurrency = concurrency
         self._workers = workers or usable_cpus()
@@ -181,6 +179,7 @@ class FrameCache:
         def write() -> FrameManifest:
             with self.writer(timeline_id, quality=quality, source_identity=source_identity) as writer:
                 for frame in frames:
+                    instance(Frame, "Frame objects")(frame, "frames")
                     writer.add(frame.sequence, frame.image, timestamp=frame.timestamp, chunk_id=frame.chunk_id)
                 return writer.commit()
 
@@ -251,7 +250,7 @@ class FrameCache:
             TimelineNotFoundError: there are no frames.
             FrameCorruptError: one is no JPEG; it is named.
             FrameCacheError: two keys stand for one sequence number.
-            ValueError: `fps` is not above 0.
+            InvalidArgumentError: `fps` is not above 0.
         """
         return adopt_frames(
             self._storage,
@@ -293,6 +292,8 @@ class FrameCache:
 
         They are decoded small at once; read, checked and refused as by `iter_cached_frames`.
         """
+
+        instance(FrameManifest, "what manifest() gives")(manifest, "manifest")
 
         def small(record: FrameRecord, data: bytes) -> NDArray[np.uint8]:
             return decode_record(data, record, lambda found: decode_jpeg_gray(found, height, width))

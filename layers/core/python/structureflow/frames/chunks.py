@@ -26,6 +26,8 @@ from structureflow.ordered import ordered_map
 from structureflow.storage.base import ObjectInfo, Storage
 from structureflow.storage.verified import fetch_verified
 
+__all__ = ["DecodedChunkFrame", "OpenVideo", "open_video"]
+
 #: A chunk may have a single frame.
 CHUNK_LIMITS: Final = DecodeLimits(min_frames=1)
 _FALLBACK_FPS: Final = 25.0

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from structureflow.frames.jpeg import encode_jpeg, perceptual_hash, thumbnail
+from structureflow import arguments, keys
+from structureflow.arguments import check_fields, number
+from structureflow.frames.jpeg import check_image, encode_jpeg, perceptual_hash, thumbnail
 from structureflow.frames.pages import FrameB64
 
 
@@ -29,6 +31,18 @@ class Frame:
     timestamp: float
     image: NDArray[np.uint8]
     perceptual_hash: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no frame.
+
+        Raises:
+            InvalidArgumentError, NotAnImageError, InvalidKeyError: which attribute it is, the message says.
+        """
+        keys.check_sequence(self.sequence)
+        check_fields(
+            self, chunk_id=arguments.text, timestamp=number(), image=arguments.array, perceptual_hash=arguments.text
+        )
+        check_image(self.image)
 
 
 def frame_b64(frame: Frame, quality: int, width_px: int | None) -> FrameB64:

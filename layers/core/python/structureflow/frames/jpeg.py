@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from structureflow.arguments import whole
 from structureflow.errors import MediaLimitError, NotAnImageError
 from structureflow.frames.jpeg_header import MAX_SIDE_PX, jpeg_size
 
@@ -33,9 +34,9 @@ def check_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     shape: tuple[int, ...] = image.shape
     if len(shape) != 3 or shape[2] != 3 or image.dtype != np.uint8 or min(shape) < 1:
-        raise NotAnImageError(f"expected (H, W, 3) uint8 RGB, got {shape} {image.dtype}")
+        raise NotAnImageError(f"image: expected (H, W, 3) uint8 RGB, got {shape} {image.dtype}")
     if max(shape[:2]) > MAX_SIDE_PX:
-        raise NotAnImageError(f"expected sides of at most {MAX_SIDE_PX} px, got {shape[1]}x{shape[0]}")
+        raise NotAnImageError(f"image: expected sides of at most {MAX_SIDE_PX} px, got {shape[1]}x{shape[0]}")
     return image
 
 
@@ -65,10 +66,9 @@ def encode_jpeg(image: NDArray[np.uint8], quality: int = 85) -> bytes:
 
     Raises:
         NotAnImageError: another shape or dtype.
-        ValueError: `quality` is outside.
+        InvalidArgumentError: `quality` is outside.
     """
-    if not 1 <= quality <= 100:
-        raise ValueError(f"quality: expected 1 to 100, got {quality}")
+    whole(1, 100)(quality, "quality")
     bgr = cv2.cvtColor(check_image(image), cv2.COLOR_RGB2BGR, dst=_scratch(image.shape))
     parameters = [
         cv2.IMWRITE_JPEG_QUALITY,

@@ -271,6 +271,11 @@ def read_manifest(storage: Storage, timeline_id: str) -> FrameManifest:
         TimelineNotFoundError: there is none.
         FrameCacheError: it cannot be used.
     """
+    return read_manifest_object(storage, timeline_id)[0]
+
+
+def read_manifest_object(storage: Storage, timeline_id: str) -> tuple[FrameManifest, str]:
+    """Read the manifest of a timeline and its ETag; errors as `read_manifest`."""
     key = keys.timeline_manifest(timeline_id)
     try:
         found = read_bounded(storage, key, MAX_FRAME_MANIFEST_BYTES)
@@ -284,7 +289,7 @@ def read_manifest(storage: Storage, timeline_id: str) -> FrameManifest:
     slot = parse_slot(found.data, timeline_id)
     if isinstance(slot, RemovalMark):
         raise TimelineNotFoundError(f"timeline {timeline_id}: its frames are being removed", timeline_id=timeline_id)
-    return slot
+    return slot, found.info.etag
 
 
 def compare_listing(storage: Storage, manifest: FrameManifest) -> CacheCheck:

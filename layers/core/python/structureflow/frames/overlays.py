@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast, get_args
 
-from structureflow import keys
+from structureflow import arguments, keys
+from structureflow.arguments import checked, is_text, optional
 from structureflow.errors import InvalidIdError, InvalidKeyError, NotAnImageError, ObjectNotFoundError
 from structureflow.models.job import OverlayStage
 from structureflow.ordered import ordered_map
-from structureflow.storage.base import ObjectInfo, Storage
+from structureflow.storage.base import ObjectInfo, Storage, check_store
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +39,18 @@ class Overlay:
     name: str
     image: NDArray[np.uint8]
 
+    def __post_init__(self) -> None:
+        """Refuse what is no overlay.
+
+        Raises:
+            InvalidKeyError, InvalidIdError, InvalidArgumentError, NotAnImageError: the message says which attribute.
+        """
+        keys.check_sequence(self.sequence)
+        keys.check_id(self.name, "overlay name")
+        shape, kind = arguments.array(self.image, "image").shape, self.image.dtype
+        if kind.name != "uint8" or not (len(shape) == 2 or shape[2:] == (3,)) or not min(shape):
+            raise NotAnImageError(f"image: expected (H, W, 3) RGB or (H, W) grey uint8, got {shape} {kind}")
+
 
 @dataclass(frozen=True, slots=True)
 class OverlayEntry:
@@ -51,6 +64,7 @@ class OverlayEntry:
     size_bytes: int
 
 
+@checked(storage=check_store, overlays=arguments.iterable("Overlay objects", Overlay))
 def save_overlays(
     storage: Storage, timeline_id: str, job_id: str, stage: OverlayStage, overlays: Iterable[Overlay]
 ) -> int:
@@ -61,7 +75,7 @@ def save_overlays(
 
     Raises:
         InvalidIdError: a bad id, name or stage.
-        NotAnImageError: an image is neither ``(H, W, 3)`` nor ``(H, W)`` uint8.
+        InvalidArgumentError: `overlays` are no `Overlay` objects.
         StorageError: an overlay cannot be stored; those written before stay.
 
     >>> import numpy as np
@@ -75,6 +89,7 @@ def save_overlays(
     [(48, 64, 3)]
     """
     _check_stage(stage)
+    keys.timeline_overlays_prefix(timeline_id, keys.check_id(job_id, "job_id"), stage)
 
     def save(overlay: Overlay) -> None:
         key = keys.timeline_overlay(timeline_id, job_id, stage, overlay.sequence, overlay.name)
@@ -84,6 +99,7 @@ def save_overlays(
         return sum(1 for _ in ordered_map(overlays, save, _CONCURRENCY - 1, pool=pool))
 
 
+@checked(storage=check_store)
 def list_overlay_frames(
     storage: Storage, timeline_id: str, job_id: str | None = None, stage: OverlayStage | None = None
 ) -> Iterator[OverlayEntry]:
@@ -100,6 +116,7 @@ def list_overlay_frames(
     return (entry for info in entries if (entry := _entry(info, prefix)) is not None)
 
 
+@checked(storage=check_store, sequences=optional(arguments.whole_numbers(0)))
 def load_overlays(
     storage: Storage,
     timeline_id: str,
@@ -117,8 +134,11 @@ def load_overlays(
         sequences: only those of these frames; frames without overlays are no error.
 
     Raises:
+        InvalidIdError: a bad id or stage.
         NotAnImageError: an object is no PNG; it is named.
     """
+    _check_stage(stage)
+    keys.check_id(job_id, "job_id")
     entries: Iterable[OverlayEntry] = list_overlay_frames(storage, timeline_id, job_id, stage)
     if sequences is not None:
         wanted = frozenset(sequences)
@@ -157,7 +177,7 @@ def _entry(info: ObjectInfo, prefix: str) -> OverlayEntry | None:
 
 
 def _check_stage(stage: str) -> None:
-    if stage not in STAGES:
+    if not is_text(stage) or stage not in STAGES:
         raise InvalidIdError(f"stage: expected one of {', '.join(STAGES)}, got {stage!r:.60}")
 
 
@@ -166,14 +186,10 @@ def _encode_png(image: NDArray[np.uint8]) -> bytes:
     import cv2
     import numpy as np
 
-    shape: tuple[int, ...] = image.shape
-    colour = len(shape) == 3 and shape[2] == 3
-    if image.dtype != np.uint8 or not (colour or len(shape) == 2) or not min(shape[:2]) > 0:
-        raise NotAnImageError(f"expected (H, W, 3) RGB or (H, W) grey uint8, got {shape} {image.dtype}")
-    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if colour else np.ascontiguousarray(image)
+    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else np.ascontiguousarray(image)
     encoded, buffer = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, _PNG_LEVEL])
     if not encoded:
-        raise NotAnImageError(f"cannot encode {shape} as PNG")
+        raise NotAnImageError(f"cannot encode {image.shape} as PNG")
     return buffer.tobytes()
 
 

@@ -17,13 +17,25 @@ class FrameB64(Model):
     jpeg_base64: str
 
 
+class DamagedFrame(Model):
+    """A frame that cannot be shown, and why."""
+
+    sequence: int
+    code: str
+    message: str
+
+
 class FramePage(Model):
-    """A page of frames for screens; `next_page` is None on the last one."""
+    """A page of frames for screens; `next_page` is None on the last one.
+
+    `damaged` names the frames of the page that are left out, where that was asked for.
+    """
 
     timeline_id: str
     total: int
     frames: tuple[FrameB64, ...]
     next_page: str | None
+    damaged: tuple[DamagedFrame, ...] = ()
 
 
 class FrameUrl(Model):

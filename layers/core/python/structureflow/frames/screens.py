@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
-from structureflow.errors import FrameCacheError, FrameCorruptError, MediaError
+from structureflow import arguments
+from structureflow.arguments import checked, optional, whole
+from structureflow.errors import FrameCacheError, FrameCorruptError, FrameNotFoundError, MediaError, StructureFlowError
 from structureflow.frames.fetch import (
     DEFAULT_CONCURRENCY,
     DEFAULT_PIXEL_BYTES,
@@ -20,8 +22,8 @@ from structureflow.frames.fetch import (
     transfer,
 )
 from structureflow.frames.jpeg_header import jpeg_size
-from structureflow.frames.manifest import FrameRecord, read_manifest
-from structureflow.frames.pages import FrameB64, FramePage, FrameUrl, FrameUrlPage
+from structureflow.frames.manifest import FrameManifest, FrameRecord, read_manifest
+from structureflow.frames.pages import DamagedFrame, FrameB64, FramePage, FrameUrl, FrameUrlPage
 from structureflow.frames.thumbnail import thumbnail_jpeg
 from structureflow.limits import MAX_DIGITS
 from structureflow.processors import usable_cpus
@@ -31,8 +33,16 @@ THUMBNAIL_QUALITY: Final = 75
 #: Base64 and its JSON in one page. A synchronous Lambda reply may have 6 MB; the rest is for the caller.
 DEFAULT_PAGE_BYTES: Final = 4_500_000
 _JSON_BYTES_PER_FRAME: Final = 320
+#: What may be amiss with one frame alone.
+_DAMAGE: Final = (FrameNotFoundError, FrameCorruptError)
+_PAGE: Final = {
+    "sequences": optional(arguments.whole_numbers(0)),
+    "page": optional(arguments.text),
+    "limit": whole(1),
+}
 
 
+@checked(**_PAGE, width_px=optional(whole(1)), quality=whole(1, 100), max_bytes=whole(1))
 def frame_page(
     storage: Storage,
     timeline_id: str,
@@ -46,6 +56,8 @@ def frame_page(
     concurrency: int = DEFAULT_CONCURRENCY,
     workers: int | None = None,
     pixel_bytes: int = DEFAULT_PIXEL_BYTES,
+    manifest: FrameManifest | None = None,
+    leave_out_damaged: bool = False,
 ) -> FramePage:
     """Load a page of frames as base64 JPEGs.
 
@@ -60,6 +72,8 @@ def frame_page(
         quality: of thumbnails, 1 to 100.
         max_bytes: most bytes of a page as JSON.
         concurrency, workers, pixel_bytes: as of `FrameCache`.
+        manifest: of the timeline, where it was read already.
+        leave_out_damaged: name frames that are gone or damaged in the page, instead of raising.
 
     Raises:
         TimelineNotFoundError: no cached frames.
@@ -67,33 +81,51 @@ def frame_page(
         FrameCorruptError: a frame's bytes are not those of the manifest, or no JPEG; it is named.
         FrameCacheError: a single frame exceeds `max_bytes`, or `page` is no page.
     """
-    manifest = read_manifest(storage, timeline_id)
+    manifest = manifest or read_manifest(storage, timeline_id)
     records = manifest.select(sequences)
     start = _page_start(page, len(records))
     wanted = records[start : start + max(1, limit)]
     if width_px is None:
-        work: Callable[[FrameRecord, bytes], FrameB64] = _stored
+        show: Callable[[FrameRecord, bytes], FrameB64] = _stored
         window = concurrency
     else:
-        work = partial(_thumbnail, width_px, quality)
+        show = partial(_thumbnail, width_px, quality)
         window = pixel_window(manifest, concurrency=concurrency, pixel_bytes=pixel_bytes)
+    left_out = _DAMAGE if leave_out_damaged else ()
+
+    def fetch(record: FrameRecord) -> bytes | DamagedFrame:
+        try:
+            return read_frame(storage, record)
+        except left_out as error:
+            return _damaged(record, error)
+
+    def work(record: FrameRecord, data: bytes | DamagedFrame) -> FrameB64 | DamagedFrame:
+        try:
+            return data if isinstance(data, DamagedFrame) else show(record, data)
+        except left_out as error:
+            return _damaged(record, error)
+
     loaded = transfer(
         wanted,
-        partial(read_frame, storage),
+        fetch,
         work,
         window=window,
         concurrency=concurrency,
         workers=workers or usable_cpus(),
     )
     taken: list[FrameB64] = []
+    damaged: list[DamagedFrame] = []
     used = 0
     with contextlib.closing(loaded):
         for frame in loaded:
+            if isinstance(frame, DamagedFrame):
+                damaged.append(frame)
+                continue
             used += len(frame.jpeg_base64) + _JSON_BYTES_PER_FRAME
             if used > max_bytes:
                 break
             taken.append(frame)
-    if wanted and not taken:
+    if wanted and not taken and not damaged:
         raise FrameCacheError(
             f"frame {wanted[0].sequence} alone exceeds a page of {max_bytes} bytes; ask for a smaller width_px, "
             f"or for URLs",
@@ -103,10 +135,20 @@ def frame_page(
         timeline_id=timeline_id,
         total=len(records),
         frames=tuple(taken),
-        next_page=_next_page(start + len(taken), len(records)),
+        next_page=_next_page(start + len(taken) + len(damaged), len(records)),
+        damaged=tuple(damaged),
     )
 
 
+def frame_jpeg(
+    storage: Storage, record: FrameRecord, *, width_px: int | None = None, quality: int = THUMBNAIL_QUALITY
+) -> bytes:
+    """Return one stored frame as a JPEG, scaled down to `width_px` if it is wider; errors as `frame_page`."""
+    data = read_frame(storage, record)
+    return data if width_px is None else _scaled(record, data, width_px, quality)[0]
+
+
+@checked(**_PAGE)
 def frame_url_page(
     storage: Storage,
     timeline_id: str,
@@ -115,15 +157,18 @@ def frame_url_page(
     page: str | None = None,
     limit: int = 1000,
     expires_s: int = 3600,
+    manifest: FrameManifest | None = None,
 ) -> FrameUrlPage:
     """Return a page of URLs that read the stored JPEGs without credentials; one request in all.
+
+    `manifest` is the timeline's, where it was read already.
 
     Raises:
         TimelineNotFoundError: no cached frames.
         FrameNotFoundError: a sequence is not in the timeline; it is named.
         FrameCacheError: `page` is no page.
     """
-    records = read_manifest(storage, timeline_id).select(sequences)
+    records = (manifest or read_manifest(storage, timeline_id)).select(sequences)
     start = _page_start(page, len(records))
     wanted = records[start : start + max(1, limit)]
     return FrameUrlPage(
@@ -150,13 +195,20 @@ def _stored(record: FrameRecord, data: bytes) -> FrameB64:
 
 
 def _thumbnail(width_px: int, quality: int, record: FrameRecord, data: bytes) -> FrameB64:
+    return _shown(record, *_scaled(record, data, width_px, quality))
+
+
+def _scaled(record: FrameRecord, data: bytes, width_px: int, quality: int) -> tuple[bytes, int, int]:
     try:
-        scaled, width, height = thumbnail_jpeg(data, width_px, quality)
+        return thumbnail_jpeg(data, width_px, quality)
     except MediaError as error:
         raise FrameCorruptError(
             f"frame {record.sequence}: {error}", sequence=record.sequence, key=record.key
         ) from error
-    return _shown(record, scaled, width, height)
+
+
+def _damaged(record: FrameRecord, error: StructureFlowError) -> DamagedFrame:
+    return DamagedFrame(sequence=record.sequence, code=error.code, message=error.message)
 
 
 def _shown(record: FrameRecord, data: bytes, width: int, height: int) -> FrameB64:

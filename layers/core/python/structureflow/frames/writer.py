@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from structureflow import keys
+from structureflow.arguments import text, whole
 from structureflow.errors import (
     FrameCacheConflictError,
     FrameCacheError,
@@ -80,8 +81,8 @@ class FrameCacheWriter:
         pixel_bytes: int,
         wait: Waiting | None = None,
     ) -> None:
-        if not 1 <= quality <= 100:
-            raise ValueError(f"quality: expected 1 to 100, got {quality}")
+        whole(1, 100)(quality, "quality")
+        text(source_identity, "source_identity")
         self._storage = storage
         self._timeline_id = keys.check_id(timeline_id, "timeline_id")
         self._quality = quality

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from structureflow import arguments
+from structureflow.arguments import checked, instance, number, optional, whole
 from structureflow.errors import GuidanceError
-from structureflow.flow.fields import FlowMeta, FlowSource, Treatment, check_flow
-from structureflow.flow.sources import ArrayFlows
+from structureflow.flow.fields import FlowMeta, FlowSource, Treatment, check_flows
+from structureflow.flow.sources import ArrayFlows, flow_source
 from structureflow.guide.masks import KEEP
 from structureflow.guide.ports import Mask
 from structureflow.guide.render import RenderSettings, render_segment
@@ -21,6 +23,20 @@ from structureflow.references import Reference
 Frame = NDArray[np.uint8]
 
 
+def _motion(value: Any, name: str) -> None:
+    if not isinstance(value, (Sequence, np.ndarray)):
+        flow_source(value, name)
+
+
+@checked(
+    frames=arguments.iterable("one picture for each frame, or None"),
+    tracker=instance(GuidanceTracker, "GuidanceTracker"),
+    flows=optional(_motion),
+    motion_strength=number(least=0),
+    flow_start=whole(0),
+    flow_stop=optional(whole(0)),
+    workers=whole(1),
+)
 def apply_structure_motion(
     frames: Sequence[Frame],
     tracker: GuidanceTracker,
@@ -72,7 +88,12 @@ def apply_structure_motion(
     if len(frames) != tracker.total_frames:
         raise GuidanceError(f"frames: expected {tracker.total_frames}, as the tracker has, got {len(frames)}")
     guided = tracker.get_guided_ranges()
-    height, width = _size(frames[guided[0][0] if guided else 0])
+    for first, last in guided:
+        for index in range(first, last + 1):
+            arguments.picture(frames[index], f"frames: number {index}")
+    start = frames[guided[0][0] if guided else 0]
+    arguments.picture(start, "frames")
+    height, width = start.shape[:2]
     source = _source(flows, height, width) if isinstance(flows, (Sequence, np.ndarray)) else flows
     total = 0 if source is None else source.meta.total_flows
     settings = RenderSettings(
@@ -123,21 +144,12 @@ class _List:
             self._tracker.mark_single_frame(index)
 
 
-def _size(frame: Frame) -> tuple[int, int]:
-    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-        raise GuidanceError(f"frames: expected (H, W, 3) uint8, got {frame.shape} {frame.dtype}")
-    return frame.shape[0], frame.shape[1]
-
-
 def _source(flows: Sequence[NDArray[Any]] | NDArray[Any], height: int, width: int) -> FlowSource | None:
     """Serve forward flows that are arrays, as float32 like those of an archive."""
-    checked = [check_flow(np.asarray(flow), f"flow {index}") for index, flow in enumerate(flows)]
-    if not checked:
+    fields = check_flows(flows)
+    if not fields:
         return None
-    for index, flow in enumerate(checked):
-        if flow.shape != checked[0].shape:
-            raise GuidanceError(f"flow {index}: expected shape {checked[0].shape} as flow 0, got {flow.shape}")
-    stored = np.stack(checked)
+    stored = np.stack(fields)
     meta = FlowMeta(
         total_flows=len(stored),
         height=stored.shape[1],

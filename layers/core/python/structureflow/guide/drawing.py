@@ -63,9 +63,14 @@ class Anchors:
 class Slot:
     """The buffers of one frame under way, and what a worker needs to draw it."""
 
-    def __init__(self, sheet: Sheet, masking: Masking) -> None:
-        """Allocate for pictures of the sheet, masked as `masking` says."""
+    def __init__(self, sheet: Sheet, masking: Masking, *, keeps_whole: bool = False) -> None:
+        """Allocate for pictures of the sheet, masked as `masking` says.
+
+        `keeps_whole` keeps them also as they are before what no anchor shows is painted over.
+        """
         self.picture = np.empty(sheet.shape, np.uint8)
+        #: What was drawn last, before anything of it was painted over.
+        self.whole = np.empty(sheet.shape, np.uint8) if keeps_whole and masking.holes == "grey" else self.picture
         #: Of the frame drawn last: ``(height, width)`` uint8, 255 where no anchor shows the pixel; None if nobody asks.
         self.hidden: NDArray[np.uint8] | None = None
         #: Whether anything of that frame was left unpainted.
@@ -121,6 +126,8 @@ class Slot:
         """Work out the mask, and paint over what no anchor shows."""
         self.hidden = None
         self.shows = True
+        if self.whole is not self.picture:
+            np.copyto(self.whole, self.picture)
         if self.motion.unseen is None:
             return
         geometry, _ = self._sheet.layers[0]

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from structureflow.arguments import index_of
 from structureflow.errors import GuidanceError
 from structureflow.models.job import Holes, MaskMode
 
@@ -62,11 +63,11 @@ class Masking:
         """
         for name, known in (("mode", get_args(MaskMode)), ("holes", get_args(Holes))):
             value = getattr(self, name)
-            if value not in known:
+            if not isinstance(value, str) or value not in known:
                 raise GuidanceError(f"masking.{name}: expected one of {', '.join(known)}, got {value!r:.40}")
         for name in ("grid", "group"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if index_of(value) is None or value < 1:
                 raise GuidanceError(f"masking.{name}: expected a whole number from 1 on, got {value!r:.40}")
 
     @property

@@ -125,3 +125,22 @@ class PathSink(SegmentSink, Protocol):
                 ``x + displacement(x)``. Valid during the call only.
         """
         ...
+
+
+@runtime_checkable
+class WholeSink(SegmentSink, Protocol):
+    """A sink that may want filled frames before holes are painted over; the hook is called before their `write`."""
+
+    @property
+    def wants_whole(self) -> bool:
+        """Whether `whole` is to be called."""
+        ...
+
+    def whole(self, index: int, picture: Picture) -> None:
+        """Take a filled frame as motion makes it, also where no anchor shows it.
+
+        Args:
+            index: the frame.
+            picture: in the format of the rendering; valid until the frame's `write` is over.
+        """
+        ...

@@ -38,7 +38,16 @@ from structureflow.guide.groups import in_groups
 from structureflow.guide.masks import GENERATE, KEEP
 from structureflow.guide.plan import PathPlan, Plan
 from structureflow.guide.planned import PlannedFlows
-from structureflow.guide.ports import GuideSource, Mask, MotionSink, PathSink, Picture, SegmentSink, StructureFrames
+from structureflow.guide.ports import (
+    GuideSource,
+    Mask,
+    MotionSink,
+    PathSink,
+    Picture,
+    SegmentSink,
+    StructureFrames,
+    WholeSink,
+)
 from structureflow.guide.refine import fits_matcher
 from structureflow.guide.seams import Comparison
 from structureflow.guide.settings import RenderOutcome as RenderOutcome
@@ -104,6 +113,7 @@ class _SegmentRenderer:
         self._wants_flow = self._motion_sink is not None and self._motion_sink.wants_flow
         self._wants_visibility = self._motion_sink is not None and self._motion_sink.wants_visibility
         self._travel_sink = sink if isinstance(sink, TravelSink) and sink.wants_steps else None
+        self._whole_sink = sink if isinstance(sink, WholeSink) and sink.wants_whole else None
         self._moves: Iterator[Move] = iter(())
         self._led: frozenset[int] = frozenset()
         self._tracker = GuidanceTracker(segment.frames)
@@ -254,7 +264,10 @@ class _SegmentRenderer:
     ) -> None:
         """Make ready what the frames of a gap are drawn from."""
         if not self._slots and gap.start_reach + gap.end_reach:
-            self._slots = [Slot(self._sheet, self._settings.masking) for _ in range(self._settings.workers + 1)]
+            self._slots = [
+                Slot(self._sheet, self._settings.masking, keeps_whole=self._whole_sink is not None)
+                for _ in range(self._settings.workers + 1)
+            ]
         if self._comparison is not None and start is not None and end is not None:
             self._comparison.hold(start, end)
         anchors.hold(start if gap.start_reach else None, end if gap.end_reach else None, pool)
@@ -317,6 +330,8 @@ class _SegmentRenderer:
             self._show_motion(self._motion_sink, index, mask, slot)
         if self._path_sink is not None and slot is not None:
             self._path_sink.path(index, slot.path())
+        if self._whole_sink is not None and slot is not None:
+            self._whole_sink.whole(index, slot.whole)
         if self._travel_sink is not None:
             self._travel_sink.move(index, next(self._moves, None) if index in self._led else None)
         self._sink.write(index, frame, mask)

@@ -8,22 +8,26 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from structureflow import arguments
+from structureflow.arguments import Check, check_fields, index_of, instance, optional, refuse, shown, whole
 from structureflow.errors import GuidanceError, InputNotFoundError
 from structureflow.extras import importing
 from structureflow.flow.archive import FlowArchive, open_flow_file
 from structureflow.flow.engines import Quality
 from structureflow.flow.fields import FlowSource, Treatment
+from structureflow.flow.sources import flow_source
 from structureflow.guide.images import fit, load_guide_image
 from structureflow.guide.masks import Masking
 from structureflow.guide.pictures import RGB, PictureFormat
 from structureflow.guide.ports import Picture, SegmentSink
 from structureflow.guide.refine import MATCHING
 from structureflow.guide.render import path_plan, render_segment
-from structureflow.guide.settings import MotionStrength, RenderOutcome, RenderSettings
+from structureflow.guide.settings import CHOICES, MotionStrength, RenderOutcome, RenderSettings, check_strength
 from structureflow.guide.structure import DecodedGrays
 from structureflow.guide.tracker import GuidanceTracker
 from structureflow.limits import MAX_IMAGE_BYTES, MAX_WORKING_GRID_PX
@@ -52,6 +56,14 @@ class VideoFrames:
 
     path: PathLike
     first: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what names no frames of a file.
+
+        Raises:
+            InvalidArgumentError: no path, or no frame number.
+        """
+        check_fields(self, path=arguments.path, first=whole(0))
 
 
 KeyFrame = PathLike | Frame | VideoFrames
@@ -93,19 +105,20 @@ class GuideOptions:
     flow_stop: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what the rendering would not notice.
+        """Refuse what no rendering can be asked for.
 
         Raises:
-            GuidanceError: an unknown quality, or a strength that is no number.
+            GuidanceError: an unknown choice, or a strength or flow number that is none.
         """
-        if self.quality not in MATCHING:
-            raise GuidanceError(f"quality: expected one of {', '.join(MATCHING)}, got {self.quality!r:.40}")
-        strength = self.motion_strength
-        values = tuple(strength.values()) if isinstance(strength, Mapping) else (strength,)
-        if not all(isinstance(value, int | float) for value in values):
-            raise GuidanceError(
-                f"motion_strength: expected a number, or frame numbers to numbers, got {strength!r:.60}"
-            )
+        for name, known in {**CHOICES, "quality": tuple(MATCHING)}.items():
+            if getattr(self, name) not in known:
+                raise GuidanceError(f"{name}: expected one of {', '.join(known)}, got {shown(getattr(self, name))}")
+        check_strength(self.motion_strength)
+        if not isinstance(self.masking, Masking):
+            raise GuidanceError(f"masking: expected Masking, got {shown(self.masking)}")
+        for name, number in (("flow_start", self.flow_start), ("flow_stop", self.flow_stop or 0)):
+            if index_of(number) is None or number < 0:
+                raise GuidanceError(f"{name}: expected a whole number from 0 on, got {shown(number)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +171,8 @@ class Scene:
             first, last = path_plan(pictures.segment, settings, source.meta).flows_read
             meta = source.meta
             grays = DecodedGrays(structure, height=meta.height, width=meta.width, first=first, last=last)
+            # a job goes on without; here it was asked for
+            grays.read()
         return cls(pictures.segment, source, pictures, settings, grays)
 
     def render(self, sink: SegmentSink) -> RenderOutcome:
@@ -167,6 +182,48 @@ class Scene:
             if start < stop:
                 self.flows.expect(start, stop)
         return render_segment(self.segment, self.flows, self.pictures, self.settings, sink, self.structure)
+
+
+def _flows(value: Any, name: str) -> None:
+    arguments.path(value, name) if isinstance(value, (str, os.PathLike)) else flow_source(value, name)
+
+
+def _structure(value: Any, name: str) -> None:
+    if isinstance(value, (str, os.PathLike)):
+        arguments.path(value, name)
+    elif not isinstance(value, (Sequence, np.ndarray)):
+        refuse(value, name, "a video's file, or its frames")
+    else:
+        for frame in value:
+            arguments.picture(frame, name)
+
+
+def _keyframes(value: Any, name: str) -> None:
+    if not isinstance(value, Mapping):
+        refuse(value, name, "frame numbers, or ranges of them, and their pictures")
+    for at, picture in value.items():
+        ends = at if isinstance(at, tuple) else (at, at)
+        if len(ends) != 2 or index_of(ends[0]) is None or index_of(ends[1]) is None:
+            refuse(at, name, "a frame number, or a range (first, last)")
+        if isinstance(picture, np.ndarray):
+            if picture.ndim == 4 and not len(picture):
+                refuse(picture, f"{name}: at {at}", "at least one picture")
+            for each in picture[:1] if picture.ndim == 4 else (picture,):
+                arguments.picture(each, f"{name}: at {at}")
+        elif not isinstance(picture, VideoFrames):
+            arguments.path(picture, f"{name}: at {at}")
+
+
+#: Of what `Scene.of` takes, for the functions that callers give it to.
+SCENE: dict[str, Check] = {
+    "flows": optional(_flows),
+    "keyframes": _keyframes,
+    "frames": whole(1),
+    "structure": optional(_structure),
+    "size": optional(arguments.size),
+    "options": instance(GuideOptions, "GuideOptions"),
+    "workers": optional(whole(1)),
+}
 
 
 def _opened(flows: FlowSource | PathLike | None) -> FlowSource | None:
@@ -204,15 +261,19 @@ class KeyFrames:
         self._width = width
         self._form = form
         self._given: dict[str, KeyFrame] = {}
+        self._places: dict[str, At] = {}
         self._last: tuple[str, Picture] | None = None
         tracker = GuidanceTracker(frames)
         guides = []
         for number, (at, picture) in enumerate(keyframes.items()):
             first, last, name = *_range(at, picture), str(number)
-            if 0 <= first <= last < frames and any(tracker.is_guided(index) for index in range(first, last + 1)):
+            if not 0 <= first <= last < frames:
+                raise GuidanceError(f"key frame at {at}: expected 0 <= first <= last < {frames}, got {first} to {last}")
+            if any(tracker.is_guided(index) for index in range(first, last + 1)):
                 raise GuidanceError(f"key frame at {at}: expected frames that no other one covers")
             tracker.mark_guided(first, last)
             self._given[name] = picture
+            self._places[name] = at
             follows = isinstance(picture, VideoFrames) or (isinstance(picture, np.ndarray) and picture.ndim == 4)
             reference = Reference(name)
             guides.append(
@@ -241,14 +302,14 @@ class KeyFrames:
         if isinstance(picture, np.ndarray):
             return fit(picture, self._height, self._width)
         if isinstance(picture, VideoFrames):
-            raise GuidanceError(f"key frame {name}: expected a picture, got frames of a video")
-        path = Path(picture)
+            raise GuidanceError(f"key frame at {self._places[name]}: expected a picture, got frames of a video")
+        path, where = Path(picture), f"key frame at {self._places[name]}"
         try:
             with path.open("rb") as file:
                 data = file.read(MAX_IMAGE_BYTES + 1)
         except OSError as error:
-            raise InputNotFoundError(f"key frame {name}: {path} cannot be read: {error.strerror}") from error
-        return load_guide_image(data, height=self._height, width=self._width, what=str(path))
+            raise InputNotFoundError(f"{where}: {path} cannot be read: {error.strerror}") from error
+        return load_guide_image(data, height=self._height, width=self._width, what=f"{where}: {path}")
 
     def _formed(self, frame: Frame) -> Picture:
         # a caller's own array must not become read-only, nor change under the renderer

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, get_args
+from numbers import Real
+from typing import Any, Final, get_args
 
+from structureflow.arguments import index_of
 from structureflow.errors import GuidanceError
 from structureflow.flow.fields import Treatment
 from structureflow.guide.gap import FrameEvidence
@@ -19,12 +21,27 @@ from structureflow.models.job import Anchors, MotionPart, Seams, Tracking
 #: Flows are scaled by one number, or by key frames: frame number of the segment to number, linear between.
 MotionStrength = float | Mapping[int, float]
 
-_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "treatment": get_args(Treatment),
     "anchors": get_args(Anchors),
     "motion": get_args(MotionPart),
     "seams": get_args(Seams),
 }
+
+
+def check_strength(strength: Any) -> None:
+    """Check a motion strength.
+
+    Raises:
+        GuidanceError: it is no number from 0 on, nor frame numbers and such numbers, or is too large.
+    """
+    key_frames = isinstance(strength, Mapping)
+    values = tuple(strength.values()) if isinstance(strength, Mapping) else (strength,)
+    numbers = all(isinstance(value, Real) and not isinstance(value, bool) for value in values)
+    if not values or not numbers or (key_frames and not all(index_of(at) is not None for at in strength)):
+        raise GuidanceError(f"motion_strength: expected a number, or frame numbers to numbers, got {strength!r:.60}")
+    if not all(0 <= value <= MAX_MOTION_STRENGTH for value in values):
+        raise GuidanceError(f"motion_strength: expected 0 to {MAX_MOTION_STRENGTH:g}, got {strength!r:.60}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +92,8 @@ class RenderSettings:
             raise GuidanceError(f"resolution: expected positive sides, got {self.width}x{self.height}")
         if self.form is not RGB and (self.height % 2 or self.width % 2):
             raise GuidanceError(f"resolution: expected even sides, got {self.width}x{self.height}")
-        strengths = self.strengths
-        if not strengths or not all(0 <= strength <= MAX_MOTION_STRENGTH for strength in strengths):
-            raise GuidanceError(f"motion_strength: expected 0 to {MAX_MOTION_STRENGTH:g}, got {self.motion_strength}")
-        for name, known in _CHOICES.items():
+        check_strength(self.motion_strength)
+        for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise GuidanceError(f"{name}: expected {', '.join(known)}, got {getattr(self, name)!r:.40}")
         if self.workers < 1:

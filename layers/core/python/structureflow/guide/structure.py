@@ -57,10 +57,18 @@ class DecodedGrays:
     def gray(self, indices: Sequence[int]) -> list[Gray]:
         """See `StructureFrames.gray`; for one thread at a time. A video is decoded once, by the first call."""
         if self._grays is None:
-            self._grays = self._read()
+            self._grays = self._decoded()
         return [self._grays[index - self._first] for index in indices]
 
-    def _read(self) -> NDArray[np.uint8]:
+    def read(self) -> None:
+        """Decode now.
+
+        Raises:
+            StructureFramesError: it cannot be used, or has fewer frames.
+        """
+        self.gray(())
+
+    def _decoded(self) -> NDArray[np.uint8]:
         grays = gray_frames(self._count, *self._size)
         read = 0
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from structureflow.arguments import index_of, shown
 from structureflow.errors import GuidanceError
 
 
@@ -25,9 +26,10 @@ class GuidanceTracker:
         Raises:
             GuidanceError: `total_frames` is not positive.
         """
-        if total_frames < 1:
-            raise GuidanceError(f"total_frames: expected 1 or more, got {total_frames}")
-        self.total_frames = total_frames
+        total = index_of(total_frames)
+        if total is None or total < 1:
+            raise GuidanceError(f"total_frames: expected a whole number from 1 on, got {shown(total_frames)}")
+        self.total_frames = total
         self._guided = bytearray(total_frames)
 
     def mark_guided(self, first: int, last: int) -> None:
@@ -36,9 +38,9 @@ class GuidanceTracker:
         Raises:
             GuidanceError: the range is empty or not inside of the segment.
         """
-        if not 0 <= first <= last < self.total_frames:
+        if not self._holds(first) or not self._holds(last) or last < first:
             raise GuidanceError(
-                f"guided frames: expected 0 <= first <= last < {self.total_frames}, got {first} to {last}"
+                f"guided frames: expected 0 <= first <= last < {self.total_frames}, got {shown(first)} to {shown(last)}"
             )
         self._guided[first : last + 1] = b"\x01" * (last + 1 - first)
 
@@ -48,6 +50,7 @@ class GuidanceTracker:
         Raises:
             GuidanceError: it is not inside of the segment.
         """
+        self._check(index, "index")
         self.mark_guided(index, index)
 
     def is_guided(self, index: int) -> bool:
@@ -56,8 +59,7 @@ class GuidanceTracker:
         Raises:
             GuidanceError: it is not inside of the segment.
         """
-        if not 0 <= index < self.total_frames:
-            raise GuidanceError(f"frame: expected 0 to {self.total_frames - 1}, got {index}")
+        self._check(index, "index")
         return bool(self._guided[index])
 
     def get_guided_ranges(self) -> list[tuple[int, int]]:
@@ -74,8 +76,7 @@ class GuidanceTracker:
         Raises:
             GuidanceError: `range_start` is not inside of the segment.
         """
-        if not 0 <= range_start < self.total_frames:
-            raise GuidanceError(f"range_start: expected 0 to {self.total_frames - 1}, got {range_start}")
+        self._check(range_start, "range_start")
         found = self._guided.rfind(1, 0, range_start)
         return None if found < 0 else found
 
@@ -85,8 +86,7 @@ class GuidanceTracker:
         Raises:
             GuidanceError: `range_end` is not inside of the segment.
         """
-        if not 0 <= range_end < self.total_frames:
-            raise GuidanceError(f"range_end: expected 0 to {self.total_frames - 1}, got {range_end}")
+        self._check(range_end, "range_end")
         found = self._guided.find(1, range_end + 1)
         return None if found < 0 else found
 
@@ -97,6 +97,14 @@ class GuidanceTracker:
             f"{self.total_frames} frames: {sum(self._guided)} guided [{_text(guided)}], "
             f"{self.total_frames - sum(self._guided)} unguided [{_text(unguided)}]"
         )
+
+    def _holds(self, frame: int) -> bool:
+        number = index_of(frame)
+        return number is not None and 0 <= number < self.total_frames
+
+    def _check(self, frame: int, name: str) -> None:
+        if not self._holds(frame):
+            raise GuidanceError(f"{name}: expected a frame number, 0 to {self.total_frames - 1}, got {shown(frame)}")
 
     def _runs(self, wanted: int) -> list[tuple[int, int]]:
         runs: list[tuple[int, int]] = []

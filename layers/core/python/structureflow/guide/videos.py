@@ -10,15 +10,20 @@ from typing import Any, Final
 
 import numpy as np
 
+from structureflow import arguments
+from structureflow.arguments import array, check_fields, checked
+from structureflow.errors import GuidanceError
 from structureflow.extras import importing
+from structureflow.files import new_files
 from structureflow.flow.fields import FlowSource
 from structureflow.guide.pictures import PLANES, RGB
 from structureflow.guide.ports import Mask, Picture
-from structureflow.guide.scene import At, Frame, GuideOptions, KeyFrame, PathLike, Scene, Structure
+from structureflow.guide.scene import SCENE, At, Frame, GuideOptions, KeyFrame, PathLike, Scene, Structure
 from structureflow.guide.settings import RenderOutcome, RenderSettings
 from structureflow.media.planes import frozen, mask_to_planes
 
 _DEFAULTS: Final = GuideOptions()
+_NAMES: Final = ("guide.mp4", "mask.mp4")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,24 +40,39 @@ class RenderedGuide:
     masks: Frame
     outcome: RenderOutcome
 
+    def __post_init__(self) -> None:
+        """Refuse what is no guide.
+
+        Raises:
+            InvalidArgumentError, GuidanceError: other arrays than these, or of different sizes.
+        """
+        check_fields(self, frames=array, masks=array)
+        frames, masks = self.frames, self.masks
+        if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
+            raise GuidanceError(f"frames: expected (T, H, W, 3) uint8, got {frames.shape} {frames.dtype}")
+        if masks.shape != frames.shape[:3] or masks.dtype != np.uint8:
+            raise GuidanceError(f"masks: expected {frames.shape[:3]} uint8, got {masks.shape} {masks.dtype}")
+
+    @checked(folder=arguments.path, fps=arguments.number(above=0))
     def save(self, folder: PathLike, *, fps: float = 16.0) -> tuple[Path, Path]:
         """Write ``guide.mp4`` and ``mask.mp4`` (H.264) into a folder, and return their paths.
 
         Raises:
-            EncodeError: a side is odd, or the folder cannot be written to.
+            EncodeError: a side is odd.
+            OutputError: the folder cannot be written to; older files stay.
         """
         with importing("RenderedGuide.save"):
             from structureflow.media.encode import MASK, encode_h264
 
-        place = Path(folder)
-        place.mkdir(parents=True, exist_ok=True)
         height, width = self.masks.shape[1:]
         masks = (mask_to_planes(mask) for mask in self.masks)
-        encode_h264(self.frames, place / "guide.mp4", height=height, width=width, fps=fps)
-        encode_h264(masks, place / "mask.mp4", height=height, width=width, fps=fps, settings=MASK)
-        return place / "guide.mp4", place / "mask.mp4"
+        with new_files(folder, _NAMES, "folder") as (guide, mask):
+            encode_h264(self.frames, guide, height=height, width=width, fps=fps)
+            encode_h264(masks, mask, height=height, width=width, fps=fps, settings=MASK)
+        return Path(folder) / _NAMES[0], Path(folder) / _NAMES[1]
 
 
+@checked(**SCENE)
 def render_guide(
     flows: FlowSource | PathLike | None,
     keyframes: Mapping[At, KeyFrame],
@@ -81,6 +101,8 @@ def render_guide(
         GuidanceError: key frames overlap, lie outside, or are no pictures; or an option is out of its range.
         NotAnImageError, InputNotFoundError: a picture's file cannot be read.
         FlowError, FlowCacheError: the flows cannot be used.
+        StructureFramesError: the structure video cannot be used, or is not the one of the flows.
+        InvalidArgumentError: an argument is of another type.
 
     >>> guide = render_guide("flows.npz", {0: "a.png", 16: "b.png"}, 17, structure="clip.mp4")
     >>> guide.frames.shape, guide.masks.shape
@@ -93,6 +115,7 @@ def render_guide(
     return RenderedGuide(sink.guide, sink.masks, scene.render(sink))
 
 
+@checked(**SCENE, folder=arguments.path, fps=arguments.number(above=0))
 def write_guide(
     flows: FlowSource | PathLike | None,
     keyframes: Mapping[At, KeyFrame],
@@ -119,7 +142,8 @@ def write_guide(
         What became of the frames.
 
     Raises:
-        EncodeError: a side is odd, or the folder cannot be written to.
+        EncodeError: a side is odd, or a rate that no video has.
+        OutputError: the folder cannot be written to.
         Otherwise as `render_guide`.
 
     >>> outcome = write_guide("flows.npz", {0: "a.png", (12, 16): "b.png"}, 17, "guide", fps=16)
@@ -127,18 +151,9 @@ def write_guide(
     ((1, 11),)
     """
     scene = Scene.of(flows, keyframes, frames, structure, size, options, workers, PLANES)
-    place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
-    parts = {name: place / f".{name}.part.mp4" for name in ("guide", "mask")}
-    try:
-        with _Videos(parts, scene.settings, fps) as sink:
-            outcome = scene.render(sink)
-            sink.finish()
-        for name, part in parts.items():
-            part.replace(place / f"{name}.mp4")
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
+    with new_files(folder, _NAMES, "folder") as (guide, mask), _Videos(guide, mask, scene.settings, fps) as sink:
+        outcome = scene.render(sink)
+        sink.finish()
     return outcome
 
 
@@ -157,7 +172,7 @@ class _Arrays:
 class _Videos:
     """A sink that encodes; a context manager."""
 
-    def __init__(self, paths: Mapping[str, Path], settings: RenderSettings, fps: float) -> None:
+    def __init__(self, guide: Path, mask: Path, settings: RenderSettings, fps: float) -> None:
         # only where it is needed: guides in memory need no encoder
         with importing("write_guide"):
             from structureflow.media.background import BackgroundEncoder
@@ -165,11 +180,11 @@ class _Videos:
 
         self._files = ExitStack()
 
-        def encoder(name: str, **options: Any) -> BackgroundEncoder:
-            return BackgroundEncoder(paths[name], height=settings.height, width=settings.width, fps=fps, **options)
+        def encoder(path: Path, **options: Any) -> BackgroundEncoder:
+            return BackgroundEncoder(path, height=settings.height, width=settings.width, fps=fps, **options)
 
-        self._guide = encoder("guide", settings=GUIDE, threads=settings.workers)
-        self._mask = encoder("mask", settings=MASK, threads=1)
+        self._guide = encoder(guide, settings=GUIDE, threads=settings.workers)
+        self._mask = encoder(mask, settings=MASK, threads=1)
         self._plain = {
             value: frozen(mask_to_planes(np.full((settings.height, settings.width), value, np.uint8)))
             for value in (0, 255)

@@ -12,6 +12,8 @@ from typing import TypeVar
 from structureflow.errors import DeadlineError
 from structureflow.limits import STOP_BEFORE_END_S
 
+__all__ = ["Deadline"]
+
 _Item = TypeVar("_Item")
 
 

@@ -17,6 +17,8 @@ from structureflow.models.results import ErrorInfo, JobRecord, JobStatus, Model
 from structureflow.storage.base import ObjectInfo, Storage, StoredObject
 from structureflow.storage.bounded import read_bounded
 
+__all__ = ["get_document", "load_record", "read_status"]
+
 _JSON = "application/json"
 _Document = TypeVar("_Document", bound=BaseModel)
 

@@ -9,6 +9,8 @@ from structureflow.media.decode import VideoInfo
 from structureflow.models.job import JobRequest, Segment
 from structureflow.models.outputs import ExtraOutput
 
+__all__ = ["segment_mb"]
+
 #: Milliseconds of one core for the flows of a pair, both directions, compressed, by engine and quality. Measured on
 #: 2026-11-26 with 24 frames of 1280x720, one worker, in processor time of an x86-64 core, which took 6.3, 10.0, 27 and
 #: 18, 41, 85: the numbers are those of a core that is slower by 1.65, as others were found to be.
@@ -60,7 +62,7 @@ EXTRA_MB_PER_MPX: Final[dict[ExtraOutput, float]] = {
     "raw": 45.0,
     "tracks": 115.0,
     "warped_noise": 235.0,
-    "ttm": 120.0,
+    "ttm": 125.0,
 }
 OVERLAYS_MB_PER_MPX: Final = 225.0
 

@@ -30,6 +30,7 @@ from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import FrameKeeper
 from structureflow.limits import MAX_OUTPUT_SIDE_PX
 from structureflow.media.decode import DecodedFrame, DecodeLimits, VideoReader
+from structureflow.models.problems import lines_of
 from structureflow.models.results import JobRecord, SourceInfo
 from structureflow.models.targets import output_size
 
@@ -284,7 +285,7 @@ class _Extraction:
         )
 
     def _resolution(self, width: int, height: int) -> tuple[int, int]:
-        """Return the size of the job's videos: as requested, else the structure video's; errors as `check_places`."""
+        """Return the size of the job's videos: as requested, else the structure video's; errors as of `misplaced`."""
         request = self._order.request
         found = request.resolution or output_size(request.target, width, height)
         if max(found) > MAX_OUTPUT_SIDE_PX:
@@ -292,10 +293,9 @@ class _Extraction:
                 f"resolution: expected one of at most {MAX_OUTPUT_SIDE_PX} pixels a side, as the structure video has "
                 f"{width}x{height}, got none"
             )
-        try:
-            request.check_places(*found)
-        except ValueError as error:
-            raise InvalidRequestError(str(error)) from error
+        problems = lines_of(request.misplaced(*found))
+        if problems:
+            raise InvalidRequestError("; ".join(problems), problems=problems)
         return found
 
     def _fall_back(self, stage: str, wanted: str, used: str, reason: str) -> None:

@@ -18,6 +18,8 @@ from structureflow.models.job import JobRequest
 from structureflow.models.results import Fallback, InputPin, JobRecord, Model
 from structureflow.storage.base import Storage
 
+__all__ = ["note_failure"]
+
 
 class ExtractionOrder(Model):
     """What to extract, for which run of which job.

@@ -26,6 +26,8 @@ from structureflow.jobs.services import Services
 from structureflow.models.results import ErrorInfo, JobStatus
 from structureflow.storage.base import Storage
 
+__all__ = ["fail_request"]
+
 _log = logging.getLogger(__name__)
 #: As the state ``SegmentFailed`` of the state machine writes it.
 _OF_SEGMENT: Final = re.compile(r"segment (\d{1,6}): (.*)", re.DOTALL)

@@ -17,6 +17,8 @@ from structureflow.models.cost import Architecture, StepUsage
 from structureflow.models.job import JobRequest, Segment
 from structureflow.models.targets import output_size
 
+__all__ = ["Plan", "forecast"]
+
 #: Beside the work itself: a cold start, the first requests.
 START_S: Final = 1.5
 #: Of the functions without pixels: to claim and list; to check, copy and report, for each segment.

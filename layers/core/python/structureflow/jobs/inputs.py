@@ -23,6 +23,8 @@ from structureflow.references import Reference
 from structureflow.storage.base import Checksum, ObjectInfo, Storage, StoredObject
 from structureflow.storage.verified import Verified, VerifiedBy, fetch_verified, get_verified
 
+__all__ = ["Inputs"]
+
 #: Builds the storage of an allowed bucket.
 OpenBucket = Callable[[str], Storage]
 

@@ -44,6 +44,8 @@ from structureflow.models.results import InputPin, JobRecord, JobState, JobStatu
 from structureflow.references import Reference
 from structureflow.storage.base import Storage
 
+__all__ = ["OrchestrateInput", "orchestrate"]
+
 _IMAGE_CHECKS = 8
 
 

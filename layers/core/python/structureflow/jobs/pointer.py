@@ -59,7 +59,10 @@ def begin_run(storage: Storage, task_id: str) -> Begun:
         status = None if found is None else _readable(found)
         if status is not None and status.run_id == run:
             return Begun(request, run, status)
-        fresh = JobStatus(task_id=task_id, run_id=run, state="running", stage="orchestrate", updated_at=now())
+        moment = now()
+        fresh = JobStatus(
+            task_id=task_id, run_id=run, state="running", stage="orchestrate", updated_at=moment, started_at=moment
+        )
         if status is not None:
             fresh = fresh.model_copy(update={"published": status.published, "publishing": status.publishing})
         try:

@@ -61,7 +61,7 @@ def publish(task_id: str, run_id: str, services: Services) -> tuple[Manifest, bo
     _check_turn(turn, task_id, services)
     put_document(storage, keys.job_manifest(task_id), manifest)
     storage.delete(_strays(storage, manifest))
-    if _end_turn(task_id, turn, services) is None:
+    if _end_turn(manifest, turn, services) is None:
         _take_back(storage, manifest)
         raise superseded(storage, task_id, run_id)
     remove_dead_runs(storage, task_id, run_id)
@@ -142,14 +142,16 @@ def _take_turn(task_id: str, run_id: str, services: Services) -> Publication | N
     raise superseded(services.storage, task_id, run_id)
 
 
-def _end_turn(task_id: str, turn: Publication, services: Services) -> JobStatus | None:
+def _end_turn(manifest: Manifest, turn: Publication, services: Services) -> JobStatus | None:
+    cost_usd = round(sum(manifest.cost_usd.values()), 8) if manifest.cost_usd else None
+
     def end(status: JobStatus) -> JobStatus | None:
         if status.publishing is None or status.publishing.token != turn.token:
             return None
-        done = {"state": "done", "stage": "done"} if is_open(status, turn.run_id) else {}
+        done = {"state": "done", "stage": "done", "cost_usd": cost_usd} if is_open(status, turn.run_id) else {}
         return status.model_copy(update={"published": turn.run_id, "publishing": None, **done})
 
-    return change_status(services.storage, task_id, end)
+    return change_status(services.storage, manifest.task_id, end)
 
 
 def _copy(planned: Manifest, record: OutputObject, turn: Publication, services: Services) -> Manifest:

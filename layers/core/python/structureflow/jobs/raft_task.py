@@ -20,6 +20,8 @@ from structureflow.media.decode import DecodeLimits, VideoReader
 from structureflow.models.results import JobRecord
 from structureflow.references import Reference
 
+__all__ = ["MODEL_FIELD", "Progress", "RaftOptions", "carry_out_order"]
+
 #: Stands for the model's name in `RaftOptions.weights`.
 MODEL_FIELD: Final = "{model}"
 

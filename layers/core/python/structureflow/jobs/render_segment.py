@@ -11,10 +11,11 @@ from structureflow.errors import DeadlineError, StructureFlowError, SupersededRu
 from structureflow.flow.fields import FlowMeta
 from structureflow.guide.masks import Masking
 from structureflow.guide.pictures import PLANES
+from structureflow.guide.plan import Plan
 from structureflow.guide.refine import MATCHING
 from structureflow.guide.render import RenderOutcome, RenderSettings, path_plan
 from structureflow.guide.render import render_segment as render
-from structureflow.guide.spans import flow_window
+from structureflow.guide.spans import flow_window, unguided_ranges
 from structureflow.jobs.control_pass import control_pass, frames_shown
 from structureflow.jobs.documents import current_run, load_record, put_document, whole_request
 from structureflow.jobs.estimate import segment_mb, segment_s
@@ -124,6 +125,7 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
     timings_s["segment"] = time.perf_counter() - begin
     result = _result(record, event, flows, outcome).model_copy(
         update={
+            "structure_frames": _structure_frames(segment, plan),
             "fallbacks": fallbacks,
             "outputs": outputs,
             "timings_s": {name: round(s, 3) for name, s in timings_s.items()},
@@ -170,6 +172,13 @@ def _settings(record: JobRecord, index: int, meta: FlowMeta, workers: int) -> Re
         motion=request.motion,
         timeline=timeline_plan(record, index, meta) if record.sources else None,
     )
+
+
+def _structure_frames(segment: Segment, plan: Plan) -> tuple[int, ...]:
+    """Return for each unguided frame the structure frame that stands there; -1 past the end of the flows."""
+    shown = frames_shown(segment, plan)
+    frames = (frame for first, last in unguided_ranges(segment) for frame in range(first, last + 1))
+    return tuple(-1 if (number := shown[frame]) is None else number for frame in frames)
 
 
 def masking_of(request: JobRequest) -> Masking:

@@ -154,6 +154,11 @@ class SegmentFiles:
         return any(output.wants_ways for output in self._outputs)
 
     @property
+    def wants_whole(self) -> bool:
+        """Whether an output is made of filled frames as they are before holes are painted over."""
+        return any(output.wants_whole for output in self._outputs)
+
+    @property
     def _drawn(self) -> tuple[str, ...]:
         return tuple(name for name in self._record.request.outputs if name in ("flow_vis", "visibility"))
 
@@ -172,6 +177,11 @@ class SegmentFiles:
             output.visibility(index, visibility)
         if "visibility" in self._overlays.stages:
             self._overlays.add("visibility", index, visibility.copy())
+
+    def whole(self, index: int, picture: Planes) -> None:
+        """Take a filled frame before holes are painted over; see `WholeSink.whole`."""
+        for output in self._outputs:
+            output.whole(index, picture)
 
     def path(self, index: int, displacement: Field32) -> None:
         """Take the way of filled frame `index` back to its anchor: ``(H, W, 2) float32`` output pixels."""

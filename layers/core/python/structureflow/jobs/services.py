@@ -21,6 +21,8 @@ from structureflow.models.cost import StepUsage
 from structureflow.models.results import now
 from structureflow.storage.base import Storage
 
+__all__ = ["Services"]
+
 #: Called as ``count(name, value)``; the names are listed in `METRICS`.
 Counter = Callable[[str, int], None]
 

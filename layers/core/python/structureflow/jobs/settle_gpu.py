@@ -31,6 +31,8 @@ from structureflow.jobs.pointer import check_open
 from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import keep_frames
 
+__all__ = ["SettleGpuInput", "settle_gpu"]
+
 _GPU_ENGINE: Final = "raft"
 _LAMBDA_ENGINE: Final = "dis"
 #: Past the deadline. Who could not be settled until then (every try ran out of memory or time) never will be.

@@ -21,6 +21,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from structureflow import arguments
+from structureflow.arguments import checked, instance, optional, whole
 from structureflow.errors import CorruptMediaError, VideoTooShortError
 from structureflow.media.colour import RgbConverter
 from structureflow.media.deinterlace import Deinterlacer
@@ -71,6 +73,7 @@ class VideoReader:
     ({(96, 160, 3)}, 25.0)
     """
 
+    @checked(path=arguments.path, limits=optional(instance(DecodeLimits, "DecodeLimits")), threads=whole(0))
     def __init__(self, path: Path, limits: DecodeLimits | None = None, *, threads: int = 0) -> None:
         self._path = Path(path)
         self._limits = limits or DecodeLimits()
@@ -128,6 +131,7 @@ class VideoReader:
 
     def skip(self, count: int) -> int:
         """Decode `count` frames without converting them; return how many there were."""
+        whole(0)(count, "count")
         for skipped in range(count):
             if next(self._frames, None) is None:
                 return skipped

@@ -14,8 +14,13 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from structureflow import arguments
+from structureflow.arguments import checked, instance, number, shown, whole
 from structureflow.errors import EncodeError
+from structureflow.files import new_file
 from structureflow.media.planes import planes_shape, rgb_to_planes
+
+__all__ = ["EncodedInfo", "EncoderSettings", "encode_h264"]
 
 MAX_FPS: Final = 1000
 
@@ -137,7 +142,7 @@ class H264Writer:
             EncodeError: no frame was written, or the file has another number of frames than were given.
         """
         if not self._written:
-            raise EncodeError(f"{self._path.name}: expected at least one frame, got none")
+            raise EncodeError(f"{self._path.name}: frames: expected at least one frame, got none")
         with self._typed():
             self._out.mux(self._stream.encode(None))
             self._out.close()
@@ -149,6 +154,8 @@ class H264Writer:
 
     def _picture(self, frame: NDArray[np.uint8]) -> av.VideoFrame:
         expected = planes_shape(self._height, self._width)
+        if not isinstance(frame, np.ndarray):
+            raise EncodeError(f"frames: frame {self._written}: expected an array, got {shown(frame)}")
         if frame.dtype == np.uint8 and frame.shape == expected:
             # PyAV 19 takes the height of a wrapped yuv420p buffer for a multiple of 4: others must be copied
             wrap = av.VideoFrame.from_ndarray if self._height % 4 else av.VideoFrame.from_numpy_buffer
@@ -156,14 +163,23 @@ class H264Writer:
         if frame.dtype == np.uint8 and frame.shape == (self._height, self._width, 3):
             return self._picture(rgb_to_planes(np.ascontiguousarray(frame)))
         raise EncodeError(
-            f"frame {self._written}: expected {expected} planes or {(self._height, self._width, 3)} RGB, uint8; "
-            f"got {frame.shape} {frame.dtype}"
+            f"frames: frame {self._written}: expected {expected} planes or {(self._height, self._width, 3)} RGB, "
+            f"uint8; got {frame.shape} {frame.dtype}"
         )
 
     def _typed(self) -> contextlib.AbstractContextManager[None]:
         return _typed(f"{self._path.name}: cannot be encoded")
 
 
+@checked(
+    frames=arguments.iterable("pictures, (H, W, 3) uint8 RGB, or planes"),
+    path=arguments.path,
+    height=whole(1),
+    width=whole(1),
+    fps=number(above=0),
+    settings=instance(EncoderSettings, "EncoderSettings"),
+    threads=whole(0),
+)
 def encode_h264(
     frames: Iterable[NDArray[np.uint8]],
     path: Path,
@@ -177,14 +193,18 @@ def encode_h264(
     """Encode frames into an H.264 mp4; arguments as of `H264Writer`, frames as `H264Writer.write` takes them.
 
     Raises:
-        EncodeError: as `H264Writer`; no file stays then.
+        EncodeError: as `H264Writer`; an older file stays then.
+        OutputError: the file cannot be written.
         Whatever `frames` raises passes unchanged.
 
     >>> grey = np.full((96, 160, 3), 128, np.uint8)
     >>> encode_h264([grey] * 5, Path("grey.mp4"), height=96, width=160, fps=16).frames
     5
     """
-    with H264Writer(path, height=height, width=width, fps=fps, settings=settings, threads=threads) as writer:
+    with (
+        new_file(path, "path") as part,
+        H264Writer(part, height=height, width=width, fps=fps, settings=settings, threads=threads) as writer,
+    ):
         for frame in frames:
             writer.write(frame)
         return writer.finish()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from structureflow.arguments import check_fields, number, whole
 from structureflow.errors import MediaLimitError
 from structureflow.limits import MAX_VIDEO_S, MAX_VIDEO_SIDE_PX, MIN_VIDEO_SIDE_PX
 
@@ -24,6 +25,16 @@ class DecodeLimits:
     max_side_px: int = MAX_VIDEO_SIDE_PX
     min_side_px: int = MIN_VIDEO_SIDE_PX
     max_duration_s: float = MAX_VIDEO_S
+
+    def __post_init__(self) -> None:
+        """Refuse what bounds nothing.
+
+        Raises:
+            InvalidArgumentError: a value of another type, or below 1 (seconds: not above 0).
+        """
+        sides = whole(1)
+        check_fields(self, max_frames=sides, min_frames=whole(0), max_side_px=sides, min_side_px=sides)
+        check_fields(self, max_duration_s=number(above=0))
 
     @property
     def max_pixels(self) -> int:

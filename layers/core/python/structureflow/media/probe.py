@@ -27,6 +27,8 @@ from structureflow.errors import InputNotFoundError, NotAVideoError, Unsupported
 from structureflow.media.limits import DecodeLimits
 from structureflow.media.orientation import Cropping, Orientation, square_size
 
+__all__ = ["VideoInfo"]
+
 #: Demuxers of single-file videos; none of them opens a second file (no playlists, no image sequences).
 _FORMATS: Final = (
     "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,gif,apng,webp_anim,ogg,asf,ivf,nut,yuv4mpegpipe,"

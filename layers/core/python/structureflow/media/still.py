@@ -25,6 +25,8 @@ from structureflow.media.grey import on_grey
 from structureflow.media.memory import MemoryBudget
 from structureflow.media.orientation import Orientation
 
+__all__ = ["open_image"]
+
 #: Shared by all who decode images in this process.
 PIXELS_IN_FLIGHT: Final = MemoryBudget(MAX_PIXEL_BYTES_IN_FLIGHT)
 #: Shared by all who read image files whole; asked for before `PIXELS_IN_FLIGHT`.

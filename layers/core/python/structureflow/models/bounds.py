@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar
+from collections import Counter
+from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError, from_json
@@ -20,6 +21,9 @@ from structureflow.limits import (
     MAX_REQUEST_BYTES,
     MAX_WHOLE_NUMBER,
 )
+from structureflow.models.problems import path_of, problems_in, shown
+
+__all__ = ["check_request_bytes", "check_shape", "read_object"]
 
 _Document = TypeVar("_Document", bound=BaseModel)
 
@@ -55,9 +59,10 @@ def first_problem(error: ValidationError) -> str:
     count = error.error_count()
     if count > MAX_LISTED_ERRORS:
         return f"{count} bad fields"
-    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(str(part) for part in problem["loc"]) or "document"
-    return f"{where}: {problem['msg']}" + (f"; and {count - 1} more" if count > 1 else "")
+    place, sentence = problems_in(error)[0]
+    # what came may be a secret, or megabytes
+    said = f"{path_of(place) or 'document'}: {sentence.partition(', got ')[0]}"
+    return said + (f"; and {count - 1} more" if count > 1 else "")
 
 
 def check_request_bytes(size_bytes: int) -> None:
@@ -77,14 +82,49 @@ def load_request(data: bytes) -> dict[str, Any]:
         InvalidRequestError: too many bytes, not JSON, not an object, or `check_shape` refuses it.
     """
     check_request_bytes(len(data))
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequestError(f"request.json: expected JSON, got {data[:60]!r}: {error}") from error
-    if not isinstance(document, dict):
-        raise InvalidRequestError(f"request.json: expected a JSON object, got {type(document).__name__}")
+    document = read_object(data, "request.json")
     check_shape(document)
     return document
+
+
+def read_object(text: str | bytes, name: str) -> dict[str, Any]:
+    """Parse a JSON object that people write: a request, a job file. The one reader of such documents.
+
+    What JSON leaves open is refused: a field that is there twice, of which parsers take the last, and NaN and infinity.
+
+    Args:
+        text: of bounded size.
+        name: of the document, for messages.
+
+    Raises:
+        InvalidRequestError: no JSON, no object, a field twice; the message says where.
+    """
+    twice: list[str] = []
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            twice.extend(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        return made
+
+    try:
+        document = json.loads(text, object_pairs_hook=unique, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        got = shown(error.doc[error.pos : error.pos + 30])
+        raise InvalidRequestError(f"{name}: {where}: expected JSON, got {got}: {error.msg}") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"{name}: expected JSON, got {text[:60]!r}: {error}") from error
+    if twice:
+        lines = [f"{one[:MAX_FIELD_NAME_CHARS]}: expected it once, got it twice" for one in dict.fromkeys(twice)]
+        raise InvalidRequestError(f"{name}: {'; '.join(lines)}", problems=lines)
+    if not isinstance(document, dict):
+        raise InvalidRequestError(f"{name}: expected a JSON object, got {shown(document)}")
+    return document
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"expected a number, got {text}")
 
 
 def check_shape(document: Any) -> None:

@@ -8,6 +8,18 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+__all__ = [
+    "CREATING",
+    "DELETING",
+    "PRICES",
+    "Architecture",
+    "StepUsage",
+    "estimate_cost",
+    "fixed_monthly",
+    "price_class",
+    "transitions_of",
+]
+
 Architecture = Literal["x86_64", "arm64"]
 PriceClass = Literal["write", "read", "free"]
 

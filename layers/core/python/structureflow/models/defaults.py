@@ -66,8 +66,8 @@ def with_defaults(request: dict[str, Any]) -> dict[str, Any]:
         filled.setdefault("tracking", "composed")
     mask = filled.get("mask", "visibility")
     if isinstance(mask, str) and mask in _HOLES:
-        follows = (target is not None and target.white == "follow") or "ttm" in filled.get("outputs", ())
         # Time-to-Move begins everywhere from its motion signal, also where it need not follow it
+        follows = target is not None and target.white == "follow"
         filled.setdefault("holes", "warp" if follows else _HOLES[mask])
     return filled
 

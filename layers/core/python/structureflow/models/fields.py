@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sized
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, PlainValidator
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator
 
 from structureflow.errors import InvalidIdError
 from structureflow.keys import check_id
@@ -18,15 +18,10 @@ from structureflow.limits import (
     MAX_SEGMENT_FRAMES,
     MIN_OUTPUT_SIDE_PX,
 )
+from structureflow.models.problems import Problem, refused, shown
 
 _Item = TypeVar("_Item")
 _RESOLUTION = re.compile(r"\s*([0-9]{1,6})\s*[xX]\s*([0-9]{1,6})\s*")
-
-
-class RequestModel(BaseModel):
-    """Base of all parts of a request: frozen, unknown fields refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, strict=False)
 
 
 def at_most(count: int) -> BeforeValidator:
@@ -38,6 +33,26 @@ def at_most(count: int) -> BeforeValidator:
         return value
 
     return BeforeValidator(check)
+
+
+def list_of(names: str, count: int) -> BeforeValidator:
+    """Look at the shape of a list of so many items before they are looked at; `names` says them: ``[left, right]``."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, list | tuple) or len(value) != count:
+            raise ValueError(f"expected {names}, got {shown(value)}")
+        return value
+
+    return BeforeValidator(check)
+
+
+def whole_number(value: Any) -> int | None:
+    """Return the whole number that a field means, also of ``5.0`` or ``"5"``; None if it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    if isinstance(value, str):
+        return int(value) if re.fullmatch(r"\s*-?[0-9]{1,16}\s*", value) else None
+    return int(value) if math.isfinite(value) and value == int(value) else None
 
 
 def once_each(names: tuple[_Item, ...]) -> tuple[_Item, ...]:
@@ -55,7 +70,7 @@ def id_checker(what: str) -> Any:
         try:
             return check_id(value, what)
         except InvalidIdError as error:
-            raise ValueError(error.message) from error
+            raise ValueError(error.message.removeprefix(f"{what}: ")) from error
 
     return AfterValidator(check)
 
@@ -65,8 +80,10 @@ def _resolution(value: Any) -> Any:
     if isinstance(value, str):
         match = _RESOLUTION.fullmatch(value)
         if match is None:
-            raise ValueError(f"expected [width, height] or 'WIDTHxHEIGHT', got {value!r:.60}")
+            raise ValueError(f"expected [width, height] or 'WIDTHxHEIGHT', got {shown(value)}")
         return int(match[1]), int(match[2])
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError(f"expected [width, height] or 'WIDTHxHEIGHT', got {shown(value)}")
     return value
 
 
@@ -89,7 +106,7 @@ def _strength(value: Any) -> float:
     except ValueError:
         number = math.nan
     if not 0 <= number <= MAX_MOTION_STRENGTH:
-        raise ValueError(f"expected a number from 0 to {MAX_MOTION_STRENGTH:g}, got {value!r:.60}")
+        raise ValueError(f"expected a number from 0 to {MAX_MOTION_STRENGTH:g}, got {shown(value)}")
     return number
 
 
@@ -99,11 +116,19 @@ def _strengths(value: Any) -> float | dict[int, float]:
     if not value:
         raise ValueError("expected a number, or at least one frame with its strength, got none")
     found: dict[int, float] = {}
+    problems: list[Problem] = []
     for name, strength in value.items():
         text = str(name).strip()
         if not (text.isascii() and text.isdigit()) or int(text) >= MAX_SEGMENT_FRAMES or int(text) in found:
-            raise ValueError(f"expected frame numbers from 0 to {MAX_SEGMENT_FRAMES - 1}, each once, got {name!r:.60}")
-        found[int(text)] = _strength(strength)
+            said = f"expected frame numbers from 0 to {MAX_SEGMENT_FRAMES - 1}, each once, got {shown(name)}"
+            problems.append(Problem((), said))
+            continue
+        try:
+            found[int(text)] = _strength(strength)
+        except ValueError as error:
+            problems.append(Problem((str(name),), str(error)))
+    if problems:
+        raise refused("motion_strength", problems)
     return dict(sorted(found.items()))
 
 

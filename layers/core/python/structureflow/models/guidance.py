@@ -7,14 +7,16 @@ path of one of ``structure_videos`` is its older form. What is a control picture
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from structureflow.limits import MAX_MOTION_STRENGTH, MAX_STRUCTURE_VIDEOS
-from structureflow.models.fields import RequestModel, at_most
+from structureflow.models.checked import RequestModel
+from structureflow.models.fields import at_most, list_of
 from structureflow.models.outputs import MAX_CANNY_INTENSITY, ExtraOutput
-from structureflow.models.problems import problems_of
+from structureflow.models.problems import Problem, one_of, problems_in, shown
 
 #: Which output a kind of preprocessing is, by both of its names.
 _OUTPUTS: Final[dict[str, ExtraOutput]] = {
@@ -47,65 +49,82 @@ class StructureGuidance(RequestModel):
     strength: Annotated[float, Field(ge=0, le=MAX_MOTION_STRENGTH, allow_inf_nan=False)] = 1.0
     canny_intensity: Annotated[float, Field(ge=0, le=MAX_CANNY_INTENSITY, allow_inf_nan=False)] = 1.0
     depth_contrast: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    step_window: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = (0.0, 1.0)
+    step_window: Annotated[
+        tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]], list_of("[begin, end]", 2)
+    ] = (0.0, 1.0)
     frame_policy: Annotated[str, Field(max_length=64)] = "fit"
     zero_empty_frames: bool = True
     keep_on_gpu: bool = False
 
-    @model_validator(mode="after")
-    def _check(self) -> StructureGuidance:
-        if self.target == "vace":
-            _check_kind("preprocessing", self.preprocessing)
-        if self.step_window[0] > self.step_window[1]:
-            raise ValueError(f"step_window: expected [begin, end], got {list(self.step_window)}")
-        return self
+    @classmethod
+    def rules(cls, good: Mapping[str, Any], said: Mapping[str, Any]) -> Iterator[Problem]:  # noqa: ARG003
+        """See `RequestModel.rules`."""
+        if good.get("target") == "vace" and good.get("preprocessing") == "depth":
+            yield Problem(("preprocessing",), _NO_DEPTH)
+        begin, end = good.get("step_window", (0, 1))
+        if begin > end:
+            yield Problem(("step_window",), f"expected [begin, end], got {shown([begin, end])}")
 
 
-def in_own_words(request: dict[str, Any]) -> dict[str, Any]:
+_NO_DEPTH: Final = "expected flow, canny or none, got 'depth', which is not made here"
+
+
+def in_own_words(request: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     """Return a request without ``structure_guidance`` and `structure_type`: what they ask for, asked for here.
 
-    Raises:
-        ValueError: they are not what they should be, ask for depth, or contradict the rest.
+    Returns:
+        The request, and what of them is not what it should be, asks for depth, or contradicts the rest.
     """
     if "structure_guidance" in request:
         return _from_guidance(request)
     videos = request.get("structure_videos")
     if not isinstance(videos, list | tuple):
-        return request
-    kinds = {_kind_of(video) for video in videos if isinstance(video, dict)} - {None}
+        return request, []
+    places = [(index, video) for index, video in enumerate(videos) if isinstance(video, dict)]
+    kinds = [(index, name, video[name]) for index, video in places for name in TYPE_NAMES if name in video]
     if not kinds:
-        return request
-    if len(kinds) > 1:
-        raise ValueError(
-            f"structure_videos: expected one structure_type a job, got {' and '.join(sorted(map(str, kinds)))}"
-        )
-    (kind,) = kinds
-    _check_kind("structure_videos: structure_type", kind)
+        return request, []
+    problems = [
+        Problem(("structure_videos", index, name), _NO_DEPTH if kind == "depth" else one_of(_OUTPUTS, kind))
+        for index, name, kind in kinds
+        if not isinstance(kind, str) or kind not in _OUTPUTS
+    ]
+    wanted = {str(kind): Problem(("structure_videos", index, name), "") for index, name, kind in kinds}
+    if len(wanted) > 1 and not problems:
+        said = f"expected one structure_type a job, got {' and '.join(sorted(wanted))}"
+        problems.append(Problem([*wanted.values()][1].place, said))
     plain = [
         {name: value for name, value in video.items() if name not in TYPE_NAMES} if isinstance(video, dict) else video
         for video in videos
     ]
-    return _asking_for(request | {"structure_videos": plain}, _OUTPUTS[str(kind)])
+    request = request | {"structure_videos": plain}
+    return (request, problems) if problems else (_asking_for(request, _OUTPUTS[kinds[0][2]]), [])
 
 
-def _from_guidance(request: dict[str, Any]) -> dict[str, Any]:
-    for name in ("structure_videos", "structure_video", "structure_video_path"):
-        if name in request:
-            raise ValueError(f"{name}: expected none beside structure_guidance")
+def _from_guidance(request: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    beside = ("structure_videos", "structure_video", "structure_video_path")
+    problems = [
+        Problem((name,), "expected none beside structure_guidance, got one") for name in beside if name in request
+    ]
+    rest = {name: value for name, value in request.items() if name not in (*beside, "structure_guidance")}
+    given = request["structure_guidance"]
     try:
-        guidance = StructureGuidance.model_validate(request["structure_guidance"])
+        guidance = StructureGuidance.model_validate(given)
     except ValidationError as error:
-        raise ValueError("; ".join(f"structure_guidance.{problem}" for problem in problems_of(error))) from None
-    rest = {name: value for name, value in request.items() if name != "structure_guidance"}
+        problems += [problem.below("structure_guidance") for problem in problems_in(error)]
+        # the videos are looked at all the same
+        if isinstance(given, dict) and not any(problem.place[1:2] == ("videos",) for problem in problems):
+            rest["structure_videos"] = given.get("videos")
+        return rest, problems
     rest["structure_videos"] = list(guidance.videos)
     if guidance.target == "uni3c":
-        return _asking_for(rest, "raw")
+        return _asking_for(rest, "raw"), problems
     if "structure_video_motion_strength" not in rest:
         rest.setdefault("motion_strength", guidance.strength)
     asked = _asking_for(rest, _OUTPUTS[guidance.preprocessing])
     if guidance.preprocessing == "canny" and isinstance(rest.get("canny", {}), dict):
         asked["canny"] = {"intensity": guidance.canny_intensity} | rest.get("canny", {})
-    return asked
+    return asked, problems
 
 
 def _asking_for(request: dict[str, Any], output: ExtraOutput) -> dict[str, Any]:
@@ -113,15 +132,3 @@ def _asking_for(request: dict[str, Any], output: ExtraOutput) -> dict[str, Any]:
     if not isinstance(outputs, list | tuple) or output in outputs:
         return request
     return request | {"outputs": [*outputs, output]}
-
-
-def _kind_of(video: dict[str, Any]) -> Any:
-    kinds = [video[name] for name in TYPE_NAMES if name in video]
-    return str(kinds[0])[:60] if kinds else None
-
-
-def _check_kind(what: str, kind: Any) -> None:
-    if kind == "depth":
-        raise ValueError(f"{what}: depth is not made here; expected flow, canny or none")
-    if kind not in _OUTPUTS:
-        raise ValueError(f"{what}: expected flow, canny, none, raw or uni3c, got {kind!r:.60}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, FailFast, Field, ValidationError, model_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError, model_validator
 
 from structureflow.errors import InvalidRequestError
 from structureflow.limits import (
@@ -13,15 +13,23 @@ from structureflow.limits import (
     MAX_MASK_GRID_PX,
     MAX_NAMES,
     MAX_OUTPUT_FPS,
-    MAX_PROBLEMS,
     MAX_SEGMENT_FRAMES,
     MAX_SEGMENTS,
     MAX_STRUCTURE_VIDEOS,
     MIN_OUTPUT_FPS,
 )
 from structureflow.models.bounds import check_shape, load_request
+from structureflow.models.checked import RequestModel, is_said, items_of
 from structureflow.models.defaults import shorthand_defaults, with_defaults
-from structureflow.models.fields import MotionStrength, RequestModel, Resolution, at_most, id_checker, once_each
+from structureflow.models.fields import (
+    MotionStrength,
+    Resolution,
+    at_most,
+    id_checker,
+    list_of,
+    once_each,
+    whole_number,
+)
 from structureflow.models.guidance import in_own_words
 from structureflow.models.outputs import (
     MAX_PROMPT_CHARACTERS,
@@ -30,11 +38,14 @@ from structureflow.models.outputs import (
     NoiseOptions,
     TrackOptions,
 )
-from structureflow.models.problems import problems_of
+from structureflow.models.problems import Problem, lines_of, problems_in, shown
+from structureflow.models.rules import job_rules
 from structureflow.models.shorthand import SHORTHAND_NAMES, Shorthand
 from structureflow.models.sources import SegmentOverlap, StructureVideo, in_order, segment_starts
-from structureflow.models.targets import TARGETS, TargetName
+from structureflow.models.targets import TargetName
 from structureflow.references import Reference
+
+__all__ = ["JobRequest"]
 
 Treatment = Literal["adjust", "clip", "retime"]
 EngineName = Literal["auto", "dis", "farneback", "raft"]
@@ -49,6 +60,18 @@ MotionPart = Literal["all", "camera", "subject"]
 OverlayStage = Literal["flow", "visibility", "guidance", "warp", "path"]
 
 
+def _frames(value: Any) -> int | tuple[int, int]:
+    """Return a frame number, or the first and last of several."""
+    several = isinstance(value, list | tuple)
+    numbers = [whole_number(one) for one in (value if several else [value])]
+    known = [number for number in numbers if number is not None]
+    if len(known) < len(numbers) or len(known) != (2 if several else 1):
+        raise ValueError(f"expected a frame number or [first, last], got {shown(value)}")
+    if not 0 <= known[0] <= known[-1]:
+        raise ValueError(f"expected 0 <= first <= last, got {shown(value)}")
+    return (known[0], known[1]) if several else known[0]
+
+
 class Guide(RequestModel):
     """Frames of a segment that are given, not generated.
 
@@ -57,13 +80,13 @@ class Guide(RequestModel):
     the second image) says what they show.
     """
 
-    at: int | tuple[int, int]
+    at: Annotated[int | tuple[int, int], BeforeValidator(_frames)]
     image: Reference | None = None
     video: Reference | None = None
     from_frame: Annotated[
         int, Field(ge=0, validation_alias=AliasChoices("from", "from_frame"), serialization_alias="from")
     ] = 0
-    fade: tuple[Reference, Reference] | None = None
+    fade: Annotated[tuple[Reference, Reference], list_of("[image, image]", 2)] | None = None
 
     @property
     def first(self) -> int:
@@ -75,18 +98,18 @@ class Guide(RequestModel):
         """Last guided frame, inclusive."""
         return self.at if isinstance(self.at, int) else self.at[1]
 
-    @model_validator(mode="after")
-    def _check(self) -> Guide:
-        if not 0 <= self.first <= self.last:
-            raise ValueError(f"at: expected 0 <= first <= last, got {self.at}")
-        given = [name for name in ("image", "video", "fade") if getattr(self, name) is not None]
+    @classmethod
+    def rules(cls, good: Mapping[str, Any], said: Mapping[str, Any]) -> Iterator[Problem]:
+        """See `RequestModel.rules`."""
+        given = [name for name in ("image", "video", "fade") if is_said(said, cls, name)]
         if len(given) != 1:
-            raise ValueError(f"expected exactly one of image, video, fade, got {' and '.join(given) or 'none'}")
-        if self.video is None and self.from_frame:
-            raise ValueError("from: only a video guide starts at a frame")
-        if isinstance(self.at, int) and (self.video is not None or self.fade is not None):
-            raise ValueError(f"at: {given[0]} needs a range [first, last], got {self.at}")
-        return self
+            yield Problem((), f"expected exactly one of image, video, fade, got {' and '.join(given) or 'none'}")
+        if given and "video" not in given and good.get("from_frame"):
+            yield Problem(
+                ("from_frame",), f"expected none, for only a video starts at a frame, got {good['from_frame']}"
+            )
+        if isinstance(good.get("at"), int) and len(given) == 1 and given != ["image"]:
+            yield Problem(("at",), f"expected [first, last], for {given[0]} needs a range, got {good['at']}")
 
     def references(self) -> tuple[Reference, ...]:
         """Every file that the guide shows."""
@@ -97,21 +120,29 @@ class Segment(RequestModel):
     """One piece of the generated video: its length and what is given of it, sorted by frame."""
 
     frames: Annotated[int, Field(ge=2, le=MAX_SEGMENT_FRAMES)]
-    #: The first bad guide is told, not each of thousands.
-    guides: Annotated[tuple[Guide, ...], FailFast(), at_most(MAX_SEGMENT_FRAMES)] = ()
+    guides: Annotated[tuple[Guide, ...], items_of(Guide, MAX_SEGMENT_FRAMES)] = ()
+
+    @classmethod
+    def rules(cls, good: Mapping[str, Any], said: Mapping[str, Any]) -> Iterator[Problem]:  # noqa: ARG003
+        """See `RequestModel.rules`."""
+        frames = good.get("frames")
+        there = [(guide.first, index, guide) for index, guide in enumerate(good.get("guides", ())) if guide is not None]
+        before: tuple[int, Guide] | None = None
+        for first, index, guide in sorted(there, key=lambda one: one[:2]):
+            place = ("guides", index, "at")
+            if frames is not None and guide.last >= frames:
+                yield Problem(place, f"expected frames 0 to {frames - 1} of the segment, got {shown(guide.at)}")
+            if before is not None and first <= before[1].last:
+                yield Problem(
+                    place,
+                    f"expected frames that no other guide has, got {shown(guide.at)}; guides[{before[0]}] has "
+                    f"{shown(before[1].at)}",
+                )
+            before = index, guide
 
     @model_validator(mode="after")
-    def _check(self) -> Segment:
-        ordered = tuple(sorted(self.guides, key=lambda guide: guide.first))
-        for guide in ordered:
-            if guide.last >= self.frames:
-                raise ValueError(
-                    f"guide at {guide.at} lies outside the segment's {self.frames} frames (0 to {self.frames - 1})"
-                )
-        for before, after in itertools.pairwise(ordered):
-            if after.first <= before.last:
-                raise ValueError(f"guides at {before.at} and {after.at} overlap")
-        object.__setattr__(self, "guides", ordered)
+    def _sorted(self) -> Segment:
+        object.__setattr__(self, "guides", tuple(sorted(self.guides, key=lambda guide: guide.first)))
         return self
 
     @property
@@ -134,9 +165,7 @@ class JobRequest(RequestModel):
     structure_video: Annotated[
         Reference | None, Field(validation_alias=AliasChoices("structure_video", "structure_video_path"))
     ] = None
-    structure_videos: Annotated[
-        tuple[StructureVideo, ...], at_most(MAX_STRUCTURE_VIDEOS), AfterValidator(in_order)
-    ] = ()
+    structure_videos: Annotated[tuple[StructureVideo, ...], items_of(StructureVideo, MAX_STRUCTURE_VIDEOS)] = ()
     segment_overlap: Annotated[
         SegmentOverlap, Field(validation_alias=AliasChoices("segment_overlap", "frame_overlap_expanded"))
     ] = 0
@@ -180,90 +209,65 @@ class JobRequest(RequestModel):
     noise: NoiseOptions = NoiseOptions()
     canny: CannyOptions = CannyOptions()
     overlays: Annotated[tuple[OverlayStage, ...], at_most(MAX_NAMES), AfterValidator(once_each)] = ()
-    segments: Annotated[tuple[Segment, ...], Field(min_length=1), at_most(MAX_SEGMENTS)]
+    segments: Annotated[tuple[Segment, ...], Field(min_length=1), items_of(Segment, MAX_SEGMENTS)]
 
-    @model_validator(mode="before")
     @classmethod
-    def _fill_in(cls, data: Any) -> Any:
+    def known_names(cls) -> list[str]:
+        """See `RequestModel.known_names`; the shorthand's are among them."""
+        return [*super().known_names(), *SHORTHAND_NAMES]
+
+    @classmethod
+    def prepared(cls, data: dict[str, Any]) -> tuple[dict[str, Any], list[Problem], frozenset[str]]:
         """Fill in what depends on other fields, and turn the shorthand into `segments`."""
-        if not isinstance(data, dict):
-            return data
-        _check_guide_count(data.get("segments"))
-        shorthand = {name: data[name] for name in SHORTHAND_NAMES if name in data}
-        filled = in_own_words(with_defaults({name: value for name, value in data.items() if name not in shorthand}))
-        if not shorthand:
-            return filled
-        if "segments" in data:
-            raise ValueError(f"give either segments or {', '.join(shorthand)}, not both")
-        if "images" not in shorthand:
-            raise ValueError(f"{', '.join(shorthand)}: only together with images")
-        shorthand = shorthand_defaults(data, shorthand)
-        if "structure_videos" in filled and "frame_overlap_expanded" not in filled:
-            filled.setdefault("segment_overlap", shorthand["overlap"])
-        try:
-            filled["segments"] = Shorthand.model_validate(shorthand).segments()
-        except ValidationError as error:
-            raise ValueError("; ".join(problems_of(error))) from None
-        return filled
+        guides = _count_of_guides(data.get("segments"))
+        if guides > MAX_GUIDES:
+            problem = Problem(("segments",), f"expected at most {MAX_GUIDES} guides in all, got {guides}")
+            return {name: data[name] for name in data if name != "segments"}, [problem], frozenset({"segments"})
+        short = {name: value for name, value in data.items() if name in SHORTHAND_NAMES}
+        filled, problems = in_own_words(
+            with_defaults({name: value for name, value in data.items() if name not in short})
+        )
+        settled = (
+            {"structure_videos"} if "structure_guidance" in data and "structure_videos" not in filled else set[str]()
+        )
+        if short:
+            shorthand, found = _shorthand_of(data, short)
+            problems += found
+            if shorthand is None:
+                settled.add("segments")
+            else:
+                filled["segments"] = shorthand.segments()
+                if "structure_videos" in filled and "frame_overlap_expanded" not in filled:
+                    filled.setdefault("segment_overlap", shorthand.overlap)
+        return filled, problems, frozenset(settled)
+
+    @classmethod
+    def written(cls, problem: Problem, data: Mapping[str, Any]) -> Problem:
+        """See `RequestModel.written`; other words than the canonical ones count too."""
+        place = problem.place
+        if place[:1] == ("structure_videos",) and "structure_guidance" in data and place[0] not in data:
+            return Problem(("structure_guidance", "videos", *place[1:]), problem.sentence)
+        if place[:1] == ("segments",) and place[2:] == ("frames",) and "images" in data and "segments" not in data:
+            return Problem(("frames",), problem.sentence)
+        return super().written(problem, data)
+
+    @classmethod
+    def rules(cls, good: Mapping[str, Any], said: Mapping[str, Any]) -> Iterator[Problem]:
+        """See `RequestModel.rules`."""
+        yield from job_rules(cls, good, said)
 
     @model_validator(mode="after")
-    def _check_timeline(self) -> JobRequest:
-        """Check the sources on the stitched timeline, and let those without an end go on to its end."""
-        *_, end = segment_starts([segment.frames for segment in self.segments], self.segment_overlap)
-        if not self.structure_videos:
-            return self
-        for name in ("structure_video", "flow_cache", "timeline_id"):
-            if getattr(self, name) is not None:
-                raise ValueError(f"{name}: expected none beside structure_videos")
-        last = self.structure_videos[-1]
-        if last.start_frame >= end:
-            raise ValueError(
-                f"structure_videos: expected start_frame below {end}, the end of the timeline, got {last.start_frame}"
-            )
-        if last.end_frame is None:
-            videos = (*self.structure_videos[:-1], last.model_copy(update={"end_frame": end}))
-            object.__setattr__(self, "structure_videos", videos)
+    def _ordered(self) -> JobRequest:
+        """Put the sources in the order of the timeline; one without an end goes on to its end."""
+        videos = in_order(self.structure_videos)
+        if videos and videos[-1].end_frame is None:
+            videos = (*videos[:-1], videos[-1].model_copy(update={"end_frame": self.segment_starts[-1]}))
+        object.__setattr__(self, "structure_videos", videos)
         return self
 
-    @model_validator(mode="after")
-    def _check_motion(self) -> JobRequest:
-        """Check that there is one source of motion, and that nothing else is asked of it."""
-        if self.flow_cache is not None and self.engine != "auto":
-            raise ValueError(f"engine: the flows of flow_cache are taken as they are, {self.engine} has nothing to do")
-        if self.structure_video is not None or self.structure_videos:
-            return self
-        if self.flow_cache is None:
-            raise ValueError(
-                "structure_video: expected the video whose motion is carried, or structure_videos, or flow_cache; "
-                "got none"
-            )
-        shown = [name for name in self.outputs if name in ("canny", "raw")]
-        if shown:
-            raise ValueError(f"outputs: {' and '.join(shown)} show the structure video, and none is given")
-        if self.tracking == "anchored":
-            raise ValueError("tracking: anchored looks at frames of the structure video, and none is given")
-        return self
-
-    @model_validator(mode="after")
-    def _check_outputs(self) -> JobRequest:
-        if "ttm" in self.outputs:
-            for number, segment in enumerate(self.segments):
-                if not segment.guides or segment.guides[0].first:
-                    raise ValueError(
-                        f"outputs: ttm needs a guide at frame 0 of every segment, segment {number} has none"
-                    )
-        if self.resolution is not None:
-            self.check_places(*self.resolution)
-        return self
-
-    def check_places(self, width: int, height: int) -> None:
-        """Check what the request names in a picture of `width` x `height` pixels.
-
-        Raises:
-            ValueError: a point to track, or the box of points, lies outside of it.
-        """
-        if "tracks" in self.outputs:
-            self.tracks.places(height, width)
+    def misplaced(self, width: int, height: int) -> list[Problem]:
+        """Return what the request names that lies outside of a picture of `width` x `height` pixels."""
+        return list(self.tracks.outside(height, width)) if "tracks" in self.outputs else []
 
     @property
     def segment_starts(self) -> tuple[int, ...]:
@@ -317,29 +321,32 @@ class JobRequest(RequestModel):
     @classmethod
     def _validated(cls, document: dict[str, Any]) -> JobRequest:
         try:
-            request = cls.model_validate(document)
+            return cls.model_validate(document)
         except ValidationError as error:
-            problems = problems_of(error)
-            # Not `from error`: it holds every bad value, and a logged traceback would print them all.
-            raise InvalidRequestError("; ".join(problems), problems=problems) from None
-        if request.target is not None:
-            frames = tuple(segment.frames for segment in request.segments)
-            problems = TARGETS[request.target].problems_with(request.resolution, request.fps, frames)
-            if problems:
-                shown = problems if len(problems) <= MAX_PROBLEMS else [*problems[: MAX_PROBLEMS - 1], "and more"]
-                raise InvalidRequestError("; ".join(shown), problems=shown)
-        return request
+            lines = lines_of(problems_in(error))
+        # Not `from error`: it holds what came, and a logged traceback would print it all.
+        raise InvalidRequestError("; ".join(lines), problems=lines)
 
     def to_document(self) -> dict[str, Any]:
         """Return the canonical JSON form; `parse` of it gives an equal request, but for the queries of URLs."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def _check_guide_count(segments: Any) -> None:
+def _count_of_guides(segments: Any) -> int:
     """Count the guides of all segments before any of them is looked at."""
     if not isinstance(segments, list | tuple):
-        return
+        return 0
     lists = [segment.get("guides") for segment in segments if isinstance(segment, dict)]
-    guides = sum(len(found) for found in lists if isinstance(found, list | tuple))
-    if guides > MAX_GUIDES:
-        raise ValueError(f"segments: expected at most {MAX_GUIDES} guides in all, got {guides}")
+    return sum(len(found) for found in lists if isinstance(found, list | tuple))
+
+
+def _shorthand_of(data: dict[str, Any], short: dict[str, Any]) -> tuple[Shorthand | None, list[Problem]]:
+    """Return the shorthand of a request, or what is wrong with it."""
+    if "segments" in data:
+        return None, [Problem((name,), "expected none beside segments, got one") for name in short]
+    if "images" not in short:
+        return None, [Problem((name,), "expected none without images, got one") for name in short]
+    try:
+        return Shorthand.model_validate(shorthand_defaults(data, short)), []
+    except ValidationError as error:
+        return None, problems_in(error)

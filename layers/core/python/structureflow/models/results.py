@@ -15,6 +15,8 @@ from structureflow.models.outputs import ExtraOutput, OutputDescription
 from structureflow.models.targets import TargetName
 from structureflow.storage.verified import VerifiedBy
 
+__all__ = ["JobRecord", "JobStatus", "Manifest", "SegmentResult"]
+
 FlowSourceName = Literal["cache", "frames", "video"]
 JobState = Literal["running", "done", "failed"]
 
@@ -183,6 +185,9 @@ class SegmentResult(Model):
 
     `tracking` is how their paths were really found. Where they are anchored at full motion strength, `evidence` says
     how well each filled frame is known.
+
+    `structure_frames` is, for each frame of `unguided`, the frame of the structure video (of the parts of several, laid
+    end to end) that the motion into it leads to; -1 where no motion does.
     """
 
     task_id: str
@@ -210,6 +215,7 @@ class SegmentResult(Model):
     notices: tuple[str, ...] = ()
     tracking: Tracking = "composed"
     evidence: tuple[FrameEvidence, ...] = ()
+    structure_frames: tuple[int, ...] = ()
     fallbacks: tuple[Fallback, ...] = ()
     extra_outputs: tuple[ExtraOutput, ...] = ()
     outputs: dict[str, OutputObject] = {}
@@ -244,6 +250,16 @@ class Manifest(Model):
     finished_at: datetime
 
 
+class PartProgress(Model):
+    """How far a part of a run is: `done` of `total` frames, when that was written down."""
+
+    step: Literal["extract", "segment"]
+    index: int
+    done: int
+    total: int
+    updated_at: datetime
+
+
 class Publication(Model):
     """Whose results are being copied to the documented keys, by whom (`token`), and until when it is their turn."""
 
@@ -257,7 +273,9 @@ class JobStatus(Model):
 
     Attributes:
         error: why the run failed.
+        started_at: when the run began.
         segments: how many the run has, from where they are known.
+        cost_usd: what the run cost, as its manifest estimates it by item; none until it is done.
         published: the run whose results lie at the documented keys; none, or an older one, until this run is done.
         publishing: the turn of whoever puts results there at this moment.
     """
@@ -267,7 +285,9 @@ class JobStatus(Model):
     state: JobState
     stage: str
     updated_at: datetime
+    started_at: datetime | None = None
     error: ErrorInfo | None = None
     segments: int | None = None
+    cost_usd: float | None = None
     published: str | None = None
     publishing: Publication | None = None

@@ -10,6 +10,8 @@ from structureflow.models.guidance import TYPE_NAMES, StructureGuidance
 from structureflow.models.job import JobRequest
 from structureflow.models.shorthand import Shorthand
 
+__all__ = ["MEANINGS", "request_schema"]
+
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 #: Of every field of a request and of its shorthand, in the order in which a reader wants to know them.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from structureflow.limits import MAX_SEGMENT_FRAMES, MAX_SEGMENTS
-from structureflow.models.fields import RequestModel, at_most
+from structureflow.models.checked import RequestModel
+from structureflow.models.fields import at_most
+from structureflow.models.problems import Problem
 from structureflow.references import Reference
 
 SHORTHAND_NAMES: Final = ("images", "frames", "overlap", "fade", "hold")
@@ -27,13 +30,13 @@ class Shorthand(RequestModel):
     fade: Annotated[int, Field(ge=0)] = 0
     hold: Annotated[int, Field(ge=0)] = 0
 
-    @model_validator(mode="after")
-    def _check(self) -> Shorthand:
-        if self.overlap + self.fade + self.hold > self.frames:
-            parts = {"overlap": self.overlap, "fade": self.fade, "hold": self.hold}
-            said = " + ".join(f"{name} {length}" for name, length in parts.items() if length)
-            raise ValueError(f"{said} exceed frames {self.frames}")
-        return self
+    @classmethod
+    def rules(cls, good: Mapping[str, Any], said: Mapping[str, Any]) -> Iterator[Problem]:  # noqa: ARG003
+        """See `RequestModel.rules`."""
+        parts = {name: good[name] for name in ("overlap", "fade", "hold") if name in good}
+        if "frames" in good and sum(parts.values()) > good["frames"]:
+            sum_said = " + ".join(f"{name} {length}" for name, length in parts.items() if length)
+            yield Problem(("frames",), f"expected at least {sum_said}, {sum(parts.values())}, got {good['frames']}")
 
     def segments(self) -> list[dict[str, Any]]:
         """Return the segments as a request writes them."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from structureflow.limits import MAX_MOTION_STRENGTH, MAX_SEGMENT_FRAMES, MAX_SEGMENTS, MAX_VIDEO_FRAMES
-from structureflow.models.fields import RequestModel
+from structureflow.models.checked import RequestModel
+from structureflow.models.fields import whole_number
+from structureflow.models.problems import Problem, shown
 from structureflow.references import Reference
 
 SourceTreatment = Literal["adjust", "clip", "retime"]
@@ -38,37 +39,46 @@ class StructureVideo(RequestModel):
     treatment: SourceTreatment | None = None
     motion_strength: Annotated[float, Field(ge=0, le=MAX_MOTION_STRENGTH, allow_inf_nan=False)] | None = None
 
-    @model_validator(mode="after")
-    def _check(self) -> StructureVideo:
-        if self.end_frame is not None and self.end_frame <= self.start_frame:
-            raise ValueError(f"end_frame: expected more than start_frame {self.start_frame}, got {self.end_frame}")
-        if self.source_end_frame is not None and self.source_end_frame < self.source_start_frame + 2:
-            raise ValueError(
-                f"source_end_frame: expected at least two frames from source_start_frame {self.source_start_frame} "
-                f"on, to have motion; got {self.source_end_frame}"
-            )
-        return self
+    @classmethod
+    def rules(cls, good: Mapping[str, Any], said: Mapping[str, Any]) -> Iterator[Problem]:  # noqa: ARG003
+        """See `RequestModel.rules`."""
+        first, end = good.get("start_frame"), good.get("end_frame")
+        if first is not None and end is not None and end <= first:
+            yield Problem(("end_frame",), f"expected more than start_frame {first}, got {end}")
+        first, end = good.get("source_start_frame"), good.get("source_end_frame")
+        if first is not None and end is not None and end < first + 2:
+            said_so = f"expected at least two frames from source_start_frame {first} on, to have motion, got {end}"
+            yield Problem(("source_end_frame",), said_so)
 
 
 def in_order(videos: Sequence[StructureVideo]) -> tuple[StructureVideo, ...]:
-    """Return the sources in the order of the frames that they drive.
+    """Return the sources in the order of the frames that they drive."""
+    return tuple(sorted(videos, key=lambda video: video.start_frame))
 
-    Raises:
-        ValueError: two of them drive the same frame, or one without an end is not the last.
-    """
-    ordered = tuple(sorted(videos, key=lambda video: video.start_frame))
-    for before, after in itertools.pairwise(ordered):
-        if before.end_frame is None or before.end_frame > after.start_frame:
-            end = "the end of the timeline" if before.end_frame is None else before.end_frame
-            raise ValueError(
-                f"structure_videos: {before.path} drives frames {before.start_frame} up to {end} and {after.path} "
-                f"those from {after.start_frame} on; expected no overlap"
+
+def conflicts(videos: Sequence[StructureVideo | None]) -> Iterator[Problem]:
+    """Iterate over the sources that drive frames of others; None stands for one of which nothing is known."""
+    there = [(video.start_frame, index, video) for index, video in enumerate(videos) if video is not None]
+    before: tuple[int, StructureVideo] | None = None
+    for start, index, video in sorted(there, key=lambda one: one[:2]):
+        if before is not None and (before[1].end_frame is None or before[1].end_frame > start):
+            end = "the end of the timeline" if before[1].end_frame is None else before[1].end_frame
+            yield Problem(
+                (index, "start_frame"),
+                f"expected no overlap, got {start}; structure_videos[{before[0]}] drives frames "
+                f"{before[1].start_frame} up to {end}",
             )
-    return ordered
+        before = index, video
 
 
 def _overlaps(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    several = isinstance(value, list | tuple)
+    numbers = [whole_number(one) for one in (value if several else [value])]
+    if any(number is None or not 0 <= number < MAX_SEGMENT_FRAMES for number in numbers):
+        raise ValueError(
+            f"expected a whole number from 0 to {MAX_SEGMENT_FRAMES - 1}, or a list of such numbers, got {shown(value)}"
+        )
+    return tuple(numbers) if several else numbers[0]
 
 
 SegmentOverlap = Annotated[
@@ -88,14 +98,12 @@ def segment_starts(frames: Sequence[int], overlap: int | tuple[int, ...]) -> tup
     overlaps = (overlap,) * borders if isinstance(overlap, int) else overlap[:borders]
     if len(overlaps) != borders or (isinstance(overlap, tuple) and len(overlap) > len(frames)):
         raise ValueError(
-            f"segment_overlap: expected one number, or one for each of {borders} borders of segments, "
+            f"expected one number, or one for each of {borders} borders of segments, "
             f"got {overlap if isinstance(overlap, int) else len(overlap)}"
         )
     starts = [0]
     for number, shared in enumerate(overlaps):
         if shared >= min(frames[number], frames[number + 1]):
-            raise ValueError(
-                f"segment_overlap: expected less than the frames of segments {number} and {number + 1}, got {shared}"
-            )
+            raise ValueError(f"expected less than the frames of segments {number} and {number + 1}, got {shared}")
         starts.append(starts[-1] + frames[number] - shared)
     return (*starts, starts[-1] + frames[-1])

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from structureflow.limits import MAX_OUTPUT_SIDE_PX, MAX_SEGMENT_FRAMES, MIN_OUTPUT_SIDE_PX
+from structureflow.models.problems import Problem
 
 TargetName = Literal["vace", "wan5b", "ltx", "cogvideox", "hunyuan", "ttm"]
 Size = tuple[int, int]
@@ -92,8 +93,8 @@ class Target:
         below = (count - 1) // step * step + 1
         return tuple(legal for legal in (below, below + step) if 1 < legal <= MAX_SEGMENT_FRAMES)
 
-    def problems_with(self, size: Size | None, fps: float, frames: tuple[int, ...]) -> list[str]:
-        """Say what of a request the target does not take, a line each, with the nearest that it takes.
+    def problems_with(self, size: Size | None, fps: float, frames: tuple[int, ...]) -> list[Problem]:
+        """Return what of a request the target does not take, with the nearest that it takes.
 
         Args:
             size: of the output; None: the target chooses.
@@ -103,19 +104,16 @@ class Target:
         problems = []
         if size is not None and not self.takes_size(size):
             sizes = _either(f"{width}x{height}" for width, height in self.nearest_sizes(size))
-            problems.append(
-                f"resolution: {self.name} takes {self._sizes_said}, got {size[0]}x{size[1]}; nearest: {sizes}"
-            )
+            said = f"expected {self._sizes_said} for {self.name}, got {size[0]}x{size[1]}; nearest: {sizes}"
+            problems.append(Problem(("resolution",), said))
         if fps not in self.rates_fps:
             rates = _either(f"{rate:g}" for rate in self.rates_fps)
-            problems.append(f"fps: {self.name} takes {rates}, got {fps:g}")
+            problems.append(Problem(("fps",), f"expected {rates} for {self.name}, got {fps:g}"))
         for index, count in enumerate(frames):
             if not self.takes_frames(count):
                 counts = _either(map(str, self.nearest_frames(count)))
-                problems.append(
-                    f"segments.{index}.frames: {self.name} takes {self._frames_said} frames, got {count}; "
-                    f"nearest: {counts}"
-                )
+                said = f"expected {self._frames_said} frames for {self.name}, got {count}; nearest: {counts}"
+                problems.append(Problem(("segments", index, "frames"), said))
         return problems
 
     @property
@@ -203,7 +201,7 @@ def advice_without_target(size: Size, fps: float, frames: tuple[int, ...]) -> st
         return f"{said}; sizes, counts and rate fit {_either(fitting)}"
     problems = TARGETS["vace"].problems_with(size, fps, frames)
     more = f" (and {len(problems) - 2} more)" if len(problems) > 2 else ""
-    return f"{said}, and none takes it as it is. {'; '.join(problems[:2])}{more}"
+    return f"{said}, and none takes it as it is. {'; '.join(map(str, problems[:2]))}{more}"
 
 
 def advice_on(target: Target, size: Size, frames: int, guided: tuple[tuple[int, int], ...]) -> list[str]:

@@ -21,6 +21,8 @@ from structureflow.jobs.plan_segments import PlanSegmentsInput, plan_segments
 from structureflow.jobs.render_segment import RenderSegmentInput, render_segment
 from structureflow.jobs.services import Services
 
+__all__ = ["Execution", "Machine", "StateFailedError", "call_step"]
+
 _INVOKE: Final = "arn:${Partition}:states:::lambda:invoke"
 _FUNCTION: Final = re.compile(r"\$\{(\w+)FunctionArn\}")
 _FORMAT: Final = re.compile(r"States\.Format\('([^']*)',\s*(.*)\)")

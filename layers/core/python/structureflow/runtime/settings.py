@@ -13,6 +13,8 @@ from typing import Literal, TypeVar, cast, get_args
 from structureflow.errors import SettingsError
 from structureflow.limits import MAX_VIDEO_FRAMES, MAX_WHOLE_NUMBER, MB_PER_VCPU
 
+__all__ = ["addressing_style"]
+
 AddressingStyle = Literal["auto", "path", "virtual"]
 _Value = TypeVar("_Value")
 

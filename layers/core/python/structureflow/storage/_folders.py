@@ -141,3 +141,17 @@ def when_free(path: Path, action: Callable[[], None]) -> None:
             time.sleep(_IN_USE_WAIT_S * attempt)
         else:
             return
+
+
+def names_in(folder: Path, *, left_out: str = "") -> list[str]:
+    """Return what lies in a folder but symbolic links, in the order of keys; names of folders end in a slash.
+
+    A folder sorts by its name with the slash, as its keys do: "a-b" comes before "a/b".
+    """
+    with os.scandir(folder) as scan:
+        found = [
+            f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
+            for entry in scan
+            if not entry.is_symlink() and entry.name != left_out
+        ]
+    return sorted(found, key=os.fsencode)

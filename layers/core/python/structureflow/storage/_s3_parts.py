@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from structureflow.errors import StorageError
+from structureflow.errors import ObjectChangedError, ObjectNotFoundError, StorageError, TransientStorageError
 from structureflow.limits import MAX_S3_PARTS
-from structureflow.storage._s3_replies import etag
+from structureflow.storage._s3_replies import etag, part_count
 from structureflow.storage._s3_writes import Body
-from structureflow.storage.base import ObjectInfo
+from structureflow.storage.base import Checksum, ObjectInfo
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -52,6 +52,29 @@ class Parts:
     def part_bytes(self, size_bytes: int) -> int:
         """Return how large the parts of an object are; the last one may be smaller."""
         return max(self._part_bytes, -(-size_bytes // MAX_S3_PARTS))
+
+    def checksums(self, info: ObjectInfo) -> Sequence[Checksum]:
+        """Return what is said of the bytes of an object; see `Storage.checksums`."""
+        parts = part_count(info.etag)
+        if info.checksums or not parts:
+            return info.checksums
+        try:
+            reply = self._call(
+                info.key,
+                lambda: self._client().head_object(
+                    Bucket=self._bucket, Key=info.key, PartNumber=1, IfMatch=f'"{info.etag}"'
+                ),
+            )
+        except (TransientStorageError, ObjectChangedError, ObjectNotFoundError):
+            raise
+        except StorageError as error:
+            _log.info("s3://%s/%s: the store tells no size of parts: %s", self._bucket, info.key, error)
+            return ()
+        part_bytes = reply["ContentLength"]
+        # A store that does not know parts tells the size of the whole.
+        if part_bytes < 1 or -(-info.size_bytes // part_bytes) != parts:
+            return ()
+        return (Checksum("md5-parts", info.etag, from_etag=True, part_bytes=part_bytes),)
 
     def etag_of(self, body: Body) -> str:
         """Return the ETag that the object gets when it is written here, without encryption by a key of KMS."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from structureflow.errors import StorageError
-from structureflow.storage._files import etag_checksums, slice_range
 from structureflow.storage._s3_errors import BrokenBodyError
+from structureflow.storage.adapters import etag_checksums, slice_range
 from structureflow.storage.base import ByteRange, Checksum, ObjectInfo, StoredObject, Suffix
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, ListObjectsV2OutputTypeDef
 
 
 _MULTIPART: Final = re.compile(r"[0-9a-f]{32}-([1-9][0-9]{0,4})")
@@ -94,6 +94,33 @@ def listed_info(prefix: str, entry: Mapping[str, Any]) -> ObjectInfo:
     """
     key = required(prefix, entry, "Key")
     return ObjectInfo(key, required(key, entry, "Size"), etag(key, entry), required(key, entry, "LastModified"))
+
+
+def listing_pages(
+    ask: Callable[[dict[str, Any]], ListObjectsV2OutputTypeDef], arguments: Mapping[str, Any], where: str
+) -> Iterator[ListObjectsV2OutputTypeDef]:
+    """Iterate over the pages of a listing, each asked for with `arguments` and the token of the one before.
+
+    Raises:
+        StorageError: the store sends no new token, though there is more.
+    """
+    asked = dict(arguments)
+    seen: set[str] = set()
+    while True:
+        reply = ask(asked)
+        yield reply
+        if not reply.get("IsTruncated"):
+            return
+        token = reply.get("NextContinuationToken")
+        if not token or token in seen:
+            # Stopping here would lose keys, going on would never end.
+            raise StorageError(
+                f"{where}: expected a new continuation token of a listing, got "
+                f"{'one that it had sent before' if token else 'none'}",
+                key=asked["Prefix"],
+            )
+        seen.add(token)
+        asked["ContinuationToken"] = token
 
 
 def etag(key: str, reply: Mapping[str, Any]) -> str:

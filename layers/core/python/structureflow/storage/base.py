@@ -11,16 +11,33 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
-from structureflow.errors import InvalidKeyError
+from structureflow import arguments
+from structureflow.arguments import Check, checking, instance, is_text, optional, shown, whole
+from structureflow.errors import InvalidArgumentError, InvalidKeyError
+
+__all__ = [
+    "MAX_KEY_BYTES",
+    "MAX_PRESIGN_S",
+    "ByteRange",
+    "Checksum",
+    "ObjectInfo",
+    "Storage",
+    "StoredObject",
+    "Suffix",
+    "check_arguments",
+    "check_expiry",
+    "check_key",
+    "check_prefix",
+]
 
 #: S3's own limit, and that of all adapters.
 MAX_KEY_BYTES: Final = 1024
 MAX_PRESIGN_S: Final = 7 * 24 * 3600
 
 
-def check_key(key: str) -> str:
+def check_key(key: str, what: str = "key") -> str:
     """Return `key` if every adapter can store an object under it.
 
     A key is a relative path: 1 to 1024 bytes of UTF-8, parts separated by ``/``, no part empty or ``.`` or
@@ -29,39 +46,45 @@ def check_key(key: str) -> str:
     Raises:
         InvalidKeyError: it has another form.
     """
+    if not is_text(key):
+        raise InvalidKeyError(f"{what}: expected a text, got {shown(key)}")
     try:
         size = len(key.encode())
     except UnicodeEncodeError as error:
-        raise InvalidKeyError(f"expected a key of valid Unicode, got {key!r:.200}") from error
+        raise InvalidKeyError(f"{what}: expected valid Unicode, got {key!r:.200}") from error
     if not 1 <= size <= MAX_KEY_BYTES:
-        raise InvalidKeyError(f"expected a key of 1 to {MAX_KEY_BYTES} bytes, got {size}")
+        raise InvalidKeyError(f"{what}: expected 1 to {MAX_KEY_BYTES} bytes, got {size}")
     if any(part in ("", ".", "..") for part in key.split("/")) or "\\" in key or _has_control(key):
         raise InvalidKeyError(
-            f"expected a relative key without empty, '.' or '..' parts, backslash or control characters, "
+            f"{what}: expected a relative path without empty, '.' or '..' parts, backslash or control characters, "
             f"got {key!r:.200}"
         )
     return key
 
 
-def check_prefix(prefix: str) -> str:
+def check_prefix(prefix: str, what: str = "prefix") -> str:
     """Return `prefix` if keys can start with it; the empty prefix stands for all keys.
 
     Raises:
         InvalidKeyError: no key can start with it.
     """
-    if prefix:
-        check_key(prefix.removesuffix("/") if prefix != "/" else prefix)
+    if prefix or not is_text(prefix):
+        check_key(prefix.removesuffix("/") if is_text(prefix) and prefix != "/" else prefix, what)
     return prefix
+
+
+def folder_end(prefix: str, name: str | None) -> str | None:
+    """Return a key behind all those below the folder `name` of `prefix`, and before what follows; None for no name."""
+    return None if name is None else f"{prefix}{name}/\U0010ffff"
 
 
 def check_expiry(expires_s: int) -> int:
     """Return `expires_s` if a URL may be valid for so long: 1 second to 7 days.
 
     Raises:
-        ValueError: it is outside.
+        InvalidArgumentError: it is outside.
     """
-    if not 1 <= expires_s <= MAX_PRESIGN_S:
-        raise ValueError(f"expires_s: expected 1 to {MAX_PRESIGN_S}, got {expires_s}")
+    whole(1, MAX_PRESIGN_S)(expires_s, "expires_s")
     return expires_s
 
 
@@ -78,7 +101,7 @@ class ByteRange:
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop:
-            raise ValueError(f"expected 0 <= start < stop, got {self.start}, {self.stop}")
+            raise InvalidArgumentError(f"byte_range: expected 0 <= start < stop, got {self.start}, {self.stop}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +112,7 @@ class Suffix:
 
     def __post_init__(self) -> None:
         if self.length < 1:
-            raise ValueError(f"expected length >= 1, got {self.length}")
+            raise InvalidArgumentError(f"byte_range: expected length >= 1, got {self.length}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +236,7 @@ class Storage(abc.ABC):
 
         A store may do a further request for it.
         """
+        instance(ObjectInfo, "ObjectInfo")(info, "info")
         return info.checksums
 
     @abc.abstractmethod
@@ -226,6 +250,22 @@ class Storage(abc.ABC):
         Empty objects whose key ends in a slash (the folder marks of some consoles) are left out.
         `start_after` skips keys up to and including that one.
         """
+
+    def folders(self, prefix: str, *, start_after: str | None = None) -> Iterator[str]:
+        """Iterate over the names directly below `prefix` under which objects lie, in the order of their keys.
+
+        Here a request for each; adapters that list folders do it a page at a time.
+
+        Args:
+            prefix: ends in a slash, or is empty.
+            start_after: skips names up to and including this one.
+        """
+        after = folder_end(prefix, start_after)
+        while (found := next(self.list(prefix, start_after=after), None)) is not None:
+            name, slash, _ = found.key.removeprefix(prefix).partition("/")
+            if slash:
+                yield name
+            after = folder_end(prefix, name) if slash else found.key
 
     @abc.abstractmethod
     def delete(self, keys: Iterable[str]) -> int:
@@ -252,3 +292,36 @@ class Storage(abc.ABC):
 
         The object need not exist. Stores that cannot sign return what a reader on this machine can open.
         """
+
+    @property
+    def url_origin(self) -> str | None:
+        """Scheme and host of `presigned_url`, as pages name it in their policies; None where that is no other site."""
+        return None
+
+
+#: By parameter of `Storage`.
+_ARGUMENTS: Final[dict[str, Check]] = {
+    **dict.fromkeys(("key", "source_key", "target_key"), check_key),
+    "prefix": check_prefix,
+    **dict.fromkeys(("if_match", "content_type", "start_after"), optional(arguments.text)),
+    "byte_range": optional(instance((ByteRange, Suffix), "ByteRange or Suffix")),
+    "data": instance((bytes, bytearray, memoryview), "bytes"),
+    "expires_s": whole(1),
+    "info": instance(ObjectInfo, "ObjectInfo"),
+    "keys": arguments.iterable("several keys"),
+    "max_bytes": optional(whole(0)),
+    "path": arguments.path,
+}
+Adapter = TypeVar("Adapter", bound=type[Storage])
+
+
+def check_arguments(adapter: Adapter) -> Adapter:
+    """Have an adapter's methods look at their arguments before they do anything; a class decorator.
+
+    One of another type is then an `InvalidArgumentError`, a key that no store takes an `InvalidKeyError`.
+    """
+    return checking(_ARGUMENTS)(adapter)
+
+
+#: Of a parameter that takes a store.
+check_store: Final = instance(Storage, "a store, such as LocalStorage")

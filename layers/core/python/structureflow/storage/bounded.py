@@ -6,7 +6,7 @@ import hashlib
 from typing import Final
 
 from structureflow.errors import RangeNotSatisfiableError, TransientStorageError
-from structureflow.storage._files import etag_checksums
+from structureflow.storage.adapters import etag_checksums
 from structureflow.storage.base import ByteRange, Storage, StoredObject
 
 _READS: Final = 4

@@ -31,7 +31,6 @@ from structureflow.errors import (
 )
 from structureflow.limits import MAX_REFERENCE_CHARS
 from structureflow.references import without_queries
-from structureflow.storage._files import CHUNK_BYTES, check_if_match, check_size, etag_checksums, writing
 from structureflow.storage._https_wire import (
     Address,
     Clock,
@@ -42,6 +41,7 @@ from structureflow.storage._https_wire import (
     resolve,
     resolve_in_time,
 )
+from structureflow.storage.adapters import CHUNK_BYTES, check_if_match, check_size, etag_checksums, writing
 from structureflow.storage.base import Checksum, ObjectInfo, StoredObject
 
 __all__ = ["Address", "HttpsSource", "is_public"]

@@ -9,13 +9,15 @@ import secrets
 import shutil
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from structureflow import arguments
+from structureflow.arguments import checked
 from structureflow.errors import (
     InvalidKeyError,
     ObjectChangedError,
@@ -23,7 +25,8 @@ from structureflow.errors import (
     ObjectNotFoundError,
     StorageError,
 )
-from structureflow.storage._files import (
+from structureflow.storage._folders import Clock, NoLocksError, create, is_name_here, locked_folder, names_in, when_free
+from structureflow.storage.adapters import (
     CHUNK_BYTES,
     check_conditions,
     check_if_match,
@@ -32,13 +35,13 @@ from structureflow.storage._files import (
     slice_range,
     writing,
 )
-from structureflow.storage._folders import Clock, NoLocksError, create, is_name_here, locked_folder, when_free
 from structureflow.storage.base import (
     ByteRange,
     ObjectInfo,
     Storage,
     StoredObject,
     Suffix,
+    check_arguments,
     check_expiry,
     check_key,
     check_prefix,
@@ -53,6 +56,7 @@ _CLOCK: Final = Clock()
 _ABSENT: Final = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 
 
+@check_arguments
 class LocalStorage(Storage):
     """Objects as files below `root`, which is created when the first object is written.
 
@@ -72,6 +76,7 @@ class LocalStorage(Storage):
     b'a pan to the right'
     """
 
+    @checked(root=arguments.path)
     def __init__(self, root: Path | str) -> None:
         self._root = Path(os.path.realpath(root))
         self._folders = threading.Lock()
@@ -144,13 +149,15 @@ class LocalStorage(Storage):
         """Write an object from a file; see `Storage.put_file`."""
 
         check_conditions(if_absent=if_absent, if_match=if_match)
+        if not Path(path).is_file():
+            raise StorageError(f"path: cannot read {path}: expected a file", key=key)
 
         def fill(file: BinaryIO) -> None:
-            with path.open("rb") as source:
+            with Path(path).open("rb") as source:
                 shutil.copyfileobj(source, file, CHUNK_BYTES)
 
         def equals(present: BinaryIO) -> bool:
-            with path.open("rb") as source:
+            with Path(path).open("rb") as source:
                 return same_bytes(source, present)
 
         return self._write(key, fill, equals, new=if_absent, if_match=if_match)
@@ -177,28 +184,21 @@ class LocalStorage(Storage):
     def list(self, prefix: str, *, start_after: str | None = None) -> Iterator[ObjectInfo]:
         """Iterate over the files whose key starts with `prefix`, holding one folder's names at a time."""
         check_prefix(prefix)
-        folder = prefix.rpartition("/")[0]
-        if folder:
-            path = self._path(folder)
-            return self._walk(path, f"{folder}/", prefix, start_after or "")
-        return self._walk(self._root, "", prefix, start_after or "")
+        above = prefix[: prefix.rfind("/") + 1]
+        folder = self._path(above.removesuffix("/")) if above else self._root
+        return self._walk(folder, above, prefix, start_after or "")
+
+    def _names(self, folder: Path, above: str) -> Sequence[str]:
+        try:
+            return names_in(folder, left_out="" if above else SCRATCH)
+        except OSError as error:
+            if error.errno not in _ABSENT:
+                raise self._error(above, error) from error
+            return ()
 
     def _walk(self, folder: Path, above: str, prefix: str, after: str) -> Iterator[ObjectInfo]:
-        try:
-            with os.scandir(folder) as scan:
-                # A folder sorts by its name with the slash, as its keys do: "a-b" comes before "a/b".
-                names = [
-                    (f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name)
-                    for entry in scan
-                    if not entry.is_symlink() and not (above == "" and entry.name == SCRATCH)
-                ]
-        except OSError as error:
-            if error.errno in _ABSENT:
-                return
-            raise self._error(above, error) from error
-        names.sort(key=os.fsencode)
         encoded_after = after.encode()
-        for name in names:
+        for name in self._names(folder, above):
             key = above + name
             if name.endswith("/"):
                 wanted = key.startswith(prefix) or prefix.startswith(key)
@@ -210,6 +210,15 @@ class LocalStorage(Storage):
                     yield _info(key, (folder / name).stat())
                 except FileNotFoundError:
                     continue
+
+    def folders(self, prefix: str, *, start_after: str | None = None) -> Iterator[str]:
+        """Iterate over folders that hold files; see `Storage.folders`."""
+        folder = self._path(check_prefix(prefix).removesuffix("/")) if prefix else self._root
+        after = b"" if start_after is None else os.fsencode(f"{start_after}/")
+        for name in self._names(folder, prefix):
+            below = prefix + name
+            if name.endswith("/") and os.fsencode(name) > after and any(self._walk(folder / name, below, below, "")):
+                yield name.removesuffix("/")
 
     def delete(self, keys: Iterable[str]) -> int:
         """Delete files, and folders that this leaves empty; see `Storage.delete`."""

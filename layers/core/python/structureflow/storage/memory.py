@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from structureflow import arguments
+from structureflow.arguments import checked
 from structureflow.errors import ObjectChangedError, ObjectExistsError, ObjectNotFoundError, StorageError
-from structureflow.storage._files import (
+from structureflow.storage.adapters import (
     check_conditions,
     check_if_match,
     check_size,
@@ -25,6 +27,7 @@ from structureflow.storage.base import (
     Storage,
     StoredObject,
     Suffix,
+    check_arguments,
     check_expiry,
     check_key,
     check_prefix,
@@ -37,6 +40,7 @@ class _Entry:
     info: ObjectInfo
 
 
+@check_arguments
 class MemoryStorage(Storage):
     """Objects in a dictionary. ETags are the MD5 of the bytes, as S3's are for simple uploads.
 
@@ -50,6 +54,7 @@ class MemoryStorage(Storage):
     ['videos/notes.txt']
     """
 
+    @checked(name=arguments.text, now=arguments.function)
     def __init__(self, name: str = "memory", *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._name = name
         self._now = now
@@ -121,7 +126,7 @@ class MemoryStorage(Storage):
     ) -> ObjectInfo:
         """Write an object from a file; see `Storage.put_file`."""
         try:
-            data = path.read_bytes()
+            data = Path(path).read_bytes()
         except OSError as error:
             raise StorageError(f"cannot read {path}: {error}", key=key) from error
         return self.put(key, data, content_type=content_type, if_absent=if_absent, if_match=if_match)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
+from structureflow import arguments
+from structureflow.arguments import checked, instance, optional
 from structureflow.errors import (
     ObjectChangedError,
     ObjectNotFoundError,
@@ -18,11 +20,18 @@ from structureflow.errors import (
     StorageError,
     TransientStorageError,
 )
-from structureflow.storage._files import CHUNK_BYTES, check_conditions, check_if_match, check_size, writing
 from structureflow.storage._s3_errors import TRANSIENT_CODES, BrokenBodyError, call
 from structureflow.storage._s3_parts import Parts
-from structureflow.storage._s3_replies import check_received, etag, listed_info, part_count, stored, whole_info
+from structureflow.storage._s3_replies import (
+    check_received,
+    etag,
+    listed_info,
+    listing_pages,
+    stored,
+    whole_info,
+)
 from structureflow.storage._s3_writes import Body, BytesBody, ConditionalWrites, FileBody
+from structureflow.storage.adapters import CHUNK_BYTES, check_conditions, check_if_match, check_size, writing
 from structureflow.storage.base import (
     ByteRange,
     Checksum,
@@ -30,15 +39,17 @@ from structureflow.storage.base import (
     Storage,
     StoredObject,
     Suffix,
+    check_arguments,
     check_expiry,
     check_key,
     check_prefix,
+    folder_end,
 )
 from structureflow.storage.s3_settings import S3Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, ListObjectsV2OutputTypeDef
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -49,6 +60,7 @@ PAGE_KEYS: Final = 1000
 _BODY_ATTEMPTS: Final = 2
 
 
+@check_arguments
 class S3Storage(Storage):
     """Objects of one bucket. The client is built at first use, or is the one given.
 
@@ -58,6 +70,7 @@ class S3Storage(Storage):
     bytes stay.
     """
 
+    @checked(bucket=arguments.text, settings=optional(instance(S3Settings, "S3Settings")))
     def __init__(self, bucket: str, *, client: S3Client | None = None, settings: S3Settings | None = None) -> None:
         self._bucket = bucket
         self._settings = settings or S3Settings()
@@ -152,26 +165,7 @@ class S3Storage(Storage):
 
     def checksums(self, info: ObjectInfo) -> Sequence[Checksum]:
         """Return what S3 says of an object's bytes; of a multipart upload it asks for the size of the parts."""
-        parts = part_count(info.etag)
-        if info.checksums or not parts:
-            return info.checksums
-        try:
-            reply = self._call(
-                info.key,
-                lambda: self.client.head_object(
-                    Bucket=self._bucket, Key=info.key, PartNumber=1, IfMatch=f'"{info.etag}"'
-                ),
-            )
-        except (TransientStorageError, ObjectChangedError, ObjectNotFoundError):
-            raise
-        except StorageError as error:
-            _log.info("%s/%s: the store tells no size of parts: %s", self.uri, info.key, error)
-            return ()
-        part_bytes = reply["ContentLength"]
-        # A store that does not know parts tells the size of the whole.
-        if part_bytes < 1 or -(-info.size_bytes // part_bytes) != parts:
-            return ()
-        return (Checksum("md5-parts", info.etag, from_etag=True, part_bytes=part_bytes),)
+        return self._parts.checksums(info)
 
     def exists(self, key: str) -> bool:
         """Tell whether an object is there. A missing bucket has no objects either."""
@@ -187,13 +181,8 @@ class S3Storage(Storage):
         return self._iterate(prefix, start_after)
 
     def _iterate(self, prefix: str, start_after: str | None) -> Iterator[ObjectInfo]:
-        arguments: dict[str, Any] = {"Bucket": self._bucket, "Prefix": prefix, "MaxKeys": PAGE_KEYS}
-        if start_after is not None:
-            arguments["StartAfter"] = start_after
         after = start_after.encode() if start_after is not None else b""
-        seen: set[str] = set()
-        while True:
-            reply = self._call(prefix, lambda: self.client.list_objects_v2(**arguments))
+        for reply in self._pages(prefix, start_after):
             for entry in reply.get("Contents", ()):
                 info = listed_info(prefix, entry)
                 if info.key.endswith("/") and info.size_bytes == 0:
@@ -201,18 +190,24 @@ class S3Storage(Storage):
                 # Some stores do not know StartAfter.
                 if info.key.encode() > after:
                     yield info
-            if not reply.get("IsTruncated"):
-                return
-            token = reply.get("NextContinuationToken")
-            if not token or token in seen:
-                # Stopping here would lose keys, going on would never end.
-                raise StorageError(
-                    f"{self.uri}/{prefix}: expected a new continuation token of a listing, got "
-                    f"{'one that it had sent before' if token else 'none'}",
-                    key=prefix,
-                )
-            seen.add(token)
-            arguments["ContinuationToken"] = token
+
+    def folders(self, prefix: str, *, start_after: str | None = None) -> Iterator[str]:
+        """Iterate over folders, a request per 1,000; see `Storage.folders`."""
+        check_prefix(prefix)
+        after = f"{prefix}{start_after}/".encode() if start_after is not None else b""
+        for reply in self._pages(prefix, folder_end(prefix, start_after), Delimiter="/"):
+            for entry in reply.get("CommonPrefixes", ()):
+                folder = str(entry.get("Prefix", ""))
+                # Some stores do not know StartAfter.
+                if folder.encode() > after:
+                    yield folder.removeprefix(prefix).removesuffix("/")
+
+    def _pages(self, prefix: str, start_after: str | None, **more: str) -> Iterator[ListObjectsV2OutputTypeDef]:
+        def ask(arguments: dict[str, Any]) -> ListObjectsV2OutputTypeDef:
+            return self._call(prefix, lambda: self.client.list_objects_v2(Bucket=self._bucket, **arguments))
+
+        more |= {} if start_after is None else {"StartAfter": start_after}
+        return listing_pages(ask, {"Prefix": prefix, "MaxKeys": PAGE_KEYS, **more}, f"{self.uri}/{prefix}")
 
     def presigned_url(self, key: str, *, expires_s: int = 3600) -> str:
         """Return a signed URL of the object; no request is made."""
@@ -224,6 +219,12 @@ class S3Storage(Storage):
                 "get_object", Params={"Bucket": self._bucket, "Key": key}, ExpiresIn=expires_s
             ),
         )
+
+    @property
+    def url_origin(self) -> str:
+        """Of the bucket; see `Storage.url_origin`."""
+        url = urlsplit(self.presigned_url("x"))
+        return f"{url.scheme}://{url.netloc}"
 
     # --- writing -------------------------------------------------------------------------------------
 
@@ -252,7 +253,7 @@ class S3Storage(Storage):
     ) -> ObjectInfo:
         """Write an object from a file, in parts where one request does not take it; see `Storage.put_file`."""
         check_key(key)
-        return self._put(FileBody(path, key), key, content_type, if_absent=if_absent, if_match=if_match)
+        return self._put(FileBody(Path(path), key), key, content_type, if_absent=if_absent, if_match=if_match)
 
     def _put(
         self, body: Body, key: str, content_type: str | None, *, if_absent: bool, if_match: str | None
@@ -357,14 +358,14 @@ class S3Storage(Storage):
     # --- requests ------------------------------------------------------------------------------------
 
     def _open(self, key: str, byte_range: ByteRange | Suffix | None, if_match: str | None) -> GetObjectOutputTypeDef:
-        arguments: dict[str, Any] = {}
+        request: dict[str, Any] = {}
         if isinstance(byte_range, ByteRange):
-            arguments["Range"] = f"bytes={byte_range.start}-{byte_range.stop - 1}"
+            request["Range"] = f"bytes={byte_range.start}-{byte_range.stop - 1}"
         elif isinstance(byte_range, Suffix):
-            arguments["Range"] = f"bytes=-{byte_range.length}"
+            request["Range"] = f"bytes=-{byte_range.length}"
         if if_match is not None:
-            arguments["IfMatch"] = f'"{if_match}"'
-        reply = self._call(key, lambda: self.client.get_object(Bucket=self._bucket, Key=key, **arguments))
+            request["IfMatch"] = f'"{if_match}"'
+        reply = self._call(key, lambda: self.client.get_object(Bucket=self._bucket, Key=key, **request))
         try:
             # A store that does not know If-Match sends another object.
             if if_match is not None and etag(key, reply) != if_match:

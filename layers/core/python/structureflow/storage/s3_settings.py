@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
+from structureflow import arguments
+from structureflow.arguments import check_fields, choice, number, optional, whole
 from structureflow.extras import importing
 from structureflow.limits import MAX_S3_PUT_BYTES
 
@@ -52,6 +54,14 @@ class S3Settings:
     part_bytes: int = 64 * 1024**2
     conditional_writes: Literal["auto", "yes", "no"] = "auto"
 
+    def __post_init__(self) -> None:
+        """Refuse what no client can be built with.
+
+        Raises:
+            InvalidArgumentError: a setting of another type, or out of its range.
+        """
+        check_fields(self, **_CHECKS)
+
     def build_client(self) -> S3Client:
         """Build a new client with these settings."""
         with importing("S3Storage"):
@@ -82,3 +92,15 @@ class S3Settings:
             aws_session_token=self.session_token,
             config=config,
         )
+
+
+_CHECKS: Final = {
+    **dict.fromkeys(
+        ("endpoint_url", "region", "access_key_id", "secret_access_key", "session_token"), optional(arguments.text)
+    ),
+    "addressing_style": optional(choice("auto", "path", "virtual")),
+    **dict.fromkeys(("request_checksums", "response_checksums"), optional(choice(*get_args(ChecksumMode)))),
+    **dict.fromkeys(("max_connections", "max_attempts", "put_bytes", "part_bytes"), whole(1)),
+    **dict.fromkeys(("connect_timeout_s", "read_timeout_s"), number(above=0)),
+    "conditional_writes": choice("auto", "yes", "no"),
+}

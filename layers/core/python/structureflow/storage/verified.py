@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, Literal, Protocol
 
 from structureflow.errors import ObjectChangedError, TransientStorageError
-from structureflow.storage._files import CHUNK_BYTES
+from structureflow.storage.adapters import CHUNK_BYTES
 from structureflow.storage.base import Checksum, ObjectInfo, StoredObject
 
 _log = logging.getLogger(__name__)

@@ -37,7 +37,7 @@ def build_outputs(request: JobRequest, index: int, clip: Clip, meta: FlowMeta) -
             case "warped_noise":
                 made.append(WarpedNoise(clip, meta, request.noise, index))
             case "ttm":
-                made.append(TimeToMove(clip, request.prompt or "", hides_masked=request.holes == "grey"))
+                made.append(TimeToMove(clip, request.prompt or ""))
             case "flow_vis" | "visibility":
                 # made beside guide and mask, of the same pictures as the overlays
                 continue

@@ -11,12 +11,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from structureflow import arguments
+from structureflow.arguments import array, check_fields, checked, optional
 from structureflow.errors import GuidanceError
+from structureflow.files import new_files
 from structureflow.flow.fields import FlowMeta, FlowSource
 from structureflow.guide.masks import grey_frame
 from structureflow.guide.pictures import RGB
 from structureflow.guide.ports import Mask, Picture
-from structureflow.guide.scene import GuideOptions, Scene, Structure
+from structureflow.guide.scene import SCENE, GuideOptions, Scene, Structure
 from structureflow.guide.travel import Move
 from structureflow.models.outputs import MAX_TRACK_POINTS, TrackOptions
 from structureflow.targets.output import Placing
@@ -39,23 +42,43 @@ class PointTracks:
     places: NDArray[np.float32]
     visible: NDArray[np.bool_]
 
+    def __post_init__(self) -> None:
+        """Refuse what are no tracks.
+
+        Raises:
+            InvalidArgumentError, GuidanceError: other arrays than these.
+        """
+        check_fields(self, places=array, visible=array)
+        places, visible = self.places, self.visible
+        if places.ndim != 3 or places.shape[2] != 2 or places.dtype != np.float32:
+            raise GuidanceError(f"places: expected (T, N, 2) float32, got {places.shape} {places.dtype}")
+        if visible.shape != places.shape[:2] or visible.dtype != np.bool_:
+            raise GuidanceError(f"visible: expected {places.shape[:2]} bool, got {visible.shape} {visible.dtype}")
+
+    @checked(folder=arguments.path)
     def save(self, folder: PathLike) -> list[Path]:
         """Write the files that generators read (docs/generators.md) into a folder, and return their paths.
 
         ``tracks.npy`` and ``visibility.npy`` (Wan-Move), ``ati.pth`` (ATI), ``ati.json`` (ComfyUI's WanTrackToVideo and
         WanVideoATITracks) and ``wan_move.json`` (its WanMoveTracksFromCoords).
+
+        Raises:
+            OutputError: the folder cannot be written to; older files stay.
         """
-        place = Path(folder)
-        place.mkdir(parents=True, exist_ok=True)
         names = ("tracks.npy", "visibility.npy", "ati.pth", "ati.json", "wan_move.json")
-        paths = [place / name for name in names]
-        write_wan_move(self.places, self.visible, paths[0], paths[1])
-        write_ati(self.places, self.visible, paths[2])
-        write_json(self.places, self.visible, paths[3])
-        write_wan_move_json(self.places, paths[4])
-        return paths
+        with new_files(folder, names, "folder") as paths:
+            write_wan_move(self.places, self.visible, paths[0], paths[1])
+            write_ati(self.places, self.visible, paths[2])
+            write_json(self.places, self.visible, paths[3])
+            write_wan_move_json(self.places, paths[4])
+        return [Path(folder) / name for name in names]
 
 
+@checked(
+    **{name: check for name, check in SCENE.items() if name != "keyframes"},
+    points=optional(arguments.iterable("(x, y) of each point")),
+    grid=arguments.size,
+)
 def track_points(
     flows: FlowSource | PathLike,
     frames: int,
@@ -79,6 +102,8 @@ def track_points(
     Raises:
         GuidanceError: fewer than two frames, or too many points.
         FlowError, FlowCacheError: the flows cannot be used.
+        StructureFramesError: the structure video cannot be used, or is not the one of the flows.
+        InvalidArgumentError: an argument is of another type.
 
     >>> tracks = track_points("flows.npz", 12, points=[(40, 48), (80, 48)], structure="clip.mp4")
     >>> tracks.places.shape, tracks.visible.shape
@@ -92,7 +117,7 @@ def track_points(
     start = grey_frame(2, 2)
     scene = Scene.of(flows, {0: start}, frames, structure, size, options, workers, RGB)
     height, width = scene.settings.height, scene.settings.width
-    begin = np.asarray(TrackOptions(grid=grid).places(height, width) if points is None else points, np.float64)
+    begin = _begin(TrackOptions(grid=grid).places(height, width) if points is None else points)
     if begin.ndim != 2 or begin.shape[1:] != (2,) or not 1 <= len(begin) <= MAX_TRACK_POINTS:
         raise GuidanceError(f"points: expected 1 to {MAX_TRACK_POINTS} of (x, y), got shape {begin.shape}")
     if not ((begin >= -0.5) & (begin <= np.array([width, height]) - 0.5)).all():
@@ -102,6 +127,13 @@ def track_points(
     follower = _Follower(begin, scene.flows.meta, frames, height, width)
     scene.render(follower)
     return PointTracks(follower.positions, follower.visible)
+
+
+def _begin(points: Any) -> NDArray[np.float64]:
+    try:
+        return np.asarray(points, np.float64)
+    except (TypeError, ValueError) as error:
+        raise GuidanceError(f"points: expected (x, y) of each: {error}") from error
 
 
 class _Follower:

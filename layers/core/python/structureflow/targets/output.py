@@ -93,12 +93,13 @@ class Made:
 class SegmentOutput:
     """Takes what a segment's rendering shows, frame by frame, and makes files of it; a context manager.
 
-    Of each frame come `move`, `visibility` and `write`, in this order, as far as they are wanted.
+    Of each frame come `visibility`, `whole`, `move` and `write`, in this order, as far as they are wanted.
     """
 
     wants_steps: bool = False
     wants_ways: bool = False
     wants_visibility: bool = False
+    wants_whole: bool = False
 
     def __enter__(self) -> Self:
         return self
@@ -113,6 +114,9 @@ class SegmentOutput:
 
     def visibility(self, index: int, visibility: NDArray[np.uint8]) -> None:
         """Take what is known of a frame; see `MotionSink.visibility`."""
+
+    def whole(self, index: int, picture: Planes) -> None:
+        """Take a filled frame before holes are painted over; see `WholeSink.whole`."""
 
     def write(self, index: int, guide: Planes, mask: Mask) -> None:
         """Take a frame of the guide; see `SegmentSink.write`."""

@@ -36,23 +36,19 @@ class TimeToMove(EncodedOutput):
     """Encodes the motion signal and where it is to be followed."""
 
     wants_visibility = True
+    wants_whole = True
 
-    def __init__(self, clip: Clip, prompt: str, *, hides_masked: bool = False) -> None:
-        """Make the folder.
-
-        Args:
-            clip: the segment.
-            prompt: what ``prompt.txt`` says.
-            hides_masked: whether the guide's pictures are grey where its mask is white, and so no motion signal.
-        """
+    def __init__(self, clip: Clip, prompt: str) -> None:
+        """Make the folder of a segment; `prompt` is what ``prompt.txt`` says."""
         super().__init__(clip)
-        self._hides_masked = hides_masked
         self._prompt = prompt
         self._signal = self._encoder(MOTION_SIGNAL)
         self._mask = self._encoder(MASK_VIDEO, is_mask=True)
         self._kernel = np.ones((_SPECK_PX, _SPECK_PX), np.uint8)
         self._followed: NDArray[np.uint8] = np.full((clip.height, clip.width), 255, np.uint8)
         self._shown: Planes | None = None
+        #: Of a filled frame: what the guide may show as grey is part of the signal.
+        self._whole: Planes | None = None
         self._scratch = np.empty((clip.height * 3 // 2, clip.width), np.uint8)
 
     def visibility(self, index: int, visibility: NDArray[np.uint8]) -> None:  # noqa: ARG002 - frames come in order
@@ -61,19 +57,22 @@ class TimeToMove(EncodedOutput):
         closed = cv2.morphologyEx(seen, cv2.MORPH_CLOSE, self._kernel)
         self._followed = np.asarray(cv2.morphologyEx(closed, cv2.MORPH_OPEN, self._kernel), np.uint8)
 
-    def write(self, index: int, guide: Planes, mask: Mask) -> None:
+    def whole(self, index: int, picture: Planes) -> None:  # noqa: ARG002 - frames come in order
+        """See `SegmentOutput.whole`."""
+        self._whole = picture
+
+    def write(self, index: int, guide: Planes, mask: Mask) -> None:  # noqa: ARG002 - its own mask is made of what is seen
         """See `SegmentOutput.write`."""
-        if self._hides_masked and not isinstance(mask, int):
-            self._followed = np.asarray(cv2.min(self._followed, cv2.bitwise_not(mask)), np.uint8)
+        picture, self._whole = guide if self._whole is None else self._whole, None
         if index == 0:
-            Image.fromarray(planes_to_rgb(guide)).save(self._clip.file(FIRST_FRAME))
+            Image.fromarray(planes_to_rgb(picture)).save(self._clip.file(FIRST_FRAME))
         least = int(self._followed.min())
         if least:
-            self._shown = guide.copy()
+            self._shown = picture.copy()
         elif self._followed.any():
-            self._shown = filled(guide, self._followed)
+            self._shown = filled(picture, self._followed)
         # a frame of which nothing is known goes on with the last one: grey would be taken for a picture
-        self._signal.write(guide if self._shown is None else self._shown)
+        self._signal.write(picture if self._shown is None else self._shown)
         self._mask.write(mask_to_planes(self._followed, self._scratch))
 
     def finish(self) -> list[Made]:

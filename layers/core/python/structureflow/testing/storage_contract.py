@@ -59,6 +59,17 @@ class StorageContract(ReadingContract, WritingContract):
             "z": [],
         }
 
+    def test_folders_are_the_names_below_which_objects_lie(self, subject: Subject) -> None:
+        for key in ("p/a-b/1", "p/a/1", "p/a/b/2", "p/file", "p/ä/1", "p/z/deep/er/1", "other/x/1"):
+            subject.raw_put(key, b"x")
+        assert list(subject.storage.folders("p/")) == ["a-b", "a", "z", "ä"]
+        assert list(subject.storage.folders("p/", start_after="a-b")) == ["a", "z", "ä"]
+        assert list(subject.storage.folders("p/", start_after="a")) == ["z", "ä"]
+        assert list(subject.storage.folders("p/", start_after="b")) == ["z", "ä"]
+        assert list(subject.storage.folders("p/", start_after="ä")) == []
+        assert list(subject.storage.folders("")) == ["other", "p"]
+        assert list(subject.storage.folders("nothing/")) == []
+
     def test_list_and_delete_more_than_a_page(self, subject: Subject) -> None:
         keys = [f"many/{number:05d}" for number in range(1203)]
         for key in keys:

@@ -12,6 +12,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = ["pan_frames", "write_clip"]
+
 Image = NDArray[np.uint8]
 
 #: Milliseconds: fine enough for any variable rate that a test asks for, and what phones record in.

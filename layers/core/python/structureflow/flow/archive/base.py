@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from structureflow.arguments import checked, whole
 from structureflow.errors import FlowCacheLimitError
 from structureflow.flow.archive.limits import FlowLimits
 from structureflow.flow.archive.metadata import MetadataValues
@@ -79,6 +80,7 @@ class FlowArchive:
             )
         return self._read(direction, start, stop)
 
+    @checked(max_grid_px=whole(1))
     def within(self, max_grid_px: int) -> FlowArchive:
         """Return this archive if its grid has at most so many pixels, else one that gives its fields averaged down.
 

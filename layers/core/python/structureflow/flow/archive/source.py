@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 from structureflow.errors import (
     FlowCacheCorruptError,
+    FlowCacheError,
     FlowCacheFormatError,
     FlowCacheLimitError,
     InputNotFoundError,
@@ -94,6 +97,14 @@ class ByteSource:
         """Return the error of an archive whose bytes are not those that were written."""
         return FlowCacheCorruptError(f"{self.key}: {why}", key=self.key)
 
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Say of which object an error of `zipdir` is, which has bytes only."""
+        try:
+            yield
+        except FlowCacheError as error:
+            raise error if error.message.startswith(self.key) else error.within(self.key) from error
+
     def _get(self, byte_range: ByteRange | Suffix, etag: str | None) -> StoredObject:
         with self._lock:
             self.requests += 1
@@ -117,13 +128,15 @@ class ByteSource:
 
     def read_directory(self, limits: FlowLimits) -> dict[str, ZipMember]:
         """Read the ZIP directory, and with it all that lies uncompressed in front of it."""
-        extent = zipdir.find_directory(self._tail, self.info.size_bytes)
+        with self._named():
+            extent = zipdir.find_directory(self._tail, self.info.size_bytes)
         if extent.size_bytes > limits.max_tail_bytes:
             raise FlowCacheLimitError(
                 f"{self.key}: a directory of {extent.size_bytes} bytes, at most {limits.max_tail_bytes}"
             )
         records = self.read(extent.offset, extent.offset + extent.size_bytes)
-        members = zipdir.parse_directory(bytes(records), extent, max_members=limits.max_members)
+        with self._named():
+            members = zipdir.parse_directory(bytes(records), extent, max_members=limits.max_members)
         # Metadata lies in front of the directory: have it all with one request, were it longer than the tail.
         stored = [m.header_offset for m in members.values() if m.method == zipdir.STORED]
         first = min((offset for offset in stored if offset >= extent.offset - limits.max_tail_bytes), default=0)
@@ -135,7 +148,8 @@ class ByteSource:
     def member_data(self, member: ZipMember) -> int:
         """Return where a member's data starts."""
         stop = min(member.header_offset + zipdir.local_header_bytes(member.name, wide=False), self.info.size_bytes)
-        start = zipdir.data_offset(bytes(self.read(member.header_offset, stop)), member)
+        with self._named():
+            start = zipdir.data_offset(bytes(self.read(member.header_offset, stop)), member)
         if start + member.compressed_bytes > self.info.size_bytes:
             raise self.broken(f"{member.name} ends behind the object")
         return start

@@ -9,8 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from structureflow.errors import ObjectChangedError, RangeNotSatisfiableError, StorageError
+from structureflow.errors import InvalidArgumentError, ObjectChangedError, RangeNotSatisfiableError, StorageError
 from structureflow.storage.base import ByteRange, Checksum, ObjectInfo, Suffix
+
+__all__ = [
+    "CHUNK_BYTES",
+    "check_conditions",
+    "check_if_match",
+    "check_size",
+    "etag_checksums",
+    "same_bytes",
+    "slice_range",
+    "writing",
+]
 
 #: Bytes moved at a time between a socket and a file.
 CHUNK_BYTES: Final = 1 << 20
@@ -52,10 +63,10 @@ def check_conditions(*, if_absent: bool, if_match: str | None) -> None:
     """Check that a write has at most one condition.
 
     Raises:
-        ValueError: it must create and replace.
+        InvalidArgumentError: it must create and replace.
     """
     if if_absent and if_match is not None:
-        raise ValueError("expected if_absent or if_match, got both")
+        raise InvalidArgumentError("expected if_absent or if_match, got both")
 
 
 def check_size(key: str, size_bytes: int, max_bytes: int | None) -> None:
@@ -85,6 +96,9 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         StorageError: the file cannot be written (no folder, no space, no permission).
     """
+    path = Path(path)
+    if path.is_dir():
+        raise StorageError(f"cannot write {path}: expected a file, got a folder", path=str(path))
     part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
     try:
         file = part.open("xb")

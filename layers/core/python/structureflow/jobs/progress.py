@@ -1,0 +1,173 @@
+"""How far a run is, written down as it happens: small objects beside its results, for whoever polls.
+
+They are no part of any promise: each part of a run has objects of its own, nobody's status is touched, and what is
+lost or late is a number on a screen. They lie in the run's folder and go with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from heapq import nlargest
+from types import TracebackType
+from typing import Final, Literal, Self, TypeVar
+
+from pydantic import ValidationError
+
+from structureflow.errors import ObjectNotFoundError, StructureFlowError
+from structureflow.jobs import live_keys
+from structureflow.limits import MAX_CLAIM_BYTES
+from structureflow.models.bounds import validate_json
+from structureflow.models.results import JobStatus, PartProgress, now
+from structureflow.storage.base import ObjectInfo, Storage
+from structureflow.storage.bounded import read_bounded
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+Step = Literal["extract", "segment"]
+
+#: Least time between two writings of a part: a PUT costs as much as 0.2 s of a function.
+EVERY_S: Final = 2.0
+#: Parts under way that are read of a run, the last ones written; an inline Map runs 40 at a time.
+MAX_PARTS: Final = 64
+_READS: Final = 16
+_UNKNOWN: Final = datetime.min.replace(tzinfo=UTC)
+
+
+class PartReport:
+    """A context manager that writes down how far a part of a run is, at most every `every_s` seconds.
+
+    Nothing is written of a part that takes less. When the block ends the part's progress is taken away, and if it ended
+    well and `announces`, that it is whole is written down. A store that refuses is said in the log, once; the work goes
+    on without.
+
+    Args:
+        storage: where the run is.
+        task_id, run_id: the run.
+        step: which sort of part.
+        index: which one, from 0.
+        total: frames that it has.
+        announces: whether others count the parts that are whole.
+        every_s: least time between two writings.
+        clock: tells seconds.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        task_id: str,
+        run_id: str,
+        step: Step,
+        index: int,
+        total: int,
+        *,
+        announces: bool = False,
+        every_s: float = EVERY_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._storage = storage
+        self._live = live_keys.run_progress(task_id, run_id, step, index, ended=False)
+        self._ended = live_keys.run_progress(task_id, run_id, step, index, ended=True)
+        self._first = PartProgress(step=step, index=index, done=0, total=total, updated_at=now())
+        self._announces = announces
+        self._every_s = every_s
+        self._clock = clock
+        self._due = clock() + every_s
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="progress")
+        self._writing: Future[None] | None = None
+        self._refused = False
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the progress away, and say that the part is whole if it is."""
+        self._pool.shutdown(wait=True)
+        if self._writing is not None:
+            self._try(lambda: self._storage.delete([self._live]))
+        if kind is None and self._announces:
+            whole = self._first.model_copy(update={"done": self._first.total, "updated_at": now()})
+            self._try(lambda: self._storage.put(self._ended, whole.to_json(), content_type="application/json"))
+
+    def advance(self, done: int) -> None:
+        """Say that `done` frames are done; from any thread, as often as one likes."""
+        with self._lock:
+            moment = self._clock()
+            if moment < self._due or self._refused or (self._writing is not None and not self._writing.done()):
+                return
+            self._due = moment + self._every_s
+            known = self._first.model_copy(update={"done": done, "updated_at": now()})
+            self._writing = self._pool.submit(self._write, known)
+
+    def counted(self, items: Iterable[_T]) -> Iterator[_T]:
+        """Hand items through, and count each as a frame done when the next one is asked for."""
+        for done, item in enumerate(items, 1):
+            yield item
+            self.advance(done)
+
+    def _write(self, known: PartProgress) -> None:
+        self._try(lambda: self._storage.put(self._live, known.to_json(), content_type="application/json"))
+
+    def _try(self, request: Callable[[], object]) -> None:
+        try:
+            request()
+        except StructureFlowError as error:
+            if not self._refused:
+                _log.warning("progress is not written any more: %s", error, extra={"error": error.as_dict()})
+            self._refused = True
+
+
+@dataclass(frozen=True, slots=True)
+class RunProgress:
+    """How far a run is: how many segments are whole (None before there are any), and parts that are under way."""
+
+    segments_done: int | None
+    parts: tuple[PartProgress, ...]
+
+
+def read_progress(storage: Storage, status: JobStatus, *, parts: bool = True) -> RunProgress:
+    """Return how far the run of a status is.
+
+    One listing, and a request for each of the `MAX_PARTS` parts under way that were written last; none but the listing
+    without `parts`, and nothing at all where the run has ended.
+    """
+    if status.state != "running":
+        return RunProgress(status.segments if status.state == "done" else None, ())
+    whole: set[tuple[str, int]] = set()
+    live: dict[tuple[str, int], ObjectInfo] = {}
+    for info in storage.list(live_keys.run_progress_prefix(status.task_id, status.run_id)):
+        found = live_keys.parse_run_progress(info.key)
+        if found is not None and found[0]:
+            whole.add(found[1:])
+        elif found is not None:
+            live[found[1:]] = info
+    segments_done = None if status.segments is None else sum(1 for step, _ in whole if step == "segment")
+    # A part that was tried again after its function died may have left both.
+    waiting = [info for part, info in live.items() if part not in whole]
+    if not parts or not waiting:
+        return RunProgress(segments_done, ())
+    newest = nlargest(MAX_PARTS, waiting, key=lambda info: info.last_modified or _UNKNOWN)
+    with ThreadPoolExecutor(min(_READS, len(newest)), thread_name_prefix="progress") as pool:
+        read = [one for one in pool.map(lambda info: _read(storage, info.key), newest) if one is not None]
+    return RunProgress(segments_done, tuple(sorted(read, key=lambda one: (one.step, one.index))))
+
+
+def _read(storage: Storage, key: str) -> PartProgress | None:
+    """Read a part's progress; None where it ended meanwhile, or where somebody put something else there."""
+    try:
+        found = read_bounded(storage, key, MAX_CLAIM_BYTES)
+        return validate_json(PartProgress, found.data)
+    except ObjectNotFoundError:
+        return None
+    except ValidationError:
+        _log.warning("%s: expected progress of RenderSegment or the orchestrator", key)
+        return None
