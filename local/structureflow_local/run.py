@@ -45,7 +45,7 @@ def run_job(
         NotFinishedError: it did not end within `timeout_s`.
     """
     gpu = gpu_part(raft_weights) if wants_gpu(job) else {}
-    with JobProgress(output) as progress, LocalCloud(TEMPLATE, persist=store, **gpu) as cloud:
+    with JobProgress(output, named=job.in_own_words) as progress, LocalCloud(TEMPLATE, persist=store, **gpu) as cloud:
         progress.say("cloud", f"local cloud at {cloud.endpoint_url}, wired by {TEMPLATE.name}")
         storage = bucket_of(cloud)
         progress.watch_in(storage)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from concurrent.futures import ThreadPoolExecutor
-
 import cv2
 import numpy as np
 import pytest
@@ -13,7 +10,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from structureflow.guide.anchored import AnchoredPath
-from structureflow.guide.gap import refined_nodes
 from structureflow.guide.refine import MATCHING, Look, Matcher, Matching, Refiner
 from structureflow.testing.flows import smooth_flows
 from structureflow.testing.plain_anchored import looks_plainly, refine_plainly, unlike_plainly
@@ -96,61 +92,3 @@ def test_a_known_pan_is_found_to_a_tenth_of_a_pixel(quality: str, seed: int, dx:
         error = found.displacement[inner] - np.array([-dx * position, -dy * position])
         assert np.abs(error).mean() < 0.1, position
         assert found.seen[margin // 2 : -margin // 2, margin // 2 + 4 : -margin // 2 - 4].mean() > 0.97
-
-
-class Legs:
-    """Legs in two buffers by turns, as `LegReader` gives them: intact until the second call after them, no longer."""
-
-    def __init__(self, legs: NDArray[np.float32], delays: np.random.Generator) -> None:
-        self._legs = legs
-        self._delays = delays
-        self._slots = [np.full_like(legs[0], 99) for _ in range(2)]
-        self._numbers: list[int | None] = [None, None]
-
-    def __call__(self, number: int) -> NDArray[np.float32]:
-        slot = number % 2
-        if self._numbers[slot] != number:
-            self._slots[slot].fill(99)
-            time.sleep(self._delays.uniform(0, 0.002))
-            self._slots[slot][...] = self._legs[number]
-            self._numbers[slot] = number
-        return self._slots[slot]
-
-
-@settings(max_examples=15, deadline=None)
-@given(
-    seed=SEEDS,
-    start=st.sampled_from([0.0, 0.25, 1.0]),
-    paces=st.lists(st.sampled_from([0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0]), min_size=1, max_size=3),
-    quality=st.sampled_from(["fast", "balanced"]),
-    missing=st.sampled_from([None, None, 4]),
-    copied=st.booleans(),
-)
-def test_a_path_that_looks_ahead_is_the_same(
-    seed: int, start: float, paces: list[float], quality: str, missing: int | None, copied: bool
-) -> None:
-    height, width, count = 40, 56, 9
-    noise = np.random.default_rng(seed)
-    legs = smooth_flows(count, height, width, seed=seed, scale_px=0.7)
-    grays = [gray(height, width, seed, 0.6 * node, -0.3 * node) for node in range(count + 1)]
-    positions = [start + pace for pace in np.cumsum([paces[turn % len(paces)] for turn in range(12)])]
-    positions = [position for position in positions if position <= count - 1]
-    refined = refined_nodes(positions or [start], start, MATCHING[quality].every)
-
-    def frame(node: int) -> NDArray[np.uint8] | None:
-        time.sleep(noise.uniform(0, 0.002))
-        return None if node == missing else grays[node]
-
-    def found(ahead: ThreadPoolExecutor | None) -> list[NDArray[np.float32]]:
-        path = AnchoredPath(Legs(legs, noise), start, (height, width), frame, refined, MATCHING[quality], ahead)
-        kept: list[NDArray[np.float32]] = []
-        for turn, position in enumerate(positions):
-            if copied and turn == 2:
-                path = path.copy()
-            judged = path.to(float(position))
-            kept += [judged.displacement.copy(), judged.seen.copy(), judged.unlike.copy()]
-        return kept
-
-    with ThreadPoolExecutor(1) as ahead:
-        for one, other in zip(found(None), found(ahead), strict=True):
-            np.testing.assert_array_equal(one, other)

@@ -17,7 +17,7 @@ from structureflow.errors import FlowError, StructureFramesError
 from structureflow.flow.fields import Treatment
 from structureflow.guide.feed import BLOCK_FRAMES, FrameFeed
 from structureflow.guide.gap import GapMotion, refined_nodes
-from structureflow.guide.lookahead import RunAhead
+from structureflow.guide.lookahead import run_ahead
 from structureflow.guide.plan import PathPlan
 from structureflow.guide.planned import PlannedFlows
 from structureflow.guide.ports import Gray, Mask, Picture
@@ -374,7 +374,7 @@ def test_a_generator_that_runs_ahead_keeps_order_and_bounds() -> None:
             yield number
 
     with ThreadPoolExecutor(1) as pool:
-        ahead = RunAhead(items(), pool, 3)
+        ahead = run_ahead(items(), pool, 3)
         assert [next(ahead) for _ in range(10)] == list(range(10))
         assert len(made) <= 10 + 3 + 2
         ahead.close()
@@ -387,7 +387,7 @@ def test_what_making_raises_is_raised_in_its_place() -> None:
         raise FlowError("broken")
 
     with ThreadPoolExecutor(1) as pool:
-        ahead = RunAhead(items(), pool, 4)
+        ahead = run_ahead(items(), pool, 4)
         assert next(ahead) == 1
         with pytest.raises(FlowError, match="broken"):
             next(ahead)

@@ -11,8 +11,11 @@ from typing import Final
 __all__ = [
     "MAX_CONCURRENT_SEGMENTS",
     "MAX_DIGITS",
+    "MAX_IMAGE_BYTES",
+    "MAX_PROBLEMS",
     "MAX_REQUEST_BYTES",
     "MAX_VIDEO_FRAMES",
+    "MAX_WORKING_GRID_PX",
     "MEMORY_SHARE",
     "NEW_ACCOUNT_MEMORY_MB",
 ]
@@ -135,6 +138,13 @@ MAX_VIDEO_FRAMES: Final = MAX_FLOWS + 1
 
 #: Of one reply as Lambda hands it over: 6 MB (Lambda quotas), of which JSON's escapes and the headers take some.
 MAX_REPLY_BYTES: Final = 5_500_000
+
+#: Of a segment whose gap a preview shows: all of it is rendered, within 29 seconds.
+MAX_PREVIEW_FRAMES: Final = 241
+#: Of the structure video that a preview decodes for flows that nobody has extracted yet, and holds small.
+MAX_PREVIEW_WINDOW: Final = 600
+#: Of the gap that one preview shows.
+MAX_PREVIEW_SHOWN: Final = 24
 
 # --- queries -----------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
-from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -19,7 +18,7 @@ from structureflow.flow.times import ON_NODE
 from structureflow.guide.evidence import Evidence, Judgement, unjudged
 from structureflow.guide.path import Carry, bounded
 from structureflow.guide.ports import Gray
-from structureflow.guide.refine import Look, Matching, Plane, Refiner
+from structureflow.guide.refine import Look, Matching, Refiner
 
 #: A correction longer than this is another surface coming into view, not drift: it is not spread over time.
 _LARGEST_DRIFT_PX: Final = 3.0
@@ -38,17 +37,6 @@ class _State:
     evidence: Evidence
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """The path one `step` further on, before its evidence is gathered; `look` and `unlike` where it was refined."""
-
-    step: Field32
-    path: Field32
-    composed: Field32
-    look: Look | None = None
-    unlike: Plane | None = None
-
-
 class AnchoredPath:
     """The path from later nodes back to an anchor at node `start`, refined at the nodes of `refined`.
 
@@ -63,7 +51,6 @@ class AnchoredPath:
         frame: Callable[[int], Gray | None],
         refined: Collection[int],
         matching: Matching,
-        ahead: Executor | None = None,
     ) -> None:
         """Carry from node `start`.
 
@@ -72,18 +59,13 @@ class AnchoredPath:
             start: of the anchor.
             shape: (height, width) of the grid.
             frame: ``frame(m)`` is the structure frame at node m, ``(*shape)`` uint8; None if it cannot be had.
-            refined: the nodes to refine at, all of which will be passed by.
+            refined: the nodes to refine at.
             matching: how.
-            ahead: one thread, this path's own, that looks at the next frame while the evidence of this one is gathered;
-                None: one after the other. The result does not depend on it.
         """
         self._leg = leg
         self._start = start
         self._frame = frame
         self._refined = refined
-        self._ahead = ahead
-        self._coming: Future[_Found] | None = None
-        self._look: tuple[int, Look | None] | None = None
         self._base = math.ceil(start - ON_NODE)
         self._before = Carry(leg, start, shape)
         anchor = frame(self._base)
@@ -92,6 +74,7 @@ class AnchoredPath:
         self._to_anchor = None if self._base <= start else self._before.copy().to(self._base).copy()
         self._state = _State(self._base, still, still, Evidence.at_anchor(shape))
         self._next: _State | None = None
+        self._judged: list[tuple[_State, Judgement]] = []
 
     @property
     def node(self) -> int:
@@ -100,14 +83,10 @@ class AnchoredPath:
 
     def plain_leg(self, number: int) -> Field32:
         """Return leg `number` as it was handed in."""
-        self._wait()
         return self._leg(number)
 
     def copy(self) -> AnchoredPath:
         """Return one that goes on from here on its own, in the same thread; it shares the legs and the matcher."""
-        # legs and matcher are not for two that run ahead
-        self._wait()
-        self._ahead = None
         twin = object.__new__(AnchoredPath)
         twin.__dict__.update(self.__dict__)
         twin._before = self._before.copy()
@@ -125,9 +104,7 @@ class AnchoredPath:
             self._advance()
         state = self._state
         fraction = position - state.node
-        judged = state.evidence.judgement(state.path)
-        if fraction:
-            judged = self._between(state, judged, fraction)
+        judged = self._between(state, fraction) if fraction else self._judgement(state)
         if self._to_anchor is None:
             return judged
         return replace(judged, displacement=bounded(compose_flows(judged.displacement, self._to_anchor)))
@@ -140,7 +117,6 @@ class AnchoredPath:
             and the path of that one, each pixel comes where the path of this one leads to.
         """
         before = self._state
-        self._wait()
         step = self._leg(before.node).copy()
         after = self._advance()
         drift = after.path - after.composed
@@ -162,45 +138,27 @@ class AnchoredPath:
         """Return the state at the next node."""
         if self._next is None:
             state = self._state
-            coming = self._coming
-            found = coming.result() if coming else self._find(state.node, state.path, self._look)
-            self._coming = self._begun(state.node + 1, found.path)
-            evidence = state.evidence.followed(found.step)
-            if found.look is not None and found.unlike is not None:
-                evidence = evidence.judged(found.unlike, found.look.activity())
-            self._next = _State(state.node + 1, found.path, found.composed, evidence.returning(found.path))
-            if self._coming is not None:
-                self._look = state.node + 3, self._look_at(state.node + 3)
+            step = self._leg(state.node)
+            composed = bounded(compose_flows(step, state.path))
+            evidence, path = state.evidence.followed(step), composed
+            now = self._frame(state.node + 1) if self._refiner and state.node + 1 in self._refined else None
+            if now is not None and self._refiner is not None:
+                look = Look(now)
+                path, unlike = self._refiner.refine(look, composed, turn=state.node)
+                evidence = evidence.judged(unlike, look.activity())
+            self._next = _State(state.node + 1, path, composed, evidence.returning(path))
         return self._next
 
-    def _find(self, node: int, path: Field32, seen: tuple[int, Look | None] | None) -> _Found:
-        """Go one step on from the `path` of a node; `seen` is a node and its look."""
-        step = self._leg(node)
-        composed = bounded(compose_flows(step, path))
-        look = seen[1] if seen is not None and seen[0] == node + 1 else self._look_at(node + 1)
-        if look is None or self._refiner is None:
-            return _Found(step, composed, composed)
-        refined, unlike = self._refiner.refine(look, composed, turn=node)
-        return _Found(step, refined, composed, look, unlike.copy())
+    def _judgement(self, state: _State) -> Judgement:
+        """Return what speaks for a state; two are asked for by turns while positions lie between them."""
+        for known, judgement in self._judged:
+            if known is state:
+                return judgement
+        self._judged = [*self._judged[-1:], (state, state.evidence.judgement(state.path))]
+        return self._judged[-1][1]
 
-    def _look_at(self, node: int) -> Look | None:
-        """Look at the frame of a node; None where the path is not refined, or there is no frame."""
-        now = self._frame(node) if self._refiner is not None and node in self._refined else None
-        return None if now is None else Look(now)
-
-    def _begun(self, node: int, path: Field32) -> Future[_Found] | None:
-        """Have the step from the `path` of a node found in the background, where that takes a look."""
-        if self._ahead is None or node + 1 not in self._refined:
-            return None
-        return self._ahead.submit(self._find, node, path, self._look)
-
-    def _wait(self) -> None:
-        """Let what runs ahead come to its end: legs are given to one at a time."""
-        if self._coming is not None:
-            self._coming.exception()
-
-    def _between(self, state: _State, judged: Judgement, fraction: float) -> Judgement:
-        self._wait()
+    def _between(self, state: _State, fraction: float) -> Judgement:
+        judged = self._judgement(state)
         leg = self._leg(state.node)
         step = partial_flow(leg, lag=1 - fraction, span=fraction)
         displacement = bounded(compose_flows(step, state.path))
@@ -211,6 +169,7 @@ class AnchoredPath:
             spread = np.abs(drift).max(axis=-1, keepdims=True) < _LARGEST_DRIFT_PX
             share = np.where(spread, np.float32(fraction), np.float32(fraction > 0.5))
             displacement += drift * share
+            return judged.between(step, self._judgement(following), rest, fraction, displacement)
         return judged.pulled(step, displacement)
 
 

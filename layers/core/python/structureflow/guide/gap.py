@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,18 +17,19 @@ from structureflow.guide.anchored import AnchoredPath, RefinedLegs
 from structureflow.guide.camera import PartLegs
 from structureflow.guide.drift import Drift, Tables
 from structureflow.guide.feed import FrameFeed
-from structureflow.guide.lookahead import RunAhead
+from structureflow.guide.lookahead import run_ahead
 from structureflow.guide.masks import unseen
 from structureflow.guide.path import Carry, Trace
 from structureflow.guide.plan import Plan
 from structureflow.guide.planned import Mirrored, PlannedFlows
 from structureflow.guide.ports import Gray
 from structureflow.guide.refine import Matching
-from structureflow.guide.seams import Comparison, choose, disagreement
+from structureflow.guide.seams import ALIKE, LOOKED_ALIKE, Comparison, choose, disagreement
 from structureflow.guide.strength import ONCE
 from structureflow.guide.ways import (
     AnchoredWays,
     ComposedWays,
+    Moment,
     Shown,
     Way,
     Ways,
@@ -173,26 +173,20 @@ class GapMotion:
 
     def frames(self) -> Generator[GapFrame | None, None, None]:
         """Yield the motion of each frame of the gap in order; None where no anchor reaches."""
-        with self.begun() as frames:
-            yield from frames
-
-    @contextmanager
-    def begun(self) -> Iterator[Iterator[GapFrame | None]]:
-        """Give what `frames` yields; anchored paths are looked for from now on, until the end of the block."""
         if self._feed is None:
             # the end anchor's ways are all joined before the first frame; what reads more comes first
-            yield self._frames(self._starts(), self._ends())
+            yield from self._frames(self._starts(), self._ends())
             return
         # looking takes its time, and the two anchors need nothing of each other
         most = max(1, self._block_bytes // (self._shape[0] * self._shape[1] * 8))
-        with (
-            ThreadPoolExecutor(1, thread_name_prefix="look") as of_start,
-            ThreadPoolExecutor(1, thread_name_prefix="look") as of_end,
-            ThreadPoolExecutor(2, thread_name_prefix="path") as pool,
-            closing(RunAhead(self._ends(of_end), pool, most)) as ends,
-            closing(RunAhead(self._starts(of_start), pool, most)) as starts,
-        ):
-            yield self._frames(starts, ends)
+        with ThreadPoolExecutor(2, thread_name_prefix="path") as pool:
+            ends = run_ahead(self._ends(), pool, most)
+            starts = run_ahead(self._starts(), pool, most)
+            try:
+                yield from self._frames(starts, ends)
+            finally:
+                starts.close()
+                ends.close()
 
     def _frames(self, starts: Iterator[Way], ends: Iterator[Way]) -> Iterator[GapFrame | None]:
         steps = self._steps()
@@ -202,8 +196,8 @@ class GapMotion:
             if start is None and end is None:
                 yield None
                 continue
-            time_share = (offset + 1) / (self._count + 1)
-            shared = _Shared() if start is None or end is None else self._join(time_share, start, end)
+            moment = Moment(offset + 1, self._count - offset)
+            shared = _Shared() if start is None or end is None else self._join(moment, start, end)
             ways = [way for way in (start, end) if way is not None]
             anchored = all(way.unlike is not None for way in ways)
             visibility = unseen_there = None
@@ -223,42 +217,43 @@ class GapMotion:
                 evidence=_summary(ways, visibility) if anchored and visibility is not None else None,
             )
 
-    def _join(self, time_share: float, start: Way, end: Way) -> _Shared:
+    def _join(self, moment: Moment, start: Way, end: Way) -> _Shared:
         """Decide how two anchors share a frame."""
-        weight = end_share(time_share, start, end)
         if self._comparison is None:
-            return _Shared(weight)
+            return _Shared(end_share(moment, start, end))
         first, second = self._comparison.samples(start.displacement, end.displacement)
         tables = None
         if self._matches_color:
             if self._drift is None and start.visibility is not None and end.visibility is not None:
                 self._drift = Drift.between(first, second, np.minimum(start.visibility, end.visibility) > 127)
             if self._drift is not None:
-                first, second = self._drift.led_over(first, second, time_share)
-                tables = self._drift.tables(time_share)
+                first, second = self._drift.led_over(first, second, moment.share)
+                tables = self._drift.tables(moment.share)
         if not self._chooses:
-            return _Shared(weight, None, tables)
-        return _Shared(*choose(time_share, start, end, weight, disagreement(first, second)), tables)
+            return _Shared(end_share(moment, start, end), None, tables)
+        looked = start.held is not None and end.held is not None
+        apart = disagreement(first, second, LOOKED_ALIKE if looked else ALIKE)
+        return _Shared(*choose(moment, start, end, apart), tables)
 
     @property
     def _shares(self) -> bool:
         return self.start_reach + self.end_reach > self._count
 
-    def _starts(self, ahead: Executor | None = None) -> Iterator[Way]:
+    def _starts(self) -> Iterator[Way]:
         positions = range(self._consumed + 1, self._consumed + self.start_reach + 1)
         if not positions:
             return
-        ways = self._ways("backward", self._consumed, positions, ahead)
+        ways = self._ways("backward", self._consumed, positions)
         first_seen = 0 if self._wants_visibility or self._wants_unseen else self._count - self.end_reach
         for offset, position in enumerate(positions):
             yield ways.to(self._plan.node_at(position), judged=offset >= first_seen)
 
-    def _ends(self, ahead: Executor | None = None) -> Iterator[Way]:
+    def _ends(self) -> Iterator[Way]:
         first = self._consumed + self._count + 1 - self.end_reach
         positions = range(self._consumed + self._count, first - 1, -1)
         if not positions:
             return
-        ways = self._ways("forward", self._end_position, positions, ahead)
+        ways = self._ways("forward", self._end_position, positions)
         top = self._top
         yield from self._in_reverse(ways, [top - self._plan.node_at(position) for position in positions])
 
@@ -267,7 +262,7 @@ class GapMotion:
         """For the end anchor time runs backwards: node m is counted as top - m, and its leg is the other side's."""
         return math.ceil(self._plan.node_at(self._end_position))
 
-    def _ways(self, direction: Direction, anchor: int, positions: range, ahead: Executor | None) -> Ways:
+    def _ways(self, direction: Direction, anchor: int, positions: range) -> Ways:
         """Return the ways to the anchor at position `anchor`; `direction` is that of the flows that pull from it."""
         mirrored = direction == "forward"
         legs, top = self._legs_ahead, self._top
@@ -298,8 +293,7 @@ class GapMotion:
 
         nodes = [self._plan.node_at(position) for position in positions]
         refined = refined_nodes([top - node for node in nodes] if mirrored else nodes, start, self._matching.every)
-        legs_as_stored = reader(direction, as_stored=True)
-        path = AnchoredPath(legs_as_stored, start, self._shape, frame, refined, self._matching, ahead)
+        path = AnchoredPath(reader(direction, as_stored=True), start, self._shape, frame, refined, self._matching)
         if part != "all":
             return ways_of_part(RefinedLegs(path, ONCE), start, self._shape, part, of_leg, self._shown)
         if strength.constant == 1:

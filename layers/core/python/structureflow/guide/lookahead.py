@@ -4,62 +4,52 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Executor
-from typing import Generic, Self, TypeVar
+from typing import TypeVar
 
 Item = TypeVar("Item")
 
 _LOOK_S = 0.05
 
 
-class RunAhead(Generic[Item]):
-    """Gives items in order that are made on `pool`, from now on, at most `most` of them ahead.
+def run_ahead(items: Iterator[Item], pool: Executor, most: int) -> Generator[Item, None, None]:
+    """Yield `items`, which are made on `pool`, at most `most` of them ahead.
 
-    What making them raises is raised here, in its place in the order. Whoever stops early closes it, which stops the
-    maker.
+    What making them raises is raised here, in its place in the order. A consumer that stops early stops the maker.
     """
+    # an item stands in a list of its own; None is the end
+    ready: queue.Queue[list[Item] | BaseException | None] = queue.Queue(max(1, most))
+    stopped = threading.Event()
 
-    def __init__(self, items: Iterator[Item], pool: Executor, most: int) -> None:
-        # an item stands in a list of its own; None is the end
-        self._ready: queue.Queue[list[Item] | BaseException | None] = queue.Queue(max(1, most))
-        self._stopped = threading.Event()
-        self._making = pool.submit(self._make, items)
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Item:
-        if self._stopped.is_set():
-            raise StopIteration
-        entry = self._ready.get()
-        if isinstance(entry, list):
-            return entry[0]
-        self._stopped.set()
-        if entry is not None:
-            raise entry
-        raise StopIteration
-
-    def close(self) -> None:
-        """Stop the maker, and return when it has."""
-        self._stopped.set()
-        self._making.result()
-
-    def _make(self, items: Iterator[Item]) -> None:
-        try:
-            for item in items:
-                if not self._put([item]):
-                    return
-        except BaseException as error:  # noqa: BLE001 - raised again by the consumer
-            self._put(error)
-            return
-        self._put(None)
-
-    def _put(self, entry: list[Item] | BaseException | None) -> bool:
-        while not self._stopped.is_set():
+    def put(entry: list[Item] | BaseException | None) -> bool:
+        while not stopped.is_set():
             try:
-                self._ready.put(entry, timeout=_LOOK_S)
+                ready.put(entry, timeout=_LOOK_S)
             except queue.Full:
                 continue
             return True
         return False
+
+    def make() -> None:
+        try:
+            for item in items:
+                if not put([item]):
+                    return
+        except BaseException as error:  # noqa: BLE001 - raised again by the consumer
+            put(error)
+            return
+        put(None)
+
+    making = pool.submit(make)
+    try:
+        while True:
+            entry = ready.get()
+            if entry is None:
+                return
+            if isinstance(entry, BaseException):
+                raise entry
+            yield entry[0]
+    finally:
+        stopped.set()
+        making.result()

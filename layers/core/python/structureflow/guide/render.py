@@ -23,7 +23,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing
 
 import cv2
 import numpy as np
@@ -32,7 +32,7 @@ from structureflow.flow.fields import FlowMeta, FlowSource
 from structureflow.guide.drawing import Anchors as HeldAnchors
 from structureflow.guide.drawing import Sheet, Slot
 from structureflow.guide.feed import FrameFeed
-from structureflow.guide.gap import FrameEvidence, GapFrame, GapMotion
+from structureflow.guide.gap import FrameEvidence, GapMotion
 from structureflow.guide.given import GivenFrames
 from structureflow.guide.groups import in_groups
 from structureflow.guide.masks import GENERATE, KEEP
@@ -166,21 +166,13 @@ class _SegmentRenderer:
                     )
                 )
             for first, final in unguided:
-                from_end = self._settings.anchors == "both" and final + 1 < self._segment.frames
-                gap = self._gap(first, final, from_end=from_end)
-                # paths are looked for while the guides before them are written
-                with nullcontext() if gap is None else gap.begun() as motion:
-                    last, upcoming = self._write_guides(position, first, upcoming, last)
-                    end_anchor: Picture | None = None
-                    if from_end:
-                        upcoming = self._given.of(self._given.guide_at(final + 1))
-                        end_anchor = next(upcoming)
-                        upcoming = itertools.chain((end_anchor,), upcoming)
-                    if gap is None or motion is None or self._anchors is None:
-                        self._leave(first, final)
-                    else:
-                        self._hold(self._anchors, pool, gap, last, end_anchor)
-                        self._fill(self._anchors, pool, first, motion)
+                last, upcoming = self._write_guides(position, first, upcoming, last)
+                end_anchor: Picture | None = None
+                if self._settings.anchors == "both" and final + 1 < self._segment.frames:
+                    upcoming = self._given.of(self._given.guide_at(final + 1))
+                    end_anchor = next(upcoming)
+                    upcoming = itertools.chain((end_anchor,), upcoming)
+                self._fill(pool, first, final, last, end_anchor)
                 position = final + 1
             self._write_guides(position, self._segment.frames, upcoming, last)
         self._timings["total"] = time.perf_counter() - begin
@@ -227,25 +219,30 @@ class _SegmentRenderer:
 
     # --- motion --------------------------------------------------------------------------------------
 
-    def _leave(self, first: int, final: int) -> None:
-        """Write unguided frames that nothing is known of."""
-        for index in range(first, final + 1):
-            self._write(index, self._grey, GENERATE)
-
-    def _gap(self, first: int, final: int, *, from_end: bool) -> GapMotion | None:
-        """Plan the motion of unguided frames `first` to `final`; None where there are no flows."""
-        if self._plan is None or self._planned is None:
-            return None
-        return GapMotion(
+    def _fill(
+        self,
+        pool: ThreadPoolExecutor,
+        first: int,
+        final: int,
+        start_anchor: Picture | None,
+        end_anchor: Picture | None,
+    ) -> None:
+        count = final + 1 - first
+        if self._plan is None or self._planned is None or self._anchors is None:
+            for index in range(first, final + 1):
+                self._write(index, self._grey, GENERATE)
+            return
+        masking = self._settings.masking
+        gap = GapMotion(
             self._planned,
             self._plan,
             self._plan.consumed(first),
-            final + 1 - first,
-            from_start=first > 0,
-            from_end=from_end,
+            count,
+            from_start=start_anchor is not None,
+            from_end=end_anchor is not None,
             wants_visibility=self._wants_visibility,
             wants_flow=self._wants_flow,
-            wants_unseen=self._settings.masking.needs_evidence,
+            wants_unseen=masking.needs_evidence,
             shown=(self._sheet.geometry.y.bounds, self._sheet.geometry.x.bounds),
             comparison=self._comparison,
             seams=self._settings.seams,
@@ -253,33 +250,18 @@ class _SegmentRenderer:
             feed=self._feed,
             matching=self._settings.matching,
         )
-
-    def _hold(
-        self,
-        anchors: HeldAnchors,
-        pool: ThreadPoolExecutor,
-        gap: GapMotion,
-        start: Picture | None,
-        end: Picture | None,
-    ) -> None:
-        """Make ready what the frames of a gap are drawn from."""
         if not self._slots and gap.start_reach + gap.end_reach:
             self._slots = [
-                Slot(self._sheet, self._settings.masking, keeps_whole=self._whole_sink is not None)
+                Slot(self._sheet, masking, keeps_whole=self._whole_sink is not None)
                 for _ in range(self._settings.workers + 1)
             ]
-        if self._comparison is not None and start is not None and end is not None:
-            self._comparison.hold(start, end)
-        anchors.hold(start if gap.start_reach else None, end if gap.end_reach else None, pool)
-
-    def _fill(
-        self, anchors: HeldAnchors, pool: ThreadPoolExecutor, first: int, frames: Iterator[GapFrame | None]
-    ) -> None:
-        """Write the unguided frames from `first` on, as `frames` move the anchors there."""
+        if self._comparison is not None and start_anchor is not None and end_anchor is not None:
+            self._comparison.hold(start_anchor, end_anchor)
+        self._anchors.hold(start_anchor if gap.start_reach else None, end_anchor if gap.end_reach else None, pool)
         pending: deque[tuple[int, Slot | None, Future[None] | None]] = deque()
         idle = list(self._slots)
         begin = time.perf_counter()
-        for offset, motion in enumerate(in_groups(frames, first, self._settings.masking.group)):
+        for offset, motion in enumerate(in_groups(gap.frames(), first, masking.group)):
             slot: Slot | None = None
             future: Future[None] | None = None
             if motion is not None:
@@ -291,7 +273,7 @@ class _SegmentRenderer:
                 slot.take(motion)
                 if motion.evidence is not None:
                     self._evidence[first + offset] = motion.evidence
-                future = pool.submit(slot.draw, anchors)
+                future = pool.submit(slot.draw, self._anchors)
             pending.append((first + offset, slot, future))
         self._timings["flows"] += time.perf_counter() - begin
         while pending:

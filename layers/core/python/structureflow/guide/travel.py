@@ -7,7 +7,7 @@ point that is followed through a segment is a point of the structure video.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from structureflow.flow.fields import Field32, invert_flow, pull
 from structureflow.guide.camera import PartLegs
 from structureflow.guide.feed import FrameFeed
 from structureflow.guide.gap import GapFrame, GapMotion
-from structureflow.guide.lookahead import RunAhead
+from structureflow.guide.lookahead import run_ahead
 from structureflow.guide.path import Trace
 from structureflow.guide.plan import Plan
 from structureflow.guide.planned import PlannedFlows
@@ -98,8 +98,8 @@ def segment_moves(
     ways: bool,
     feed: FrameFeed | None,
     matching: Matching | None,
-) -> RunAhead[Move]:
-    """Give the move to each of the segment's frames that a step leads to, in order, made ahead on `pool`.
+) -> Generator[Move, None, None]:
+    """Yield the move to each of the segment's frames that a step leads to, in order, made ahead on `pool`.
 
     Args:
         flows, plan: what is played.
@@ -118,7 +118,7 @@ def segment_moves(
         matching=matching,
     )
     as_it_is = flows.part == "all" and flows.strength.constant == 1
-    return RunAhead(_moves(flows, plan, gap, feed if ways and as_it_is else None), pool, _AHEAD)
+    return run_ahead(_moves(flows, plan, gap, feed if ways and as_it_is else None), pool, _AHEAD)
 
 
 def _moves(flows: PlannedFlows, plan: Plan, gap: GapMotion, feed: FrameFeed | None) -> Iterator[Move]:
