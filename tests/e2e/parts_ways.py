@@ -23,9 +23,9 @@ def extract_in_parts(run: Any, folder: Path) -> None:
     storage = run.storage
     write_clip(folder / "long.mp4", pan_frames(240, 64, 96, dx=1, dy=0), gop=50)
     storage.put_file("library/long.mp4", folder / "long.mp4")
-    plain = {"structure_video": "library/long.mp4", "quality": "fast", "timeline_id": "long"}
-    assert run.job("long", **plain) == "done"
-    assert {one.step for one in run.record("long").usage} == {"Orchestrator", "ExtractPart", "JoinFlows"}
+    plain = {"structure_video": "library/long.mp4", "quality": "fast", "timeline_id": "lengthy"}
+    assert run.job("lengthy", **plain) == "done"
+    assert {one.step for one in run.record("lengthy").usage} == {"Orchestrator", "ExtractPart", "JoinFlows"}
 
     damaged = bytearray((folder / "long.mp4").read_bytes())
     damaged[-3000:] = bytes(3000)
@@ -38,11 +38,11 @@ def extract_in_parts(run: Any, folder: Path) -> None:
     assert not list(storage.list("work/.parts/"))
 
     # A plan that lies: the second part's frames come at other times.
-    run.reopen("long")
-    record = run.record("long")
+    run.reopen("lengthy")
+    record = run.record("lengthy")
     assert record.flow_cache_key is not None
-    storage.delete([record.flow_cache_key, keys.timeline_manifest("long")])
-    storage.delete([keys.run_record("long", record.run_id), keys.run_claim("long", record.run_id)])
+    storage.delete([record.flow_cache_key, keys.timeline_manifest("lengthy")])
+    storage.delete([keys.run_record("lengthy", record.run_id), keys.run_claim("lengthy", record.run_id)])
     inputs = Inputs(storage, run.cloud.bucket(BUCKET), max_bytes=10**9)
     source = inputs.find(record.request.motion_source)
     video = plan_parts(source.opened(), DecodeLimits(), 150)
@@ -50,11 +50,11 @@ def extract_in_parts(run: Any, folder: Path) -> None:
     video = dataclasses.replace(video, parts=(first, dataclasses.replace(second, pts=(*second.pts[:-1], 10**9))))
     order = ExtractionOrder(
         bucket=run.cloud.bucket(BUCKET),
-        task_id="long",
+        task_id="lengthy",
         run_id=record.run_id,
         request=record.request,
         source=source.pin(),
-        timeline_id="long",
+        timeline_id="lengthy",
         engine="dis",
         created_at=record.created_at,
     )
@@ -67,5 +67,5 @@ def extract_in_parts(run: Any, folder: Path) -> None:
 
     start_parts(plan, start)
     run.cloud.wait_idle(120)
-    (step,) = load_record(storage, "long").fallbacks
+    (step,) = load_record(storage, "lengthy").fallbacks
     assert (step.stage, step.wanted, step.used) == ("extract", "parts", "one function")

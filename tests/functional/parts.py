@@ -58,7 +58,9 @@ class PartsRunner(JobRunner):
 
     def extract(self) -> StateFailedError | None:
         """Run the execution that was started last; return how it failed, None where it did not."""
-        machine = Machine(EXTRACTION, invoke=self.invoke, sleep=lambda _: None, source=random.Random(1))
+        machine = Machine(
+            EXTRACTION, invoke=self.invoke, sleep=lambda _: None, source=random.Random(1), read_items=lambda _: []
+        )
         name, payload = self.starts[-1]
         try:
             machine.run(Execution(name, "2026-11-26T00:00:00Z"), json.loads(json.dumps(payload)))
