@@ -17,17 +17,16 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any] | None:
         if is_asked(body):
             refuse(body, "SegmentDied", f"RenderSegment {_DIED}")
             return None
-        created = parse_created_object(body)
-        status = fail_request(created.key, created.etag, "OrchestratorDied", f"the orchestrator {_DIED}", services())
+        asked = parse_created_object(body)
+        status = fail_request(asked.key, asked.etag, "OrchestratorDied", f"the orchestrator {_DIED}", services())
         return status.model_dump(mode="json") if status else None
     if "detail-type" in event:
-        ended = parse_ended_execution(event)
-        error = CaughtError(Error=ended.error_type, Cause=ended.cause or f"the execution ended as {ended.status}")
+        ended, created = parse_ended_execution(event), parse_ended_execution(event).created
         request = FailJobInput(
             execution_id=ended.execution_arn,
-            bucket=ended.created.bucket,
-            key=ended.created.key,
-            error=error,
+            bucket=created.bucket,
+            key=created.key,
+            error=CaughtError(Error=ended.error_type, Cause=ended.cause or f"the execution ended as {ended.status}"),
             started_at=ended.started_at,
             run_id=ended.run_id,
         )

@@ -63,6 +63,7 @@ __all__ = [
     "run_record",
     "run_report",
     "run_segment_file",
+    "run_segment_list",
     "run_segments_prefix",
     "runs_prefix",
     "segment_file",
@@ -307,9 +308,6 @@ def _index(index: int) -> str:
     return f"{index:03d}"
 
 
-# --- flow cache --------------------------------------------------------------------------------------
-
-
 def flow_cache(key: str) -> str:
     """The flow archive shared by all jobs; `key` is the lower-case hex digest of what it depends on."""
     if not _FLOW_KEY.fullmatch(key):
@@ -394,9 +392,6 @@ def timeline_chunk(timeline_id: str, name: str) -> str:
 def timeline_chunks_prefix(timeline_id: str) -> str:
     """Folder of a timeline's source chunks, ending in a slash."""
     return f"timelines/{check_id(timeline_id, 'timeline_id')}/chunks/"
-
-
-# --- storage -----------------------------------------------------------------------------------------
 
 
 def storage_probe(token: str) -> str:
