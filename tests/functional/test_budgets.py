@@ -78,7 +78,8 @@ REQUESTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "bytes": (lambda: filled('{"segments":[', "0", "]}", 6_000_000), f"at most {MOST} bytes"),
     "segments that are numbers": (lambda: filled(BASE + '"segments":[', "0", "]}", MOST), "at most 20000 items"),
     "segments": (lambda: request(segments=[{"frames": 9}] * 401), "segments: expected at most 400 items, got 401"),
-    "bad segments": (lambda: request(segments=[dict.fromkeys("abcdefgh", 0)] * 400), "and 3581 more"),
+    # those of the first twenty: the others are not looked at
+    "bad segments": (lambda: request(segments=[dict.fromkeys("abcdefgh", 0)] * 400), "and 161 more"),
     "guides that are numbers": (
         lambda: filled(BASE + '"segments":[{"frames":9,"guides":[', "0", "]}]}", 30_000),
         "guides: expected at most 2000 items",
