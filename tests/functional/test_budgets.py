@@ -108,7 +108,7 @@ REQUESTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "fps": (lambda: request(fps=1e-6), "fps: .*1e-06"),
     "levels": (lambda: b'{"segments":' + b"[" * 1_000_000, "expected JSON"),
     "levels that close": (lambda: b'{"segments":' + b"[" * 60 + b"]" * 60 + b"}", "at most 16 levels"),
-    "empty lists": (lambda: filled("[", "[]", "]", MOST), "expected a JSON object, got list"),
+    "empty lists": (lambda: filled("[", "[]", "]", MOST), "expected a JSON object, got a list"),
     "empty objects": (lambda: filled(BASE + '"segments":[', "{}", "]}", MOST), "at most 20000 items"),
     "nothing": (lambda: b"", "expected JSON"),
 }
