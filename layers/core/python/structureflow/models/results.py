@@ -260,6 +260,14 @@ class PartProgress(Model):
     updated_at: datetime
 
 
+class RebuildState(Model):
+    """``rebuild.json`` of a timeline: where the rebuilding of its frames is that was started last."""
+
+    state: Literal["running", "done", "failed"]
+    updated_at: datetime
+    error: ErrorInfo | None = None
+
+
 class Publication(Model):
     """Whose results are being copied to the documented keys, by whom (`token`), and until when it is their turn."""
 
