@@ -7,9 +7,9 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,10 +19,11 @@ from structureflow import keys
 from structureflow.errors import InputNotFoundError, InvalidRequestError, JobStateError
 from structureflow.jobs.documents import get_document
 from structureflow.limits import MAX_REQUEST_BYTES
-from structureflow.models.bounds import check_request_bytes, check_shape
+from structureflow.models.bounds import check_request_bytes, check_shape, read_object
 from structureflow.models.results import JobStatus
 from structureflow.storage.base import ObjectInfo, Storage
 from structureflow_local.exits import NotFinishedError
+from structureflow_local.material import ROLES
 
 _TRANSFERS = 8
 _POLL_S = 0.1
@@ -47,35 +48,42 @@ _LEFT_BY_A_JOB = (
 class PreparedJob:
     """A request ready to be put, and the local files that must be there before it.
 
-    `request` is sent as it is when it is no JSON object: the orchestrator refuses it with a typed error.
+    Attributes:
+        task_id: of the job.
+        request: its ``request.json``.
+        uploads: the files, by their keys.
+        given: what the job file calls them, by their keys.
     """
 
     task_id: str
     request: bytes
     uploads: dict[str, Path]
+    given: dict[str, str] = field(default_factory=dict)
+
+    def in_own_words(self, text: str) -> str:
+        """Return a text in which files are called what the job file calls them."""
+        for key in sorted(self.given, key=len, reverse=True):
+            text = text.replace(key, self.given[key])
+        return text
 
 
-def prepare_job(text: str, *, name: str, folder: Path) -> PreparedJob:
+def prepare_job(text: str, *, name: str, folder: Path, changes: Mapping[str, Any] | None = None) -> PreparedJob:
     """Turn a job file's text into a request: local paths in it become keys of files to upload.
 
     Args:
         text: content of the job file.
         name: what the job is called when it has no ``task_id``.
         folder: where relative paths in it start.
+        changes: fields in place of the file's own.
 
     Raises:
-        InvalidRequestError: it has more bytes, fields, items or levels than a request may have.
+        InvalidRequestError: it is no JSON object, or has more bytes, fields, items or levels than a request may have.
         InvalidIdError: the task id can't be part of a key.
         InputNotFoundError: a path that is absolute, or starts with a dot, leads to no file.
     """
     data = text.encode()
     check_request_bytes(len(data))
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        return PreparedJob(keys.check_id(name, "task_id"), data, {})
+    document = read_object(data, "job file") | dict(changes or {})
     # of editors
     document.pop("$schema", None)
     check_shape(document)
@@ -84,41 +92,33 @@ def prepare_job(text: str, *, name: str, folder: Path) -> PreparedJob:
         document = {id_field: f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}", **document}
     task_id = keys.check_id(str(document[id_field]), "task_id")
     uploads: dict[str, Path] = {}
-    document = _with_uploads(document, task_id, folder, uploads)
+    given: dict[str, str] = {}
+    document = _with_uploads(document, task_id, folder, uploads, given)
     request = json.dumps(document, indent=2).encode()
     if len(request) > MAX_REQUEST_BYTES:
         request = json.dumps(document, separators=(",", ":")).encode()
-    return PreparedJob(task_id, request, uploads)
+    return PreparedJob(task_id, request, uploads, given)
 
 
-def _with_uploads(node: Any, task_id: str, folder: Path, uploads: dict[str, Path], field: str = "") -> Any:
-    """Replace every reference to a local file by its future key; collect the files in `uploads`."""
+def _with_uploads(
+    node: Any, task_id: str, folder: Path, uploads: dict[str, Path], given: dict[str, str], name: str = ""
+) -> Any:
+    """Replace every reference to a local file by its future key; collect files in `uploads`, their names in `given`."""
     if isinstance(node, dict):
-        return {name: _with_uploads(value, task_id, folder, uploads, name) for name, value in node.items()}
+        return {key: _with_uploads(value, task_id, folder, uploads, given, key) for key, value in node.items()}
     if isinstance(node, list):
-        return [_with_uploads(value, task_id, folder, uploads, field) for value in node]
-    if isinstance(node, str) and field in REFERENCE_FIELDS and "://" not in node:
-        path = local_file(folder, node) or _fetched_input(folder, node)
+        return [_with_uploads(value, task_id, folder, uploads, given, name) for value in node]
+    if isinstance(node, str) and name in ROLES and "://" not in node:
+        path = local_file(folder, node) or fetched_input(folder, node)
         if path is not None:
             key = keys.job_input(task_id, _upload_name(path))
             uploads[key] = path
+            given.setdefault(key, node)
             return key
     return node
 
 
 _UPLOADED = re.compile(r"[0-9a-f]{8}_[A-Za-z0-9._-]{1,100}\Z")
-#: Fields of a request that may name files.
-REFERENCE_FIELDS = {
-    "structure_video",
-    "structure_video_path",
-    "path",
-    "flow_cache",
-    "structure_flow_cache_url",
-    "images",
-    "image",
-    "video",
-    "fade",
-}
 
 
 def local_file(folder: Path, reference: str) -> Path | None:
@@ -135,7 +135,7 @@ def local_file(folder: Path, reference: str) -> Path | None:
     return None
 
 
-def _fetched_input(folder: Path, reference: str) -> Path | None:
+def fetched_input(folder: Path, reference: str) -> Path | None:
     """Return the file that `JobClient.fetch` put beside a request for one of its inputs."""
     parts = reference.split("/")
     if len(parts) != 4 or parts[0] != "jobs" or parts[2] != "inputs":
@@ -300,14 +300,26 @@ def holds_results(target: Path) -> bool:
     return (target / "manifest.json").is_file()
 
 
-def check_target(target: Path) -> None:
+def check_target(target: Path, task_id: str | None = None, *, replace: bool = False) -> None:
     """Make sure that `JobClient.fetch` may put a job's files into `target`; its parents are made if need be.
 
+    Args:
+        target: the folder.
+        task_id: of the job; None where it may be any.
+        replace: whether it may be put in the place of another job's.
+
     Raises:
-        InvalidRequestError: it is no folder, cannot be made or written to, or holds files but none that a job leaves.
+        InvalidRequestError: it is no folder, cannot be made or written to, holds files but none that a job leaves, or
+            those of another job.
     """
     if target.exists() and not target.is_dir():
         raise InvalidRequestError(f"{target}: expected a folder, got a file")
+    other = None if task_id is None or replace else _other_job(target, task_id)
+    if other is not None:
+        raise InvalidRequestError(
+            f"{target}: expected an empty folder or one of job {task_id}, got that of {other}; "
+            "--replace puts the new one in its place"
+        )
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -321,6 +333,23 @@ def check_target(target: Path) -> None:
             raise InvalidRequestError(f"{folder}: the folder cannot be written to: {error.strerror}") from error
     if any(target.iterdir()) and not (target / "status.json").is_file():
         raise InvalidRequestError(f"{target}: expected an empty folder or one of an earlier job")
+
+
+#: What `prepare_job` puts behind a job's name that has no ``task_id``.
+_STAMP = re.compile(r"-\d{8}-\d{6}\Z")
+
+
+def _other_job(target: Path, task_id: str) -> str | None:
+    """Say whose files a folder holds, where they are not those of a job called like this one."""
+    try:
+        status = JobStatus.model_validate_json((target / "status.json").read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return "a job whose status.json cannot be read"
+    if _STAMP.sub("", status.task_id) == _STAMP.sub("", task_id):
+        return None
+    return f"job {status.task_id}"
 
 
 def _swap(fresh: Path, target: Path, replaced: Path) -> None:

@@ -27,7 +27,8 @@ def add_commands(commands: Any) -> None:
         _cost,
         summary="say what a job will take on AWS, before it runs",
         examples=["structureflow cost job.json", "structureflow cost job.json --architecture arm64 --json"],
-        more="For the first job on its video and for the next one; nothing is decoded, nothing is sent.",
+        more="For the first job on its video and for the next one; nothing is sent. "
+        "What the job names is looked at first, as by validate.",
     )
     parser.add_argument("job", type=Path, metavar="JOB.json", help="the request; paths in it may be local files")
     parser.add_argument(
@@ -55,9 +56,9 @@ def _cost(args: argparse.Namespace, output: Output) -> int:
     from structureflow.jobs.forecast import Plan, forecast
     from structureflow.models.cost import estimate_cost, fixed_monthly, transitions_of
     from structureflow.models.job import JobRequest
-    from structureflow_local.jobfile import prepare
+    from structureflow_local.jobfile import checked
 
-    job = prepare(args.job)
+    job = checked(args.job, output)
     request = JobRequest.parse_json(job.request, expected_task_id=job.task_id)
     videos = _videos(request, job, args.video)
     items: dict[str, dict[str, float]] = {}

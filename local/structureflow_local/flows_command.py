@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from structureflow.models.problems import counted
 from structureflow_local.exits import DONE
 from structureflow_local.output import Output
 from structureflow_local.parsers import add_command
@@ -64,7 +65,7 @@ def _export(args: argparse.Namespace, output: Output) -> int:
 
     files = export_flows(open_flow_file(args.archive), args.target, args.format)
     output.give(files=files)
-    output.say(f"{args.target}: {len(files)} file{'s' if len(files) != 1 else ''}")
+    output.say(f"{args.target}: {counted(len(files), 'file')}")
     return DONE
 
 

@@ -13,6 +13,7 @@ from structureflow.errors import FrameCacheError, InvalidRequestError, TimelineN
 from structureflow.frames.cache import Chunk, FrameCache
 from structureflow.frames.chunks import DecodedChunkFrame, OpenVideo, open_video
 from structureflow.frames.jpeg import decode_jpeg, encode_jpeg, thumbnail
+from structureflow.models.problems import counted
 from structureflow_local.exits import BAD_INPUT, DONE
 from structureflow_local.output import Output
 from structureflow_local.progress import counting
@@ -40,7 +41,10 @@ def run(args: argparse.Namespace, storage: Storage, output: Output) -> int:
             with counting(output, "decode", None, "frames") as done:
                 manifest = cache.rebuild(args.timeline_id, quality=args.quality, opener=_counted(done))
             output.give(timeline=args.timeline_id, frames=manifest.total, chunks=len(manifest.chunks))
-            output.say(f"{args.timeline_id}: {manifest.total} frames of {len(manifest.chunks)} chunks cached")
+            output.say(
+                f"{args.timeline_id}: {counted(manifest.total, 'frame')} of "
+                f"{counted(len(manifest.chunks), 'chunk')} cached"
+            )
         case "adopt":
             manifest = cache.adopt_frames(args.timeline_id, fps=args.fps)
             output.give(timeline=args.timeline_id, frames=manifest.total)
@@ -86,7 +90,8 @@ def _cache(cache: FrameCache, args: argparse.Namespace, output: Output) -> int:
     size = sum(manifest.frames.size_bytes)
     output.give(timeline=args.timeline_id, frames=manifest.total, videos=len(manifest.chunks), size_bytes=size)
     output.say(
-        f"{args.timeline_id}: {manifest.total} frames of {len(manifest.chunks)} videos cached, {size / 1e6:.1f} MB"
+        f"{args.timeline_id}: {counted(manifest.total, 'frame')} of {counted(len(manifest.chunks), 'video')} cached, "
+        f"{size / 1e6:.1f} MB"
     )
     return DONE
 
@@ -167,7 +172,7 @@ def _list_frames(cache: FrameCache, args: argparse.Namespace, output: Output) ->
     found = cache.check_cache(args.timeline_id)
     output.give(whole=found.whole, missing=len(found.missing), changed=len(found.changed), extra=found.extra)
     output.say(
-        f"{found.total} frames: {len(found.missing)} missing, {len(found.changed)} changed, "
+        f"{counted(found.total, 'frame')}: {len(found.missing)} missing, {len(found.changed)} changed, "
         f"{found.extra} objects besides them"
     )
     return DONE if found.whole else BAD_INPUT
@@ -184,7 +189,7 @@ def _get(cache: FrameCache, args: argparse.Namespace, output: Output) -> int:
             files.append(_write(args.out / f"{record.sequence:06d}.jpg", shown))
             done(1)
     output.give(timeline=args.timeline_id, files=files)
-    output.say(f"{args.timeline_id}: {len(files)} frames written to {args.out}")
+    output.say(f"{args.timeline_id}: {counted(len(files), 'frame')} written to {args.out}")
     return DONE
 
 

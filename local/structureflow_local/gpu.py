@@ -33,17 +33,12 @@ _PARAMETERS: Final = {
 
 def wants_gpu(job: PreparedJob) -> bool:
     """Tell whether a job asks for RAFT by name."""
-    document = _document(job)
-    return document is not None and document.get("engine") == "raft"
-
-
-def with_engine(job: PreparedJob, engine: str) -> PreparedJob:
-    """Return the job with another engine; one whose request is no JSON object is returned as it is."""
-    document = _document(job)
-    if document is None:
-        return job
-    request = json.dumps(document | {"engine": engine}, indent=2).encode()
-    return PreparedJob(job.task_id, request, job.uploads)
+    try:
+        document = json.loads(job.request)
+    except ValueError:
+        # what is no request is refused by the orchestrator
+        return False
+    return isinstance(document, dict) and document.get("engine") == "raft"
 
 
 def gpu_part(weights: Path | None) -> dict[str, Any]:
@@ -72,11 +67,3 @@ def what_is_missing(weights: Path | None) -> str | None:
     if not any((folder / f"{model}.pth").is_file() for model in MODELS):
         return f"no {' or '.join(f'{model}.pth' for model in MODELS)} in {folder} (docs/gpu.md)"
     return None
-
-
-def _document(job: PreparedJob) -> dict[str, Any] | None:
-    try:
-        document = json.loads(job.request)
-    except ValueError:
-        return None
-    return document if isinstance(document, dict) else None

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from structureflow.models.problems import counted
 from structureflow_local.exits import DONE
 from structureflow_local.output import Output
 from structureflow_local.parsers import add_command
@@ -37,6 +38,6 @@ def _init(args: argparse.Namespace, output: Output) -> int:
 
     facts = write_job_file(args.video, args.images, args.out, target=args.target, overwrite=args.force)
     output.give(job=args.out, **facts)
-    output.say(f"{args.out}: {facts['segments']} segments, {facts['video']}", style="bold green")
-    output.say(f"next: structureflow validate {args.out}, then structureflow run {args.out} --out out")
+    output.say(f"{args.out}: {counted(facts['segments'], 'segment')}, {facts['video']}", style="bold green")
+    output.say(f"next: structureflow validate {args.out}, then structureflow run {args.out} --out {args.out.stem}")
     return DONE

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from structureflow import FlowMeta, flow_normaliser, flow_to_rgb
 from structureflow.errors import (
+    FlowCacheError,
     InputNotAllowedError,
     InvalidRequestError,
     ObjectChangedError,
@@ -30,6 +31,7 @@ from structureflow.errors import (
     TransientStorageError,
 )
 from structureflow.flow.archive import FileReader, FlowArchive, RangeReader, open_flow_archive
+from structureflow.models.problems import counted
 from structureflow.storage.base import ByteRange, ObjectInfo, StoredObject, Suffix
 from structureflow_local.evidence import inspect_results
 from structureflow_local.exits import DONE
@@ -76,7 +78,10 @@ def inspect(
         StorageError, InputNotFoundError, InputNotAllowedError: it can't be reached.
     """
     reader, key = _reader(reference, endpoint_url)
-    archive = open_flow_archive(reader, key)
+    try:
+        archive = open_flow_archive(reader, key)
+    except FlowCacheError as error:
+        raise error.within(reference) from error
     facts = _facts(archive)
     output.give(reference=reference, **{name.replace(" ", "_"): value for name, value in facts.items()})
     output.say(reference, style="bold")
@@ -89,9 +94,8 @@ def inspect(
         _write_png(png, contact_sheet(archive))
         output.give(png=png)
         output.say(f"contact sheet: {png}")
-    plural = "request" if archive.requests == 1 else "requests"
     output.give(requests=archive.requests)
-    output.say(f"{archive.requests} {plural}", style="dim")
+    output.say(counted(archive.requests, "request"), style="dim")
     return archive
 
 

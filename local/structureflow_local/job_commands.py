@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from structureflow.errors import InvalidRequestError, JobStateError, StructureFlowError
+from structureflow.models.problems import counted
 from structureflow.models.results import JobStatus
 from structureflow_local.client import JobClient, check_target
 from structureflow_local.exits import BAD_INPUT, DONE, JOB_FAILED, NOT_FINISHED
@@ -73,6 +74,7 @@ def add_commands(commands: Any) -> None:
     )
     _add_task_id(fetch)
     fetch.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the job's folder goes")
+    fetch.add_argument("--replace", action="store_true", help="put it in the place of another job's")
     fetch.add_argument("--inputs", action="store_true", help="its uploaded inputs too, so that request.json runs again")
 
     clean = add_command(
@@ -99,10 +101,10 @@ def _add_timeout(parser: argparse.ArgumentParser) -> None:
 
 
 def _submit(args: argparse.Namespace, output: Output) -> int:
-    from structureflow_local.jobfile import prepare
+    from structureflow_local.jobfile import checked
 
-    job = prepare(args.job)
-    client = JobClient(storage_of(args))
+    job = checked(args.job, output)
+    client = JobClient(storage_of(args, may_be_made=True))
     before = client.status(job.task_id) if args.wait else None
     uploaded = sum(path.stat().st_size for path in job.uploads.values())
     with counting(output, "upload", uploaded, "bytes") as transferred:
@@ -192,7 +194,7 @@ def _fetch(args: argparse.Namespace, output: Output) -> int:
     if status.state != "done":
         _say_status(output, status)
         return JOB_FAILED if status.state == "failed" else NOT_FINISHED
-    check_target(args.out)
+    check_target(args.out, args.task_id, replace=args.replace)
     size_bytes = sum(info.size_bytes for info in client.outputs(args.task_id, inputs=args.inputs))
     with counting(output, "download", size_bytes, "bytes") as transferred:
         files = client.fetch(args.task_id, args.out, inputs=args.inputs, transferred=transferred)
@@ -209,13 +211,15 @@ def _clean(args: argparse.Namespace, output: Output) -> int:
         raise JobStateError(f"job {args.task_id}: there is none")
     if not args.yes:
         if not sys.stdin.isatty():
-            raise InvalidRequestError(f"--yes: expected it, or somebody to ask; {count} objects would be deleted")
-        sys.stderr.write(f"Delete {count} objects of job {args.task_id} in {client.storage.uri}? [y/N] ")
+            raise InvalidRequestError(
+                f"--yes: expected it, or somebody to ask; {counted(count, 'object')} would be deleted"
+            )
+        sys.stderr.write(f"Delete {counted(count, 'object')} of job {args.task_id} in {client.storage.uri}? [y/N] ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
             output.say("nothing was deleted")
             return BAD_INPUT
     deleted = client.clean(args.task_id)
     output.give(task_id=args.task_id, deleted=deleted)
-    output.say(f"{deleted} objects deleted")
+    output.say(f"{counted(deleted, 'object')} deleted")
     return DONE

@@ -66,8 +66,12 @@ class Output:
     def fail(self, error: StructureFlowError) -> None:
         """Say what ended the command."""
         self.give(error=error.as_dict())
-        if not self.as_json:
-            self._errors.print(Text.assemble((error.code, "bold red"), f": {error.message}"))
+        if self.as_json:
+            return
+        self._errors.print(Text.assemble((error.code, "bold red"), f": {error.message}"))
+        for line in error.detail.get("problems", ()):
+            if str(line) not in error.message:
+                self._errors.print(Text(f"  {line}"))
 
     def finish(self) -> None:
         """Print the JSON document, if one is asked for; only the first call does anything."""

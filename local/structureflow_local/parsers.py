@@ -57,13 +57,16 @@ def add_place(parser: argparse.ArgumentParser, *, default: Any = None) -> None:
     )
 
 
-def storage_of(args: argparse.Namespace) -> Storage:
-    """Return the store that the options of `add_place` name.
+def storage_of(args: argparse.Namespace, *, may_be_made: bool = False) -> Storage:
+    """Return the store that the options of `add_place` name; `may_be_made` lets a folder that is not there be made.
 
     Raises:
-        SettingsError: they name none, nor does the environment.
+        SettingsError: they name none, nor does the environment; or a folder that is none.
     """
     if args.folder is not None:
+        if not args.folder.is_dir() and (args.folder.exists() or not may_be_made):
+            got = "a file" if args.folder.exists() else "one that is not there"
+            raise SettingsError(f"--folder: expected a folder, got {got}: {args.folder}")
         from structureflow import LocalStorage
 
         return LocalStorage(args.folder)

@@ -26,6 +26,7 @@ from rich.text import Text
 
 from structureflow import Storage, keys
 from structureflow.jobs.documents import get_document, load_record
+from structureflow.models.problems import counted
 from structureflow.models.results import JobStatus, SegmentResult
 from structureflow_local.output import Output
 
@@ -142,8 +143,9 @@ class JobProgress:
             origin = f"given as {record.flow_cache.reference}"
         self.say(
             "flows",
-            f"{source.frames - 1} flows by {record.engine}, {origin}; video {source.width_px}x{source.height_px}, "
-            f"{source.frames} frames, {source.fps:g} fps, {len(record.scene_cuts)} cuts",
+            f"{counted(source.frames - 1, 'flow')} by {record.engine}, {origin}; "
+            f"video {source.width_px}x{source.height_px}, "
+            f"{counted(source.frames, 'frame')}, {source.fps:g} fps, {counted(len(record.scene_cuts), 'cut')}",
         )
         self._move()
 
@@ -161,8 +163,8 @@ class JobProgress:
             left = sum(last - first + 1 for first, last in result.left_unguided)
             self.say(
                 f"segment {index}",
-                f"{result.frames} frames {result.width_px}x{result.height_px}: {filled} filled by motion, {left} left "
-                f"to the generator; flow from {result.flow_source}, "
+                f"{counted(result.frames, 'frame')} {result.width_px}x{result.height_px}: {filled} filled by motion, "
+                f"{left} left to the generator; flow from {result.flow_source}, "
                 f"made in {result.timings_s['segment']:.2f} s",
             )
             self._move()
@@ -176,5 +178,5 @@ class JobProgress:
             description=description or self._stage or "waiting",
             total=sum(frames) or None,
             completed=sum(frames[index] for index in self._ended if index < len(frames)),
-            segments=f"{len(self._ended)} of {len(frames)} segments" if frames else "no segments yet",
+            segments=f"{len(self._ended)} of {counted(len(frames), 'segment')}" if frames else "no segments yet",
         )

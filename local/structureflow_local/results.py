@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.table import Table
 
 from structureflow.models.cost import PRICES
+from structureflow.models.problems import counted
 from structureflow.models.results import JobStatus, Manifest
 from structureflow_local.output import Output, cells, size, table
 
@@ -15,14 +16,30 @@ _DOCUMENTS = {"report.html": "open this in a browser", "manifest.json": "every o
 
 
 def print_result(
-    output: Output, status: JobStatus, target: Path, files: Sequence[Path], cost: Mapping[str, float] | None = None
+    output: Output,
+    status: JobStatus,
+    target: Path,
+    files: Sequence[Path],
+    cost: Mapping[str, float] | None = None,
+    *,
+    named: Callable[[str], str] = str,
 ) -> None:
-    """Say how a job ended and what it left in `target`; `files` are its own there, `cost` is in US dollars by item."""
+    """Say how a job ended and what it left in `target`.
+
+    Args:
+        output: where it goes.
+        status: of the job.
+        target: the folder.
+        files: its own there.
+        cost: in US dollars by item.
+        named: calls the user's files in a text what the user calls them.
+    """
     output.give(task_id=status.task_id, state=status.state, out=target, files=files)
     if status.error is not None:
-        output.give(error=status.error)
+        message = named(status.error.message)
+        output.give(error=status.error.model_copy(update={"message": message}))
         output.say(f"job {status.task_id} failed ({status.error.stage})", style="bold red")
-        output.say(f"{status.error.code}: {status.error.message}")
+        output.say(f"{status.error.code}: {message}")
         return
     manifest = Manifest.model_validate_json((target / "manifest.json").read_bytes())
     output.give(manifest=manifest, cost_usd=cost or manifest.cost_usd)
@@ -30,18 +47,19 @@ def print_result(
     filled = sum(last - first + 1 for result in manifest.segments for first, last in result.filled)
     count = len(manifest.segments)
     output.say(
-        f"job {status.task_id} is done: {count} segment{'s' if count != 1 else ''}, {frames} frames, "
+        f"job {status.task_id} is done: {counted(count, 'segment')}, {counted(frames, 'frame')}, "
         f"{filled} of them filled by motion",
         style="bold green",
     )
     output.say(f"report: {(target / 'report.html').resolve()}")
     for fallback in manifest.fallbacks:
         output.say(
-            f"not as asked ({fallback.stage}): wanted {fallback.wanted}, used {fallback.used}: {fallback.reason}",
+            f"not as asked ({fallback.stage}): wanted {fallback.wanted}, used {fallback.used}: "
+            f"{named(fallback.reason)}",
             style="yellow",
         )
     for notice in manifest.notices:
-        output.say(f"note: {notice}")
+        output.say(f"note: {named(notice)}")
     output.detail(_made(target, files, manifest))
     output.detail(_stages(manifest))
     if cost:
@@ -80,5 +98,5 @@ def _what(name: Path, manifest: Manifest) -> str:
     if name.suffix == ".mp4" and name.parts[0] == "segments":
         # segments/{index}/…, some in a folder of their generator's
         result = manifest.segments[int(name.parts[1])]
-        return f"{result.frames} frames, {result.width_px}x{result.height_px}, {result.fps:g} fps"
+        return f"{counted(result.frames, 'frame')}, {result.width_px}x{result.height_px}, {result.fps:g} fps"
     return _DOCUMENTS.get(str(name), "")

@@ -30,9 +30,9 @@ def add_commands(commands: Any) -> None:
         "run",
         _run,
         summary="run a whole job on this machine, in one process",
-        examples=["structureflow run job.json --out out", "structureflow run out/request.json --out again"],
-        more="The second example runs a finished job again, from what it left. --cloud runs it on the local cloud "
-        "instead, as it is deployed.",
+        examples=["structureflow run job.json --out walk", "structureflow run walk/request.json --out again"],
+        more="Everything is looked at before it starts, as by validate. The second example runs a finished job "
+        "again, from what it left. --cloud runs it on the local cloud instead, as it is deployed.",
     )
     run.add_argument("job", type=Path, metavar="JOB.json", help="the request; paths in it may be local files")
     _add_options(run)
@@ -51,6 +51,7 @@ def add_commands(commands: Any) -> None:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the job's folder goes")
+    parser.add_argument("--replace", action="store_true", help="put it in the place of another job's")
     parser.add_argument(
         "--cloud",
         action="store_true",
@@ -101,14 +102,11 @@ def sample() -> Path:
 
 def _run_file(path: Path, args: argparse.Namespace, output: Output) -> int:
     from structureflow_local.client import check_target
-    from structureflow_local.gpu import with_engine
-    from structureflow_local.jobfile import prepare
+    from structureflow_local.jobfile import checked
     from structureflow_local.results import print_result
 
-    job = prepare(path)
-    if args.engine is not None:
-        job = with_engine(job, args.engine)
-    check_target(args.out)
+    job = checked(path, output, here=True, engine=args.engine)
+    check_target(args.out, job.task_id, replace=args.replace)
     store = None if args.no_store else args.store
     options = {"timeout_s": args.timeout, "output": output, "raft_weights": args.raft_weights}
     cost: Mapping[str, float] | None = None
@@ -123,5 +121,5 @@ def _run_file(path: Path, args: argparse.Namespace, output: Output) -> int:
         from structureflow_local.run_here import run_job_here
 
         status, files = run_job_here(job, args.out, store=store, **options)
-    print_result(output, status, args.out, files, cost)
+    print_result(output, status, args.out, files, cost, named=job.in_own_words)
     return DONE if status.state == "done" else JOB_FAILED

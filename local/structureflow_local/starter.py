@@ -10,7 +10,9 @@ from typing import Any, Final
 
 from structureflow import DecodeLimits, VideoReader
 from structureflow.errors import InputNotFoundError, InvalidRequestError
+from structureflow.limits import MAX_VIDEO_FRAMES
 from structureflow.media.still import open_image
+from structureflow.models.problems import counted
 from structureflow.models.schema import MEANINGS, request_schema
 from structureflow_local.jobfile import plain_id
 
@@ -73,12 +75,15 @@ def write_job_file(
     for found in (video, *images):
         if not found.is_file():
             raise InputNotFoundError(f"{found}: there is no such file")
-    with VideoReader(video, DecodeLimits()) as reader:
+    limits = DecodeLimits(max_frames=MAX_VIDEO_FRAMES)
+    with VideoReader(video, limits) as reader:
         info = reader.info
+        # behind the last frame it says that there are too few to have motion
+        reader.skip(limits.min_frames)
     for image in images:
         with open_image(image.read_bytes(), what=str(image)):
             pass
-    said = f"{info.width_px}x{info.height_px}, {info.frames} frames at {info.fps:g} fps"
+    said = f"{info.width_px}x{info.height_px}, {counted(info.frames, 'frame')} at {info.fps:g} fps"
     text = job_file(
         plain_id(path), _relative(video, path), [_relative(image, path) for image in images], target=target, video=said
     )

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from structureflow.models.problems import counted
 from structureflow_local.exits import BAD_INPUT, DONE
 from structureflow_local.output import Output
 from structureflow_local.parsers import add_command
@@ -19,22 +20,25 @@ def add_commands(commands: Any) -> None:
         _validate,
         summary="say everything that is wrong with a job file, without running it",
         examples=["structureflow validate job.json"],
-        more="Names that are no files of this machine count as keys of the bucket.",
+        more="It opens every file of this machine that the job names; other names count as keys of a bucket. "
+        "run, submit and cost look at the same before they start.",
     )
     parser.add_argument("job", type=Path, metavar="JOB.json")
 
 
 def _validate(args: argparse.Namespace, output: Output) -> int:
     from structureflow_local.jobfile import read_job_file
-    from structureflow_local.problems import problems_with
+    from structureflow_local.problems import look_into
 
-    problems = problems_with(read_job_file(args.job), args.job.parent)
-    output.give(job=args.job, valid=not problems, problems=problems)
-    if not problems:
+    found = look_into(read_job_file(args.job), args.job.parent)
+    problems, remarks = found.lines, found.remarks
+    output.give(job=args.job, valid=not problems, problems=problems, warnings=remarks)
+    if problems:
+        output.say(f"{args.job}: {counted(len(problems), 'problem')}", style="bold red")
+    else:
         output.say(f"{args.job}: a valid job", style="bold green")
-        return DONE
-    count = len(problems)
-    output.say(f"{args.job}: {count} problem{'s' if count != 1 else ''}", style="bold red")
     for line in problems:
         output.say(f"  {line}")
-    return BAD_INPUT
+    for remark in remarks:
+        output.say(f"  note: {remark}")
+    return BAD_INPUT if problems else DONE

@@ -153,7 +153,7 @@ def test_clean_asks_who_is_there(runner: JobRunner, tmp_path: Path, answer: str,
     asked = b""
     while b"[y/N]" not in asked:
         asked += os.read(master, 1000)
-    assert b"Delete 1 objects of job t" in asked
+    assert b"Delete 1 object of job t " in asked
     os.write(master, f"{answer}\n".encode())
     process.communicate(timeout=60)
     os.close(master)

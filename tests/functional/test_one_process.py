@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from structureflow import keys
-from structureflow.errors import JobStateError, NotAVideoError
+from structureflow.errors import InvalidRequestError, JobStateError, NotAVideoError
 from structureflow.jobs.documents import load_record
 from structureflow.models.results import JobStatus, Manifest, SegmentResult
 from structureflow.runtime.machine import call_step
@@ -155,8 +155,9 @@ def test_a_request_that_cannot_be_done_is_refused(folder: Path, tmp_path: Path) 
 
 
 def test_what_is_no_json_is_refused(folder: Path, tmp_path: Path) -> None:
-    prepared = prepare_job("{", name="walk", folder=folder)
-    status = run(prepared, tmp_path / "store")
+    with pytest.raises(InvalidRequestError, match="line 1, column 2: expected JSON"):
+        prepare_job("{", name="walk", folder=folder)
+    status = run(PreparedJob("walk", b"{", {}), tmp_path / "store")
     assert status.error is not None
     assert status.error.code == "InvalidRequestError"
 

@@ -60,6 +60,19 @@ def test_a_folder_that_somebody_else_filled_meanwhile_stays(tmp_path: Path) -> N
     assert names(tmp_path) == {"a", "a/notes.txt"}
 
 
+def test_a_target_that_cannot_be_replaced_is_named(tmp_path: Path) -> None:
+    """A folder that came meanwhile; on Windows also a file that somebody has open."""
+
+    def write() -> None:
+        with new_file(tmp_path / "x.bin", "target") as part:
+            part.write_bytes(b"new")
+            (tmp_path / "x.bin").mkdir()
+
+    with pytest.raises(OutputError, match=r"target: .*x\.bin cannot be replaced"):
+        write()
+    assert names(tmp_path) == {"x.bin"}
+
+
 @pytest.mark.parametrize("name", ["", "folder", "folder/..", "file/x", "file/x/y"])
 def test_no_file_can_be_there(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()

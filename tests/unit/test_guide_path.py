@@ -17,7 +17,6 @@ from structureflow.guide.path import Carry, Trace, bounded_chunk
 from structureflow.guide.plan import Leg, PathPlan
 from structureflow.guide.planned import PlannedFlows
 from structureflow.guide.spans import flow_window, led_frames, unguided_ranges
-from structureflow.guide.ways import Way, end_share, soft_visibility
 from structureflow.models.job import Segment
 from structureflow.testing.scenes import ArrayFlows, pan_scene
 
@@ -358,39 +357,3 @@ def test_endless_paths_stay_bounded() -> None:
     leg = np.full((4, 4, 2), 4_000, np.float32)
     assert Carry(lambda _: leg, 0.0, (4, 4)).to(50).max() == 16_384
     assert Trace(lambda _: leg, 0.0, (4, 4)).to(50).max() == 16_384
-
-
-# --- weights -----------------------------------------------------------------------------------------
-
-
-def test_where_both_see_time_decides_and_where_one_sees_it_prevails() -> None:
-    still = np.zeros((4, 4, 2), np.float32)
-    seen, unseen = Way(still, np.full((4, 4), 255, np.uint8)), Way(still, np.zeros((4, 4), np.uint8))
-    assert end_share(0.25, seen, seen)[0, 0] == 64
-    assert end_share(0.25, unseen, unseen)[0, 0] == 64
-    assert end_share(0.5, seen, unseen)[0, 0] < 60 < 195 < end_share(0.5, unseen, seen)[0, 0]
-    assert end_share(0.0, unseen, seen)[0, 0] == 0
-    assert end_share(1.0, seen, unseen)[0, 0] == 255
-    with pytest.raises(GuidanceError, match="visibilit"):
-        end_share(0.5, Way(still), seen)
-
-
-def test_of_two_that_are_seen_the_one_that_looks_right_prevails() -> None:
-    still, everywhere = np.zeros((4, 4, 2), np.float32), np.full((4, 4), 255, np.uint8)
-    alike, unlike = (Way(still, everywhere, unlike=np.full((4, 4), levels, np.float32)) for levels in (1, 9))
-    assert end_share(0.5, alike, alike)[0, 0] == 128
-    assert end_share(0.5, alike, unlike)[0, 0] < 3
-    assert end_share(0.5, unlike, alike)[0, 0] > 252
-    # what is unlike but shown is better than what is less unlike and not shown at all
-    hidden = Way(still, np.zeros((4, 4), np.uint8), np.full((4, 4), 8, np.float32))
-    assert end_share(0.5, unlike, hidden)[0, 0] < 80
-
-
-def test_hidden_parts_are_widened_and_feathered() -> None:
-    visible = np.ones((21, 21), np.bool_)
-    visible[:, 10:] = False
-    soft = soft_visibility(visible)
-    assert soft[10, 4] == 255
-    assert soft[10, 14] == 0
-    assert 0 < soft[10, 8] < 255
-    assert soft[10, 9] < 128

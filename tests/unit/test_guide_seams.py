@@ -15,7 +15,7 @@ from structureflow.guide.pictures import PLANES, RGB, PictureFormat
 from structureflow.guide.ports import Mask
 from structureflow.guide.render import RenderSettings, render_segment
 from structureflow.guide.seams import Fade, choose, disagreement
-from structureflow.guide.ways import Way
+from structureflow.guide.ways import Moment, Way, end_share
 from structureflow.media.planes import planes_to_rgb, rgb_to_planes
 from structureflow.models.job import Segment
 from structureflow.references import Reference
@@ -119,14 +119,14 @@ def test_an_anchor_that_does_not_see_is_not_chosen() -> None:
     half = everywhere.copy()
     half[:, :15] = 0
     apart = np.ones((20, 30), np.float32)
-    mean = np.full((20, 30), 128, np.uint8)
-    for time_share in (0.1, 0.5, 0.9):
-        share, undecided = choose(time_share, Way(still, half), Way(still, everywhere), mean, apart)
+    ways = Way(still, half), Way(still, everywhere)
+    for moment in (Moment(1, 9), Moment(5, 5), Moment(9, 1)):
+        share, undecided = choose(moment, *ways, apart)
         assert (share[:, :9] == 255).all(), "the start anchor does not show this half"
         assert not undecided[:, :9].any()
-    share, _ = choose(0.1, Way(still, half), Way(still, everywhere), mean, apart)
+    share, _ = choose(Moment(1, 9), *ways, apart)
     assert (share[:, 21:] == 0).all()
-    np.testing.assert_array_equal(choose(0.5, Way(still, half), Way(still, everywhere), mean, apart * 0)[0], mean)
+    np.testing.assert_array_equal(choose(Moment(5, 5), *ways, apart * 0)[0], end_share(Moment(5, 5), *ways))
 
 
 def test_noise_is_no_disagreement() -> None:
@@ -134,6 +134,17 @@ def test_noise_is_no_disagreement() -> None:
     one = random.uniform(0, 255, (30, 40, 3)).astype(np.float32)
     assert disagreement(one, one + random.normal(0, 4, one.shape).astype(np.float32)).max() == 0
     assert disagreement(one, one[::-1].copy()).mean() > 0.9
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_one_channel_is_enough_to_disagree(channel: int) -> None:
+    """In planes a difference of light is in luma alone, in RGB in all three: both say the same of it."""
+    one = np.full((30, 40, 3), 90, np.float32)
+    other = one.copy()
+    other[..., channel] += 40
+    assert disagreement(one, other, (20, 40)).min() == 1
+    assert disagreement(one, other, (40, 60)).max() == 0
+    assert disagreement(one, other, (30, 50))[15, 20] == pytest.approx(0.5)
 
 
 # --- colours ------------------------------------------------------------------------------------------

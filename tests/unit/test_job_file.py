@@ -19,7 +19,7 @@ from structureflow.models.shorthand import Shorthand
 from structureflow.testing.jobs import png
 from structureflow.testing.videos import pan_frames, texture, write_clip
 from structureflow_local.jobfile import prepare, without_comments
-from structureflow_local.problems import problems_with
+from structureflow_local.problems import look_into
 from structureflow_local.starter import schema_text, write_job_file
 
 GOOD: dict[str, Any] = {"task_id": "t", "structure_video": "v.mp4", "images": ["a.png", "b.png"]}
@@ -27,7 +27,7 @@ GOOD: dict[str, Any] = {"task_id": "t", "structure_video": "v.mp4", "images": ["
 
 def problems(folder: Path, **changes: Any) -> list[str]:
     document = {name: value for name, value in (GOOD | changes).items() if value is not None}
-    return problems_with(json.dumps(document), folder)
+    return look_into(json.dumps(document), folder).lines
 
 
 def test_comments_are_blanked_out_and_nothing_else() -> None:
@@ -109,7 +109,7 @@ def test_everything_is_said_at_once(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_request_at_all_is_said(tmp_path: Path, text: str, said: str) -> None:
-    (line,) = problems_with(text, tmp_path)
+    (line,) = look_into(text, tmp_path).lines
     assert said in line
 
 
@@ -128,7 +128,7 @@ def test_who_says_that_a_job_is_valid_lets_the_model_take_it(tmp_path: Path) -> 
             taken = True
         except StructureFlowError:
             taken = False
-        assert (problems_with(json.dumps(document), tmp_path) == []) is taken, changes
+        assert (look_into(json.dumps(document), tmp_path).lines == []) is taken, changes
 
 
 def test_validating_imports_nothing_that_takes_long(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_written_job_file_is_valid_and_finds_its_files(material: tuple[Path, l
     assert {found.resolve() for found in job.uploads.values()} == {video, *images}
     request = JobRequest.parse(json.loads(job.request))
     assert (request.target, len(request.segments)) == ("ltx", 1)
-    assert problems_with(without_comments(path.read_text()), path.parent) == []
+    assert look_into(without_comments(path.read_text()), path.parent).lines == []
     assert json.loads((path.parent / "job.schema.json").read_text()) == request_schema()
 
 
@@ -235,7 +235,7 @@ def test_each_field_that_is_commented_out_may_be_used(material: tuple[Path, list
     assert named == set(MEANINGS) - said - {"structure_videos", "segment_overlap", "flow_cache", "segments"}
     for at in off:
         used = [*lines[:at], lines[at].replace("// ", "", 1), *lines[at + 1 :]]
-        assert problems_with(without_comments("\n".join(used)), tmp_path) == [], lines[at]
+        assert look_into(without_comments("\n".join(used)), tmp_path).lines == [], lines[at]
 
 
 def test_nothing_is_overwritten_unasked_and_nothing_half_made(

@@ -73,7 +73,10 @@ def test_the_command_line_refuses_before_it_uploads(tmp_path: Path) -> None:
         prepare_job("[" * 3_000_000, name="job", folder=tmp_path)
     with pytest.raises(InvalidRequestError, match="at most 16 levels"):
         prepare_job('{"a":' + "[" * 60 + "]" * 60 + "}", name="job", folder=tmp_path)
-    assert prepare_job("[" * 1_000_000, name="job", folder=tmp_path).uploads == {}
+    with pytest.raises(InvalidRequestError, match="expected JSON"):
+        prepare_job("[" * 1_000_000, name="job", folder=tmp_path)
+    with pytest.raises(InvalidRequestError, match="b: expected it once, got it twice"):
+        prepare_job('{"a": {"b": 1, "b": 1}}', name="job", folder=tmp_path)
 
 
 def test_a_large_job_file_is_sent_without_its_blanks(tmp_path: Path) -> None:

@@ -11,12 +11,10 @@ import pytest
 from structureflow.models.job import EngineName
 from structureflow_local import gpu
 from structureflow_local.cli import build_parser
-from structureflow_local.client import PreparedJob
-from structureflow_local.gpu import DEFAULT_WEIGHTS, TASK_DEFINITION, gpu_part, wants_gpu, with_engine
+from structureflow_local.client import PreparedJob, prepare_job
+from structureflow_local.gpu import DEFAULT_WEIGHTS, TASK_DEFINITION, gpu_part, wants_gpu
 from structureflow_local.run import TEMPLATE
 from structureflow_local.run_command import ENGINES
-
-JOB = PreparedJob("t1", b'{"task_id": "t1", "engine": "dis"}', {"jobs/t1/inputs/a": Path("a")})
 
 
 def test_the_engines_are_those_of_requests() -> None:
@@ -31,19 +29,19 @@ def test_another_engine_is_an_option(command: list[str], tmp_path: Path) -> None
         build_parser().parse_args([*command, "--out", str(tmp_path), "--engine", "magic"])
 
 
-def test_another_engine_changes_nothing_else() -> None:
-    changed = with_engine(JOB, "raft")
-    assert json.loads(changed.request) == {"task_id": "t1", "engine": "raft"}
-    assert (changed.task_id, changed.uploads) == (JOB.task_id, JOB.uploads)
-    assert json.loads(with_engine(PreparedJob("t1", b"{}", {}), "farneback").request) == {"engine": "farneback"}
+def test_another_engine_changes_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    text = '{"task_id": "t1", "engine": "dis", "structure_video": "a.mp4"}'
+    plain = prepare_job(text, name="t", folder=tmp_path)
+    changed = prepare_job(text, name="t", folder=tmp_path, changes={"engine": "raft"})
+    assert json.loads(changed.request) == json.loads(plain.request) | {"engine": "raft"}
+    assert (changed.task_id, changed.uploads) == (plain.task_id, plain.uploads)
 
 
 @pytest.mark.parametrize("request_bytes", [b"{oops", b"[]", b'"raft"', b"\xff"])
-def test_what_is_no_request_goes_on_as_it_is(request_bytes: bytes) -> None:
+def test_what_is_no_request_wants_nothing(request_bytes: bytes) -> None:
     """The orchestrator refuses it, with a typed error."""
-    job = PreparedJob("t1", request_bytes, {})
-    assert with_engine(job, "raft") == job
-    assert not wants_gpu(job)
+    assert not wants_gpu(PreparedJob("t1", request_bytes, {}))
 
 
 @pytest.mark.parametrize(("engine", "wanted"), [("raft", True), ("auto", False), ("dis", False), (["raft"], False)])

@@ -50,7 +50,7 @@ def new_files(folder: str | os.PathLike[str], names: Sequence[str], argument: st
         try:
             yield [scratch / name for name in names]
             for name in names:
-                (scratch / name).replace(place / name)
+                _move(scratch / name, place / name, argument)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -95,6 +95,17 @@ def _scratch(folder: Path, names: Sequence[str], argument: str) -> Path:
         raise
     except OSError as error:
         raise _failed(argument, folder, error) from error
+
+
+def _move(part: Path, target: Path, argument: str) -> None:
+    try:
+        part.replace(target)
+    except FileNotFoundError:
+        # it was not written, which is the caller's to explain
+        raise
+    except OSError as error:
+        # Windows replaces no file that somebody has open
+        raise OutputError(f"{argument}: {target} cannot be replaced: {error.strerror}", path=str(target)) from error
 
 
 def _failed(argument: str, folder: Path, error: OSError) -> OutputError:

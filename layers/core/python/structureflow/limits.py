@@ -11,8 +11,11 @@ from typing import Final
 __all__ = [
     "MAX_CONCURRENT_SEGMENTS",
     "MAX_DIGITS",
+    "MAX_IMAGE_BYTES",
+    "MAX_PROBLEMS",
     "MAX_REQUEST_BYTES",
     "MAX_VIDEO_FRAMES",
+    "MAX_WORKING_GRID_PX",
     "MEMORY_SHARE",
     "NEW_ACCOUNT_MEMORY_MB",
 ]

@@ -74,6 +74,7 @@ class AnchoredPath:
         self._to_anchor = None if self._base <= start else self._before.copy().to(self._base).copy()
         self._state = _State(self._base, still, still, Evidence.at_anchor(shape))
         self._next: _State | None = None
+        self._judged: list[tuple[_State, Judgement]] = []
 
     @property
     def node(self) -> int:
@@ -103,9 +104,7 @@ class AnchoredPath:
             self._advance()
         state = self._state
         fraction = position - state.node
-        judged = state.evidence.judgement(state.path)
-        if fraction:
-            judged = self._between(state, judged, fraction)
+        judged = self._between(state, fraction) if fraction else self._judgement(state)
         if self._to_anchor is None:
             return judged
         return replace(judged, displacement=bounded(compose_flows(judged.displacement, self._to_anchor)))
@@ -150,7 +149,16 @@ class AnchoredPath:
             self._next = _State(state.node + 1, path, composed, evidence.returning(path))
         return self._next
 
-    def _between(self, state: _State, judged: Judgement, fraction: float) -> Judgement:
+    def _judgement(self, state: _State) -> Judgement:
+        """Return what speaks for a state; two are asked for by turns while positions lie between them."""
+        for known, judgement in self._judged:
+            if known is state:
+                return judgement
+        self._judged = [*self._judged[-1:], (state, state.evidence.judgement(state.path))]
+        return self._judged[-1][1]
+
+    def _between(self, state: _State, fraction: float) -> Judgement:
+        judged = self._judgement(state)
         leg = self._leg(state.node)
         step = partial_flow(leg, lag=1 - fraction, span=fraction)
         displacement = bounded(compose_flows(step, state.path))
@@ -161,6 +169,7 @@ class AnchoredPath:
             spread = np.abs(drift).max(axis=-1, keepdims=True) < _LARGEST_DRIFT_PX
             share = np.where(spread, np.float32(fraction), np.float32(fraction > 0.5))
             displacement += drift * share
+            return judged.between(step, self._judgement(following), rest, fraction, displacement)
         return judged.pulled(step, displacement)
 
 

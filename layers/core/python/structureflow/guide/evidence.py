@@ -33,6 +33,10 @@ _UNLIKE: Final = np.float32(0.75)
 _NOISE_FLOOR: Final = np.float32(2.0)
 #: How much of the agreement of a frame is that of the frame before.
 _DAMPING: Final = np.float32(0.5)
+#: A difference that changes by less than this factor is still what it was: texture and noise change it that much.
+_HELD: Final = np.float32(1.2)
+#: Levels that are added to a difference before differences are compared by their ratio.
+DOUBT_FLOOR: Final = 0.5
 #: How much of the anchor's area a pixel may show; beyond, the path stretches or folds.
 _LEAST_AREA: Final = 0.2
 _MOST_AREA: Final = 5.0
@@ -51,18 +55,41 @@ class Judgement:
         displacement: ``(h, w, 2)`` float32 to the anchor.
         seen: ``(ceil(h / STRIDE), ceil(w / STRIDE))`` float32: 1 where the anchor shows the pixel, else 0.
         unlike: the same shape, float32: the difference of what it shows, in levels.
+        held: the same, without what flickers from frame to frame.
     """
 
     displacement: Field32
     seen: Plane
     unlike: Plane
+    held: Plane
 
     def pulled(self, step: Field32, displacement: Field32) -> Judgement:
         """Return the judgement of a position one `step` further on, where the path is `displacement`."""
-        come_from = landing(step) * np.float32(1 / STRIDE)
-        evidence = sample(cast("Field32", cv2.merge([self.seen, self.unlike])), come_from)
-        seen = (evidence[..., 0] > 0.5) & inside(landing(displacement), displacement.shape[:2], BEYOND_PX)
-        return Judgement(displacement, seen.astype(np.float32), np.ascontiguousarray(evidence[..., 1]))
+        return self._at(displacement, self._along(step))
+
+    def between(self, step: Field32, after: Judgement, rest: Field32, share: float, displacement: Field32) -> Judgement:
+        """Return the judgement of a position between two: what is said on both sides comes in evenly.
+
+        Args:
+            step: ``(h, w, 2)`` float32 pulling from this position.
+            after: the judgement of the position behind.
+            rest: pulling from that one.
+            share: of the way from here to there, 0 to 1.
+            displacement: the path.
+        """
+        evidence = self._along(step)
+        evidence += (after._along(rest) - evidence) * np.float32(share)
+        return self._at(displacement, evidence)
+
+    def _along(self, step: Field32) -> Field32:
+        evidence = cast("Field32", cv2.merge([self.seen, self.unlike, self.held]))
+        return sample(evidence, landing(step) * np.float32(1 / STRIDE))
+
+    @staticmethod
+    def _at(displacement: Field32, evidence: Field32) -> Judgement:
+        seen, unlike, held = cv2.split(evidence)
+        shown = (seen > 0.5) & inside(landing(displacement), displacement.shape[:2], BEYOND_PX)
+        return Judgement(displacement, shown.astype(np.float32), cast("Plane", unlike), cast("Plane", held))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +98,8 @@ class Evidence:
 
     Attributes:
         way: ``(h', w', 2)`` float32, where the anchor's pixels are in the frame, as displacements.
-        look: ``(h', w', 2)`` float32, agreement (0 to 1) and difference (levels) of the frame's pixels.
+        look: ``(h', w', 3)`` float32, of the frame's pixels agreement (0 to 1), difference (levels), and the difference
+            as it is held along the path.
     """
 
     way: Field32
@@ -81,9 +109,9 @@ class Evidence:
     def at_anchor(cls, shape: tuple[int, int]) -> Evidence:
         """Begin at the anchor of a grid of `shape` (height, width): all is seen."""
         still = np.zeros_like(_places(shape))
-        agreed = still.copy()
-        agreed[..., 0] = 1
-        return cls(still, agreed)
+        look = np.zeros((*still.shape[:2], 3), np.float32)
+        look[..., 0] = 1
+        return cls(still, look)
 
     def followed(self, step: Field32) -> Evidence:
         """Return the evidence one step of the path further on: what held where each pixel comes from holds here.
@@ -97,6 +125,9 @@ class Evidence:
     def judged(self, unlike: Plane, contrast: Plane) -> Evidence:
         """Return the evidence with what a look told: agreement is damped by that of the frames before.
 
+        The held difference has a backlash: it follows only what changes by more than `_HELD`, and that at once. So it
+        does not flicker with texture and noise, and what goes wrong is known without delay.
+
         Args:
             unlike: ``(h, w)`` float32, the difference of what the path shows.
             contrast: ``(h, w)`` float32, the frame's own activity.
@@ -105,7 +136,9 @@ class Evidence:
         ratio = missed / (_thin(contrast) + _NOISE_FLOOR)
         agreed = np.clip((_UNLIKE - ratio) * (1 / (_UNLIKE - _ALIKE)), 0, 1)
         agreed += _DAMPING * (self.look[..., 0] - agreed)
-        return Evidence(self.way, cast("Field32", cv2.merge([agreed, missed])))
+        doubt = missed + DOUBT_FLOOR
+        held = np.clip(self.look[..., 2] + DOUBT_FLOOR, doubt / _HELD, doubt * _HELD) - DOUBT_FLOOR
+        return Evidence(self.way, cast("Field32", cv2.merge([agreed, missed, held])))
 
     def returning(self, path: Field32) -> Evidence:
         """Return the evidence with the anchor's pixels followed to this frame, by fixed point from where they were.
@@ -125,13 +158,14 @@ class Evidence:
         back += there
         returns = cv2.magnitude(back[..., 0], back[..., 1]) < _RETURN_PX
         seen = (self.look[..., 0] > 0.5) & returns & inside(lands, path.shape[:2], BEYOND_PX) & in_shape(there)
-        return Judgement(path, seen.astype(np.float32), np.ascontiguousarray(self.look[..., 1]))
+        _, unlike, held = cv2.split(self.look)
+        return Judgement(path, seen.astype(np.float32), cast("Plane", unlike), cast("Plane", held))
 
 
 def unjudged(path: Field32) -> Judgement:
     """Return the judgement of a `path` that nothing is known of: seen where it ends in the frame."""
     seen = inside(landing(path), path.shape[:2], BEYOND_PX).astype(np.float32)
-    return Judgement(path, seen, np.zeros_like(seen))
+    return Judgement(path, seen, np.zeros_like(seen), np.zeros_like(seen))
 
 
 def in_shape(thinned: Field32) -> NDArray[np.bool_]:

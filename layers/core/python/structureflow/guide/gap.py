@@ -24,11 +24,12 @@ from structureflow.guide.plan import Plan
 from structureflow.guide.planned import Mirrored, PlannedFlows
 from structureflow.guide.ports import Gray
 from structureflow.guide.refine import Matching
-from structureflow.guide.seams import Comparison, choose, disagreement
+from structureflow.guide.seams import ALIKE, LOOKED_ALIKE, Comparison, choose, disagreement
 from structureflow.guide.strength import ONCE
 from structureflow.guide.ways import (
     AnchoredWays,
     ComposedWays,
+    Moment,
     Shown,
     Way,
     Ways,
@@ -195,8 +196,8 @@ class GapMotion:
             if start is None and end is None:
                 yield None
                 continue
-            time_share = (offset + 1) / (self._count + 1)
-            shared = _Shared() if start is None or end is None else self._join(time_share, start, end)
+            moment = Moment(offset + 1, self._count - offset)
+            shared = _Shared() if start is None or end is None else self._join(moment, start, end)
             ways = [way for way in (start, end) if way is not None]
             anchored = all(way.unlike is not None for way in ways)
             visibility = unseen_there = None
@@ -216,22 +217,23 @@ class GapMotion:
                 evidence=_summary(ways, visibility) if anchored and visibility is not None else None,
             )
 
-    def _join(self, time_share: float, start: Way, end: Way) -> _Shared:
+    def _join(self, moment: Moment, start: Way, end: Way) -> _Shared:
         """Decide how two anchors share a frame."""
-        weight = end_share(time_share, start, end)
         if self._comparison is None:
-            return _Shared(weight)
+            return _Shared(end_share(moment, start, end))
         first, second = self._comparison.samples(start.displacement, end.displacement)
         tables = None
         if self._matches_color:
             if self._drift is None and start.visibility is not None and end.visibility is not None:
                 self._drift = Drift.between(first, second, np.minimum(start.visibility, end.visibility) > 127)
             if self._drift is not None:
-                first, second = self._drift.led_over(first, second, time_share)
-                tables = self._drift.tables(time_share)
+                first, second = self._drift.led_over(first, second, moment.share)
+                tables = self._drift.tables(moment.share)
         if not self._chooses:
-            return _Shared(weight, None, tables)
-        return _Shared(*choose(time_share, start, end, weight, disagreement(first, second)), tables)
+            return _Shared(end_share(moment, start, end), None, tables)
+        looked = start.held is not None and end.held is not None
+        apart = disagreement(first, second, LOOKED_ALIKE if looked else ALIKE)
+        return _Shared(*choose(moment, start, end, apart), tables)
 
     @property
     def _shares(self) -> bool:

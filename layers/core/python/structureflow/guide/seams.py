@@ -19,15 +19,17 @@ from structureflow.guide.pictures import PictureFormat
 from structureflow.guide.ports import Picture
 from structureflow.guide.refine import Plane
 from structureflow.guide.warp import Geometry, mix
-from structureflow.guide.ways import NEARNESS_POWER, Way, weights
+from structureflow.guide.ways import Moment, Way, leaning, odds_share
 
-#: Pictures agree below the first mean difference of their channels, in levels, and disagree above the second.
-_AGREE: Final = np.float32(8)
-_DISAGREE: Final = np.float32(24)
+#: Pictures agree below the first difference of a channel, in levels, and disagree above the second.
+ALIKE: Final = (8.0, 24.0)
+#: The same for anchors whose ways were looked at: their weights are nearly a choice already, and a mean of what still
+#: differs by less is nearer to the truth than either.
+LOOKED_ALIKE: Final = (32.0, 48.0)
 _GATHER_PX: Final = 5
 #: The choice is that of a neighbourhood, and its edge is blended over so many pixels of the evidence's grid.
-_NEIGHBOURS_PX: Final = 9
-_BLEND_PX: Final = 3
+_NEIGHBOURS_PX: Final = 5
+_BLEND_PX: Final = 5
 #: Nearer than this the two weights (their logarithms) leave it open which one is right.
 _OPEN: Final = np.float32(0.5)
 #: How much more likely an anchor that shows the pixel is than one that does not.
@@ -93,47 +95,44 @@ def small_channels(form: PictureFormat, picture: Picture, height: int, width: in
     return np.asarray(whole, np.float32)
 
 
-def disagreement(first: Field32, second: Field32) -> Plane:
+def disagreement(first: Field32, second: Field32, levels: tuple[float, float] = ALIKE) -> Plane:
     """Say where two small pictures show different things.
 
     Args:
         first, second: ``(h, w, 3)`` float32 levels.
+        levels: they are alike below the first difference of a channel, and not above the second.
 
     Returns:
         ``(h, w)`` float32, 0 (alike) to 1.
     """
-    apart = cv2.absdiff(first, second).mean(axis=-1)
+    agree, disagree = levels
+    red, green, blue = cv2.split(cv2.absdiff(first, second))
+    apart = cv2.max(cv2.max(red, green), blue)
     gathered = cv2.blur(apart, (_GATHER_PX, _GATHER_PX), borderType=cv2.BORDER_REPLICATE)
-    return np.asarray(np.clip((gathered - _AGREE) * (1 / (_DISAGREE - _AGREE)), 0, 1), np.float32)
+    return np.asarray(np.clip((gathered - agree) * (1 / (disagree - agree)), 0, 1), np.float32)
 
 
-def choose(
-    time_share: float, start: Way, end: Way, share: NDArray[np.uint8], apart: Plane
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Turn a mean into a choice where the anchors disagree.
+def choose(moment: Moment, start: Way, end: Way, apart: Plane) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Return a mean where the anchors agree, and a choice where they do not.
 
     Args:
-        time_share: 0 at the start anchor, 1 at the end anchor.
+        moment: of the frame.
         start, end: the two ways.
-        share: ``(h, w)`` uint8, how much of each pixel the end anchor gives in a mean.
         apart: ``(h, w)`` float32, where they disagree, 0 to 1.
 
     Returns:
-        ``(h, w)`` uint8, how much the end anchor gives now; and ``(h, w)`` bool, where they disagree and nothing tells
+        ``(h, w)`` uint8, how much the end anchor gives; and ``(h, w)`` bool, where they disagree and nothing tells
         which one is right.
     """
-    of_start, of_end = weights(time_share, start, end)
-    leaning = np.log(of_end / of_start)
-    if start.unlike is not None:
-        # of two that cannot be mixed, the nearer one in time; `weights` counts that less
-        leaning += np.float32((1 - NEARNESS_POWER) * np.log(time_share / (1 - time_share)))
-    if start.visibility is not None and end.visibility is not None:
-        leaning += (end.visibility.astype(np.float32) - start.visibility) * (_SEES / 255)
-    leaning = cv2.blur(leaning, (_NEIGHBOURS_PX, _NEIGHBOURS_PX), borderType=cv2.BORDER_REPLICATE)
-    chosen = cv2.blur((leaning > 0).astype(np.float32), (_BLEND_PX, _BLEND_PX), borderType=cv2.BORDER_REPLICATE)
-    mean = share.astype(np.float32) * np.float32(1 / 255)
+    leant = leaning(moment, start, end)
+    mean = odds_share(leant)
+    if start.held is None and start.visibility is not None and end.visibility is not None:
+        # nothing else is known of them
+        leant += (end.visibility.astype(np.float32) - start.visibility) * (_SEES / 255)
+    around = cv2.blur(leant, (_NEIGHBOURS_PX, _NEIGHBOURS_PX), borderType=cv2.BORDER_REPLICATE)
+    chosen = cv2.blur((around > 0).astype(np.float32), (_BLEND_PX, _BLEND_PX), borderType=cv2.BORDER_REPLICATE)
     mixed = mean + (chosen - mean) * apart
-    return np.asarray(np.rint(mixed * 255), np.uint8), (apart > 0.5) & (np.abs(leaning) < _OPEN)
+    return np.asarray(np.rint(mixed * 255), np.uint8), (apart > 0.5) & (np.abs(around) < _OPEN)
 
 
 class Fade:

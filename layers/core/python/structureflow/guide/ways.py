@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ from structureflow.errors import GuidanceError
 from structureflow.flow.fields import Field32, invert_flow
 from structureflow.guide.anchored import AnchoredPath, RefinedLegs
 from structureflow.guide.camera import PartLegs
-from structureflow.guide.evidence import BEYOND_PX, STRIDE, landing
+from structureflow.guide.evidence import BEYOND_PX, DOUBT_FLOOR, STRIDE, landing
 from structureflow.guide.path import Carry, Trace
 from structureflow.guide.refine import Plane
 from structureflow.models.job import MotionPart
@@ -22,14 +23,18 @@ from structureflow.models.job import MotionPart
 #: What an anchor that does not show a pixel still weighs, so that a pixel which none shows is shared by time.
 _LEAST_VISIBLE: Final = 0.3
 #: The same for anchored ways, whose difference from the frame says more.
-_LEAST_SEEN: Final = np.float32(0.3)
+_LEAST_SEEN: Final = 0.6
 #: A way weighs as much as this power of its difference is small.
-_DOUBT_POWER: Final = 4
+_DOUBT_POWER: Final = np.float32(3.5)
 #: A pixel is not to be kept whose difference is so many times that of most pixels, and more than 8 levels.
 _FAR: Final = 3.5
 _ALIKE: Final = 8.0
-#: What a way shows says more than how near its anchor is: nearness counts by this power.
-NEARNESS_POWER: Final = 0.4
+#: What a way shows says more than how near its anchor is: nearness counts by this power, but fully so few frames from
+#: an anchor, that the frame next to it looks like it.
+_NEARNESS_POWER: Final = 0.25
+_NEAR_FRAMES: Final = 3
+#: Surer than this (a logarithm of odds) nothing has to be.
+_SURE: Final = 30.0
 _OCCLUSION_MARGIN_PX: Final = 3
 _FEATHER_PX: Final = 5
 
@@ -47,12 +52,45 @@ class Way:
         visibility: ``(h', w')`` uint8, 255 where the anchor shows the pixel, soft at the edges; None where nobody asks.
         seen: the same, 255 or 0, to the pixel, without those that look least like the frame: what is worth keeping.
         unlike: ``(h', w')`` float32, how unlike frame and anchor look along the way, in levels; None if unknown.
+        held: the same without what flickers, which shares are decided by; there if `unlike` is.
     """
 
     displacement: Field32
     visibility: NDArray[np.uint8] | None = None
     seen: NDArray[np.uint8] | None = None
     unlike: Plane | None = None
+    held: Plane | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Where a frame stands between two anchors.
+
+    Attributes:
+        since: frames from the start anchor to it; 0: it is the anchor.
+        until: frames from it to the end anchor.
+    """
+
+    since: int
+    until: int
+
+    @property
+    def share(self) -> float:
+        """0 at the start anchor, 1 at the end anchor."""
+        return self.since / (self.since + self.until)
+
+    def leaning(self, power: float = 1, near_frames: int = 0) -> float:
+        """Return the logarithm of the end anchor's odds by time alone.
+
+        Args:
+            power: of the times that are compared.
+            near_frames: so near to one anchor the other loses with the square of the distance.
+        """
+        if not self.since or not self.until:
+            return _SURE if self.since else -_SURE
+        near = max(1, near_frames)
+        kept = min(1.0, self.since / near) / min(1.0, self.until / near)
+        return power * math.log(self.since / self.until) + 2 * math.log(kept)
 
 
 class Ways(Protocol):
@@ -108,7 +146,11 @@ class AnchoredWays:
         found = self._path.to(node)
         visible = (found.seen > 0.5) & _in_picture(found.displacement, self._shown)
         return Way(
-            found.displacement, soft_visibility(visible), _levels(_believed(visible, found.unlike)), found.unlike
+            found.displacement,
+            soft_visibility(visible),
+            _levels(_believed(visible, found.unlike)),
+            found.unlike,
+            found.held,
         )
 
     def copy(self) -> AnchoredWays:
@@ -178,11 +220,11 @@ def _levels(visible: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return visible.astype(np.uint8) * np.uint8(255)
 
 
-def end_share(time_share: float, start: Way, end: Way) -> NDArray[np.uint8]:
+def end_share(moment: Moment, start: Way, end: Way) -> NDArray[np.uint8]:
     """Return how much of each pixel the end anchor gives: by nearness in time, visibility and likeness.
 
     Args:
-        time_share: 0 at the start anchor, 1 at the end anchor.
+        moment: of the frame.
         start, end: the two ways; both with their difference, or both without.
 
     Returns:
@@ -191,26 +233,36 @@ def end_share(time_share: float, start: Way, end: Way) -> NDArray[np.uint8]:
     Raises:
         GuidanceError: a visibility is missing.
     """
-    of_start, of_end = weights(time_share, start, end)
-    return np.asarray(np.rint(255 * of_end / (of_end + of_start)), np.uint8)
+    return np.asarray(np.rint(255 * odds_share(leaning(moment, start, end))), np.uint8)
 
 
-def weights(time_share: float, start: Way, end: Way) -> tuple[Plane, Plane]:
-    """Return what each anchor's pixels weigh, ``(h', w')`` float32 above 0; arguments and errors as `end_share`."""
+def odds_share(leant: Plane) -> Plane:
+    """Return the share that belongs to a logarithm of odds, ``(h', w')`` float32 from 0 to 1."""
+    return np.asarray(1 / (1 + np.exp(-leant)), np.float32)
+
+
+def leaning(moment: Moment, start: Way, end: Way) -> Plane:
+    """Return how much more the end anchor's pixels weigh than the start anchor's, as a logarithm.
+
+    Returns:
+        ``(h', w')`` float32, -30 to 30, 0 where they weigh the same; arguments and errors as `end_share`.
+    """
     if start.visibility is None or end.visibility is None:
-        raise GuidanceError("weights: expected the visibilities of both anchors")
-    if start.unlike is None or end.unlike is None:
-        least = np.float32(255 * _LEAST_VISIBLE)
-        of_start, of_end = start.visibility.astype(np.float32) + least, end.visibility.astype(np.float32) + least
-    else:
-        least = np.float32(255) * _LEAST_SEEN
-        of_start = (start.visibility.astype(np.float32) + least) / (start.unlike + 1) ** _DOUBT_POWER
-        of_end = (end.visibility.astype(np.float32) + least) / (end.unlike + 1) ** _DOUBT_POWER
-        nearness = time_share**NEARNESS_POWER, (1 - time_share) ** NEARNESS_POWER
-        time_share = nearness[0] / sum(nearness)
-    of_end *= np.float32(time_share)
-    of_start *= np.float32(1 - time_share)
-    return of_start, of_end
+        raise GuidanceError("leaning: expected the visibilities of both anchors")
+    looked = start.held is not None and end.held is not None
+    least = 255 * (_LEAST_SEEN if looked else _LEAST_VISIBLE)
+    leant = _log(end.visibility, least)
+    leant -= _log(start.visibility, least)
+    if start.held is not None and end.held is not None:
+        leant += (_log(start.held, DOUBT_FLOOR) - _log(end.held, DOUBT_FLOOR)) * _DOUBT_POWER
+    leant += np.float32(moment.leaning(_NEARNESS_POWER, _NEAR_FRAMES) if looked else moment.leaning())
+    if not moment.since or not moment.until:
+        leant.fill(moment.leaning())
+    return np.clip(leant, -_SURE, _SURE, out=leant)
+
+
+def _log(plane: NDArray[Any], floor: float) -> Plane:
+    return np.asarray(np.log(plane.astype(np.float32) + np.float32(floor)), np.float32)
 
 
 def known(start: Way | None, end: Way | None, share: NDArray[np.uint8] | None) -> NDArray[np.uint8]:

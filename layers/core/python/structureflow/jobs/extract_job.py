@@ -28,11 +28,9 @@ from structureflow.jobs.joined_sources import recorded_sources, source_notices
 from structureflow.jobs.pointer import advance, check_open
 from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import FrameKeeper
-from structureflow.limits import MAX_OUTPUT_SIDE_PX
 from structureflow.media.decode import DecodedFrame, DecodeLimits, VideoReader
 from structureflow.models.problems import lines_of
 from structureflow.models.results import JobRecord, SourceInfo
-from structureflow.models.targets import output_size
 
 _NPZ: Final = "application/zip"
 
@@ -285,18 +283,15 @@ class _Extraction:
         )
 
     def _resolution(self, width: int, height: int) -> tuple[int, int]:
-        """Return the size of the job's videos: as requested, else the structure video's; errors as of `misplaced`."""
-        request = self._order.request
-        found = request.resolution or output_size(request.target, width, height)
-        if max(found) > MAX_OUTPUT_SIDE_PX:
-            raise InvalidRequestError(
-                f"resolution: expected one of at most {MAX_OUTPUT_SIDE_PX} pixels a side, as the structure video has "
-                f"{width}x{height}, got none"
-            )
-        problems = lines_of(request.misplaced(*found))
+        """Return the size of the job's videos.
+
+        Raises:
+            InvalidRequestError: as of `JobRequest.problems_of_size`.
+        """
+        problems = lines_of(self._order.request.problems_of_size(width, height))
         if problems:
             raise InvalidRequestError("; ".join(problems), problems=problems)
-        return found
+        return self._order.request.size_for(width, height)
 
     def _fall_back(self, stage: str, wanted: str, used: str, reason: str) -> None:
         self._order = self._order.falling_back(stage, wanted, used, reason)

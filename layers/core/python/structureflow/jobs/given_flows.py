@@ -23,9 +23,12 @@ from structureflow.jobs.inputs import Source
 from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import see_frames
 from structureflow.limits import MAX_WORKING_GRID_PX
+from structureflow.models.problems import counted
 from structureflow.models.results import JobRecord
 from structureflow.references import without_queries
 from structureflow.storage.base import ByteRange, StoredObject, Suffix
+
+__all__ = ["check_fits"]
 
 #: Bytes of fields that are read at a time.
 _READ_BYTES: Final = 64 * 2**20
@@ -103,21 +106,30 @@ def _seen(
     if video is None:
         return order, meta
     stock = see_frames(order.timeline_id, video, services)
-    if stock.total != meta.total_flows + 1:
-        raise InvalidRequestError(
-            f"flow_cache: expected the {stock.total - 1} flows of the structure video's {stock.total} frames, "
-            f"got {meta.total_flows}; without structure_video, flows are taken as they are"
-        )
-    shapes = stock.width / stock.height, meta.original_width / meta.original_height
-    if abs(math.log(shapes[0] / shapes[1])) > _SAME_SHAPE:
-        raise InvalidRequestError(
-            f"flow_cache: expected flows of {stock.width}x{stock.height}, as the structure video has, got those of "
-            f"{meta.original_width}x{meta.original_height}"
-        )
+    check_fits(meta, stock.total, stock.width, stock.height)
     if stock.problem is not None:
         order = order.falling_back("frames", "frame cache", "none", stock.problem)
         services.count("Fallbacks", 1)
     return order, replace(meta, original_height=stock.height, original_width=stock.width)
+
+
+def check_fits(meta: FlowMeta, frames: int, width: int, height: int) -> None:
+    """Check that flows are of a structure video of so many `frames` of `width` x `height` pixels.
+
+    Raises:
+        InvalidRequestError: there are more of them, or fewer, than motion in it; or its shape is another one.
+    """
+    if frames != meta.total_flows + 1:
+        raise InvalidRequestError(
+            f"flow_cache: expected the {counted(frames - 1, 'flow')} of the structure video's "
+            f"{counted(frames, 'frame')}, got {meta.total_flows}; without structure_video, flows are taken as they are"
+        )
+    shapes = width / height, meta.original_width / meta.original_height
+    if abs(math.log(shapes[0] / shapes[1])) > _SAME_SHAPE:
+        raise InvalidRequestError(
+            f"flow_cache: expected flows of {width}x{height}, as the structure video has, got those of "
+            f"{meta.original_width}x{meta.original_height}"
+        )
 
 
 def copy_archive(archive: FlowArchive, target: Path, given: Source, services: Services) -> FlowMeta:

@@ -68,11 +68,9 @@ def part_of(request: JobRequest, number: int, meta: FlowMeta) -> tuple[int, int]
     video = request.structure_videos[number]
     total = meta.total_flows + 1
     start, stop = video.source_start_frame, min(video.source_end_frame or total, total)
-    if stop < start + 2:
-        raise InvalidRequestError(
-            f"structure_videos.{number}: source_start_frame: expected at most {total - 2}, for {video.path} has "
-            f"{total} frames, got {start}"
-        )
+    problems = [str(problem.below("structure_videos", number)) for problem in video.outside(total)]
+    if problems:
+        raise InvalidRequestError("; ".join(problems), problems=problems)
     if treatment_of(request, video) == "clip":
         longest_s = (driven_frames(video) - 1) / request.fps
         times_s = uneven_times(meta.timestamps_s[start:stop], stop - start - 1)
@@ -132,10 +130,9 @@ def recorded_sources(request: JobRequest, pins: Sequence[InputPin], meta: FlowMe
 def source_notices(request: JobRequest, sources: Sequence[JoinedSource]) -> tuple[str, ...]:
     """Say which sources end before the request says they do."""
     return tuple(
-        f"structure_videos.{number}: {video.path} has {source.frames} frames, fewer than its source_end_frame "
-        f"{video.source_end_frame}; it is played to its end"
+        str(problem.below("structure_videos", number))
         for number, (video, source) in enumerate(zip(request.structure_videos, sources, strict=True))
-        if video.source_end_frame is not None and video.source_end_frame > source.frames
+        for problem in video.cut_short(source.frames)
     )
 
 

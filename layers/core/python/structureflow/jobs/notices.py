@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from structureflow.models.job import JobRequest, Segment
 from structureflow.models.results import JobRecord, SegmentResult
 from structureflow.models.targets import TARGETS, advice_on, advice_without_target
+from structureflow.models.wishes import idle_wishes
 
 
 def segment_notices(record: JobRecord, segment: Segment, kept: float) -> tuple[str, ...]:
@@ -28,7 +29,7 @@ def segment_notices(record: JobRecord, segment: Segment, kept: float) -> tuple[s
 def job_notices(record: JobRecord, results: Sequence[SegmentResult]) -> tuple[str, ...]:
     """Return what is to be known of a whole job."""
     request = record.request
-    notices = [*record.notices]
+    notices = [*record.notices, *map(str, idle_wishes(request))]
     kept = [result.kept for result in results]
     if all(share == 1 for share in kept):
         notices.append(f"the masks of all segments are black: they ask the generator for nothing{_why_black(request)}")

@@ -187,7 +187,7 @@ def _open(path: Path, limits: DecodeLimits) -> InputContainer:
         return av.open(str(path.resolve()), options=options)
     except (FFmpegError, OSError, ValueError) as error:
         raise NotAVideoError(
-            f"{path.name}: expected a video, no decoder opens it", size_bytes=path.stat().st_size
+            f"{path.name}: expected a video, got a file that no decoder opens", size_bytes=path.stat().st_size
         ) from error
 
 
@@ -299,21 +299,58 @@ def _verified(
     """
     if 0 < frames <= limits.max_frames and duration_s <= limits.max_duration_s:
         return frames, duration_s
+    stored = _stored(path, limits, index, fps)
+    return stored.frames, stored.span_s + 1 / fps if fps else stored.span_s
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFrames:
+    """What a file holds of a video, by its packets: nothing of it was decoded.
+
+    Attributes:
+        frames: how many are shown.
+        span_s: seconds from the first one to the last.
+        breaks_off: whether the file ends, or is damaged, in the middle.
+    """
+
+    frames: int
+    span_s: float
+    breaks_off: bool
+
+
+def stored_frames(path: Path, limits: DecodeLimits) -> StoredFrames:
+    """Count what a local file really holds of the video that a player would show; it is read once to its end.
+
+    Raises:
+        NotAVideoError: it is no video file.
+        MediaLimitError: there are more frames or seconds than `limits` allow.
+    """
+    with _open(path, limits) as container:
+        stream = _choose(container, path)
+        index, fps = stream.index, _promise(container, stream)[0]
+    return _stored(path, limits, index, fps)
+
+
+def _stored(path: Path, limits: DecodeLimits, index: int, fps: float) -> StoredFrames:
     with _open(path, limits) as container:
         stream: Any = container.streams[index]
         # A packet may hold one field, half a frame.
         fields = 2 if stream.codec_context.field_order > 1 else 1
-        packets, span_s = _tally(container.demux(stream), limits, path.name, fields)
+        seams = container.format.name == "mpegts"
+        packets, span_s, breaks_off = _tally(container.demux(stream), limits, path.name, fields)
     if fields == 2:
         packets = min(packets, round(span_s * fps) + 1)
-    return packets, span_s + 1 / fps if fps else span_s
+    return StoredFrames(packets, span_s, breaks_off and not seams)
 
 
-def _tally(packets: Iterator[Packet[VideoStream]], limits: DecodeLimits, name: str, fields: int) -> tuple[int, float]:
-    """Count packets that are shown, and the seconds from the first one to the last."""
-    count, first_s, last_s = 0, math.inf, -math.inf
+def _tally(
+    packets: Iterator[Packet[VideoStream]], limits: DecodeLimits, name: str, fields: int
+) -> tuple[int, float, bool]:
+    """Count packets that are shown, and the seconds from the first one to the last; and whether one is damaged."""
+    count, first_s, last_s, damaged = 0, math.inf, -math.inf, False
     try:
         for packet in packets:
+            damaged |= packet.is_corrupt
             if not packet.size or packet.is_discard:
                 continue
             count += 1
@@ -325,4 +362,5 @@ def _tally(packets: Iterator[Packet[VideoStream]], limits: DecodeLimits, name: s
     except FFmpegError as error:
         # Decoding ends there too, and then says where; up to there the count is right.
         _log.debug("%s: counting its frames stopped after %d: %s", name, count, error)
-    return count, max(0.0, last_s - first_s)
+        damaged = True
+    return count, max(0.0, last_s - first_s), damaged

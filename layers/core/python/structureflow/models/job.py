@@ -13,6 +13,7 @@ from structureflow.limits import (
     MAX_MASK_GRID_PX,
     MAX_NAMES,
     MAX_OUTPUT_FPS,
+    MAX_OUTPUT_SIDE_PX,
     MAX_SEGMENT_FRAMES,
     MAX_SEGMENTS,
     MAX_STRUCTURE_VIDEOS,
@@ -42,7 +43,7 @@ from structureflow.models.problems import Problem, lines_of, problems_in, shown
 from structureflow.models.rules import job_rules
 from structureflow.models.shorthand import SHORTHAND_NAMES, Shorthand
 from structureflow.models.sources import SegmentOverlap, StructureVideo, in_order, segment_starts
-from structureflow.models.targets import TargetName
+from structureflow.models.targets import TargetName, output_size
 from structureflow.references import Reference
 
 __all__ = ["JobRequest"]
@@ -265,9 +266,20 @@ class JobRequest(RequestModel):
         object.__setattr__(self, "structure_videos", videos)
         return self
 
-    def misplaced(self, width: int, height: int) -> list[Problem]:
-        """Return what the request names that lies outside of a picture of `width` x `height` pixels."""
-        return list(self.tracks.outside(height, width)) if "tracks" in self.outputs else []
+    def size_for(self, width: int, height: int) -> tuple[int, int]:
+        """Return the (width, height) of the job's videos where the structure video has `width` x `height` pixels."""
+        return self.resolution or output_size(self.target, width, height)
+
+    def problems_of_size(self, width: int, height: int) -> list[Problem]:
+        """Return what is wrong where the structure video has `width` x `height` pixels."""
+        size = self.size_for(width, height)
+        if max(size) > MAX_OUTPUT_SIDE_PX:
+            said = (
+                f"expected one of at most {MAX_OUTPUT_SIDE_PX} pixels a side, for the structure video has "
+                f"{width}x{height}, got none"
+            )
+            return [Problem(("resolution",), said)]
+        return list(self.tracks.outside(size[1], size[0])) if "tracks" in self.outputs else []
 
     @property
     def segment_starts(self) -> tuple[int, ...]:

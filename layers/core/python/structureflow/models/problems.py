@@ -17,7 +17,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from structureflow.limits import MAX_PROBLEMS
 from structureflow.references import without_queries
 
-__all__ = ["Place", "Problem", "nearest", "problems_in", "problems_of"]
+__all__ = ["Place", "Problem", "counted", "nearest", "problems_in", "problems_of"]
 
 Place = tuple[str | int, ...]
 """Where in a document: names of fields and numbers of items, from the outside in."""

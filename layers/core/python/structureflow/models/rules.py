@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from structureflow.limits import MAX_SEGMENT_FRAMES
 from structureflow.models.checked import is_said
+from structureflow.models.fields import whole_number
 from structureflow.models.problems import Problem
 from structureflow.models.sources import conflicts, segment_starts
 from structureflow.models.targets import TARGETS
@@ -30,7 +32,7 @@ def job_rules(model: type[JobRequest], good: _Fields, said: _Fields) -> Iterator
                 yield Problem((name,), "expected none beside structure_videos, got one")
     yield from _timeline(good)
     yield from _outputs(good)
-    yield from _target(good)
+    yield from _target(good, said)
 
 
 def _one_motion(video: bool, archive: bool, several: bool, good: _Fields) -> Iterator[Problem]:
@@ -82,7 +84,7 @@ def _outputs(good: _Fields) -> Iterator[Problem]:
         yield from good["tracks"].outside(height, width)
 
 
-def _target(good: _Fields) -> Iterator[Problem]:
+def _target(good: _Fields, said: _Fields) -> Iterator[Problem]:
     """Check what the generator takes."""
     name = good.get("target")
     if name is None:
@@ -90,5 +92,15 @@ def _target(good: _Fields) -> Iterator[Problem]:
     target = TARGETS[name]
     # what is bad itself counts as fitting
     fps = good.get("fps", target.rates_fps[0])
-    lengths = tuple(target.frames if one is None else one.frames for one in good.get("segments", ()))
-    yield from target.problems_with(good.get("resolution"), fps, lengths)
+    lengths = [
+        _length_said(said, index) or target.frames if one is None else one.frames
+        for index, one in enumerate(good.get("segments", ()))
+    ]
+    yield from target.problems_with(good.get("resolution"), fps, tuple(lengths))
+
+
+def _length_said(said: _Fields, index: int) -> int | None:
+    """Return the length of a segment of which something else is bad; None where it is bad, too."""
+    segment = said["segments"][index]
+    frames = whole_number(segment.get("frames")) if isinstance(segment, dict) else None
+    return frames if frames is not None and 2 <= frames <= MAX_SEGMENT_FRAMES else None

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from structureflow.limits import MAX_MOTION_STRENGTH, MAX_SEGMENT_FRAMES, MAX_SEGMENTS, MAX_VIDEO_FRAMES
 from structureflow.models.checked import RequestModel
 from structureflow.models.fields import whole_number
-from structureflow.models.problems import Problem, shown
+from structureflow.models.problems import Problem, counted, shown
 from structureflow.references import Reference
 
 SourceTreatment = Literal["adjust", "clip", "retime"]
@@ -49,6 +49,20 @@ class StructureVideo(RequestModel):
         if first is not None and end is not None and end < first + 2:
             said_so = f"expected at least two frames from source_start_frame {first} on, to have motion, got {end}"
             yield Problem(("source_end_frame",), said_so)
+
+    def outside(self, total: int) -> Iterator[Problem]:
+        """Iterate over what is wrong where the video has `total` frames: its part begins where no motion is left."""
+        start = self.source_start_frame
+        if total < start + 2:
+            said = f"expected at most {total - 2}, for {self.path} has {counted(total, 'frame')}, got {start}"
+            yield Problem(("source_start_frame",), said)
+
+    def cut_short(self, total: int) -> Iterator[Problem]:
+        """Iterate over what is in vain where the video has `total` frames: its part ends behind it."""
+        end = self.source_end_frame
+        if end is not None and end > total:
+            said = f"{self.path} has {counted(total, 'frame')}, fewer than {end}; it is played to its end"
+            yield Problem(("source_end_frame",), said)
 
 
 def in_order(videos: Sequence[StructureVideo]) -> tuple[StructureVideo, ...]:

@@ -57,6 +57,20 @@ def refine_plainly(
     return best, least
 
 
+def held_plainly(before: Real, unlike: NDArray[Any]) -> Real:
+    """Return the difference that is held along a path, ``(h, w)`` levels; see `guide.evidence.Evidence.judged`.
+
+    Args:
+        before: what was held of each pixel one frame nearer to the anchor.
+        unlike: the difference now.
+    """
+    held = before.astype(np.float64)
+    for place, now in np.ndenumerate(unlike.astype(np.float64)):
+        most, least = float((now + 0.5) * 1.2 - 0.5), float((now + 0.5) / 1.2 - 0.5)
+        held[place] = min(max(float(held[place]), least), most)
+    return held
+
+
 def step_plainly(now: Real, anchor: Real, path: Real) -> Real:
     """Return the least-squares step (Lucas and Kanade) from `path`, at most 1.5 pixels per axis."""
     wide = np.pad(anchor, 1, mode="edge")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from structureflow.errors import FlowCacheError
 from structureflow.flow.archive.base import FlowArchive
 from structureflow.flow.archive.blocks import FlowBlock, compress_flow, quantise
 from structureflow.flow.archive.layout import FORMAT_VERSION
@@ -68,6 +69,9 @@ def open_flow_file(path: Path, *, limits: FlowLimits | None = None, workers: int
 
     Raises:
         InputNotFoundError: no such file.
-        FlowCacheError: as `open_flow_archive`.
+        FlowCacheError: as `open_flow_archive`; the message names the file.
     """
-    return open_flow_archive(FileReader(), str(path), limits=limits, workers=workers)
+    try:
+        return open_flow_archive(FileReader(), str(path), limits=limits, workers=workers)
+    except FlowCacheError as error:
+        raise error.within(str(path)) from error

@@ -123,7 +123,7 @@ def find_directory(tail: bytes, size_bytes: int) -> DirectoryExtent:
     position = tail.rfind(b"PK\5\6", max(0, len(tail) - END_BYTES))
     if position < 0 or position + _END.size > len(tail):
         raise FlowCacheFormatError(
-            f"expected a flow archive (.npz), with a ZIP end record in its last {len(tail)} bytes, found none"
+            f"expected a flow archive (.npz), with a ZIP end record in its last {len(tail)} bytes, got none"
         )
     _, disk, first_disk, here, total, size, offset, comment = _END.unpack_from(tail, position)
     if position + _END.size + comment != len(tail):
@@ -158,7 +158,7 @@ def parse_directory(records: bytes, extent: DirectoryExtent, *, max_members: int
     position = 0
     for _ in range(extent.members):
         if len(records) - position < _CENTRAL.size or records[position : position + 4] != b"PK\1\2":
-            raise FlowCacheFormatError(f"expected a directory record at byte {position}, found none")
+            raise FlowCacheFormatError(f"expected a directory record at byte {position}, got none")
         fields = _CENTRAL.unpack_from(records, position)
         flags, method, crc32, compressed, size, name_bytes, extra_bytes, comment_bytes = (
             fields[3],
