@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 from structureflow import keys
 from structureflow.storage.local import LocalStorage
 from structureflow.testing.browser import Watched
-from tests.browser.sites import FRAMES, difference, nearest, pixels, video
+from tests.browser.sites import FRAMES, difference, job_document, nearest, pixels, video
 
 STANDARD = ("structure", "flow_vis", "visibility", "path", "guide", "mask")
 
@@ -288,9 +288,11 @@ def running(store: LocalStorage, task_id: str, **more: Any) -> None:
 
 
 def test_a_running_job_shows_how_far_it_is_until_it_ends(page: Page, site: str, store: LocalStorage) -> None:
-    store.put(keys.job_request("live"), json.dumps({"task_id": "live"}).encode())
+    store.put(keys.job_request("live"), json.dumps(job_document("live")).encode())
+    page.goto(f"{site}#/jobs")
+    page.get_by_role("link", name="live").click()
+    expect(page.locator(".running h2")).to_have_text("waiting to start")
     running(store, "live", stage="orchestrate", segments=None)
-    page.goto(f"{site}#/jobs/live")
     expect(page.locator(".running h2")).to_have_text("orchestrate")
     running(store, "live")
     expect(page.locator(".running h2")).to_have_text("segments")

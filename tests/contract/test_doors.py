@@ -118,9 +118,9 @@ def test_foreign_callers_are_refused(door: str, head: str) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1:PORT", "localhost:PORT", "LOCALHOST", "127.0.0.1"])
 def test_this_machines_names_are_let_in(door: str, cloud: LocalCloud, host: str) -> None:
-    """By what stands behind the doors: the viewer's page, S3's own denial, the API's."""
+    """By what stands behind the doors: the viewer's page, S3's own denial, and the API's: its page is signed too."""
     status, headers, body = raw(door, f"GET / HTTP/1.1\r\nHost: {host}")
-    expected = {cloud.endpoint_url: (403, b"MissingAuthenticationToken"), cloud.api_url: (404, b"Not Found")}
+    expected = {cloud.endpoint_url: (403, b"MissingAuthenticationToken"), cloud.api_url: (403, b"Forbidden")}
     wanted, said = expected.get(door, (200, b"page/app.js"))
     assert status == wanted
     assert said in body

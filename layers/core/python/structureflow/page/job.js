@@ -15,7 +15,7 @@ const POLL_MS = 1500;
 export async function view(main, { id, query, signal }) {
   const page = h("div", { class: "job" });
   fill(main, page);
-  let status = await get(["jobs", id], {}, signal);
+  let status = await statusOf(id, query, signal);
   let drawn = "";
   while (!signal.aborted) {
     const running = status.state === "running" || status.state === "requested";
@@ -25,7 +25,7 @@ export async function view(main, { id, query, signal }) {
     if (!running) break;
     await pause(POLL_MS, signal);
     try {
-      status = await get(["jobs", id], {}, signal);
+      status = await statusOf(id, query, signal);
     } catch (error) {
       if (dropped(error) || !(error instanceof TypeError)) throw error;
       fill(page, headOf(status), problem({ code: "not reachable", message: "The server does not answer; asking again." }));
@@ -38,6 +38,16 @@ export async function view(main, { id, query, signal }) {
     page.append(h("p", { class: "notice" }, "What an earlier run published is shown below."));
   }
   await showResults(page, status, query, signal);
+}
+
+/** Ask where a job is. One that was only just sent, as the address then says, has no status yet. */
+async function statusOf(id, query, signal) {
+  try {
+    return await get(["jobs", id], {}, signal);
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 404 && query.has("sent")) return { task_id: id, state: "requested", stage: null };
+    throw error;
+  }
 }
 
 function headOf(status, facts = [], actions = []) {
@@ -54,7 +64,7 @@ function progressOf(status) {
     h("span", { class: "number soft", text: said }));
   return h("section", { class: "panel running", "aria-label": "Progress" },
     h("h2", { text: status.stage ?? "waiting to start" }),
-    h("p", { class: "soft", title: moment(status.updated_at), text: `last sign ${ago(status.updated_at)}${status.elapsed_s ? `, running for ${seconds(status.elapsed_s)}` : ""}` }),
+    h("p", { class: "soft", title: moment(status.updated_at), text: !status.updated_at ? "requested" : `last sign ${ago(status.updated_at)}${status.elapsed_s ? `, running for ${seconds(status.elapsed_s)}` : ""}` }),
     h("ul", { class: "parts" },
       status.segments ? bar("segments", done ?? 0, status.segments, `${done ?? 0} of ${status.segments}`) : null,
       parts.map((part) => bar(part.step === "segment" ? `segment ${part.index}` : part.step === "extract" ? `extraction ${part.index}` : part.step,

@@ -99,7 +99,7 @@ function fillRow(row, job) {
   const running = group(job) === "running";
   const part = job.segments ? `${job.segments_done ?? 0} of ${job.segments} segments` : job.stage ?? "";
   fill(row,
-    h("th", { scope: "row" }, h("a", { href: `#/jobs/${encodeURIComponent(job.task_id)}`, text: job.task_id })),
+    h("th", { scope: "row" }, h("a", { href: `#/jobs/${encodeURIComponent(job.task_id)}${job.state === "requested" ? "?sent=1" : ""}`, text: job.task_id })),
     h("td", {}, h("span", { class: `state ${job.state}`, text: job.state })),
     h("td", { class: "progress" },
       job.error

@@ -235,7 +235,7 @@ export async function view(main, { signal }) {
         await send("PUT", ["jobs", id.value], request(), { again: true }, signal);
       }
       say("The job is sent");
-      location.hash = `#/jobs/${encodeURIComponent(id.value)}`;
+      location.hash = `#/jobs/${encodeURIComponent(id.value)}?sent=1`;
     });
     go.disabled = false;
   }

@@ -59,7 +59,7 @@ export function scrubber(player, { ranges = [], curves = [], cuts = [], label, v
   const track = h("div", {
     class: "track", role: "slider", tabindex: 0, "aria-label": label, "aria-valuemin": 0, "aria-valuemax": count - 1,
   },
-  h("div", { class: "lane ranges" }, bars(ranges, count, true)),
+  ranges.length || !curves.length ? h("div", { class: "lane ranges" }, bars(ranges, count, true)) : null,
   curves.map(curve),
   cuts.map((cut) => h("div", { class: "cut", title: `scene cut after frame ${cut}`, css: { left: share(cut + 1, count) } })),
   loaded, head);
