@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from structureflow.api.app import whole_api
+from structureflow.api.app import light_api
 from structureflow.runtime.wiring import instrumented, services
 
-api = whole_api(lambda: services())
+api = light_api(lambda: services())
 
 
 @instrumented

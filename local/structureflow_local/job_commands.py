@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -111,7 +112,9 @@ def _submit(args: argparse.Namespace, output: Output) -> int:
         client.submit(job, transferred=transferred)
     output.give(task_id=job.task_id, uploaded=sorted(job.uploads))
     output.say(job.task_id)
-    return _wait(args, output, client, job.task_id, newer_than=before) if args.wait else DONE
+    if not args.wait:
+        return DONE
+    return _wait(args, output, client, job.task_id, newer_than=before, named=job.in_own_words)
 
 
 def _status(args: argparse.Namespace, output: Output) -> int:
@@ -139,17 +142,25 @@ def _unknown(client: JobClient, task_id: str, output: Output) -> int:
 
 
 def _wait(
-    args: argparse.Namespace, output: Output, client: JobClient, task_id: str, newer_than: JobStatus | None = None
+    args: argparse.Namespace,
+    output: Output,
+    client: JobClient,
+    task_id: str,
+    newer_than: JobStatus | None = None,
+    named: Callable[[str], str] = str,
 ) -> int:
-    with JobProgress(output, client.storage) as progress:
+    with JobProgress(output, client.storage, named=named) as progress:
         status = client.wait(
             task_id, timeout_s=args.timeout, poll_s=_POLL_S, watch=progress.watch, newer_than=newer_than
         )
-    _say_status(output, status)
+    _say_status(output, status, named)
     return JOB_FAILED if status.state == "failed" else DONE
 
 
-def _say_status(output: Output, status: JobStatus) -> None:
+def _say_status(output: Output, status: JobStatus, named: Callable[[str], str] = str) -> None:
+    if status.error is not None:
+        error = status.error.model_copy(update={"message": named(status.error.message)})
+        status = status.model_copy(update={"error": error})
     output.give(**status.model_dump(mode="json", exclude_none=True))
     stage = f", stage {status.stage}" if status.state == "running" else ""
     style = {"done": "bold green", "failed": "bold red"}.get(status.state, "bold")

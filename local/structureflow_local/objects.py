@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Final
 from urllib.parse import quote
 
 from werkzeug.wrappers import Request, Response
 
-from structureflow.errors import ObjectNotFoundError
+from structureflow import keys
+from structureflow.errors import (
+    InputNotAllowedError,
+    InvalidRequestError,
+    JobExistsError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+)
 from structureflow.limits import MAX_DIGITS
-from structureflow.storage.base import ByteRange, ObjectInfo, Storage, check_expiry, check_key
+from structureflow.storage.base import ByteRange, ObjectInfo, Storage, Upload, check_expiry, check_key
 from structureflow.storage.wrapper import WrapperStorage
-from structureflow_local.doors import OBJECT_POLICY
+from structureflow_local.doors import OBJECT_POLICY, content_length
 
 #: Below which objects are served: what links of the API lead to.
 PREFIX: Final = "/objects/"
 _SERVED: Final = ("jobs/", "cache/timelines/", "cache/flows/", "timelines/")
+_UPLOADED: Final = re.compile(rf"jobs/{keys.ID_PATTERN}/inputs/[A-Za-z0-9][A-Za-z0-9._-]{{0,199}}")
 _RANGE_BYTES: Final = 4_000_000
 #: Of a job's report: as its own, which lies in the page, says; and it may show the videos beside it.
 _REPORT_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; media-src 'self'"
@@ -40,6 +49,13 @@ class LinkedStorage(WrapperStorage):
         """Return the path of the object; it does not expire, for whoever reaches the server may read it anyway."""
         check_expiry(expires_s)
         return PREFIX + quote(check_key(key))
+
+    def upload_url(self, key: str, *, size_bytes: int, content_type: str, expires_s: int = 3600) -> Upload:
+        """Return the path that takes the object by PUT (`receive`), once."""
+        check_expiry(expires_s)
+        if size_bytes < 1:
+            raise InvalidRequestError(f"size_bytes: expected 1 or more, got {size_bytes}")
+        return Upload(PREFIX + quote(check_key(key)), headers=(("Content-Type", content_type),))
 
     @property
     def url_origin(self) -> None:
@@ -76,6 +92,34 @@ def object_response(storage: Storage, key: str, request: Request) -> Response:
     found = storage.get(key, byte_range=ByteRange(start, stop), if_match=info.etag)
     headers["Content-Range"] = f"bytes {start}-{stop - 1}/{info.size_bytes}"
     return Response(found.data, status=206, mimetype=kind, headers=headers)
+
+
+def receive(storage: Storage, key: str, request: Request, max_bytes: int) -> ObjectInfo:
+    """Store the body of a request as a file that was uploaded for a job; nothing that is there is replaced.
+
+    Raises:
+        InputNotAllowedError: the key is none of an uploaded file.
+        InvalidRequestError: the body has no length, or more than `max_bytes`, or breaks off.
+        JobExistsError: there is such a file.
+    """
+    if not _UPLOADED.fullmatch(key) or ".." in key:
+        raise InputNotAllowedError(f"expected a key of jobs/…/inputs/…, got {key!r:.200}")
+    length = content_length(request.environ)
+    if not 1 <= length <= max_bytes:
+        raise InvalidRequestError(f"Content-Length: expected 1 to {max_bytes}, got {length}")
+    with TemporaryDirectory(prefix="structureflow-upload-") as folder:
+        path = Path(folder) / "body"
+        with path.open("wb") as file:
+            left = length
+            while left and (piece := request.environ["wsgi.input"].read(min(left, _RANGE_BYTES))):
+                file.write(piece)
+                left -= len(piece)
+        if left:
+            raise InvalidRequestError(f"expected {length} bytes, got {length - left}")
+        try:
+            return storage.put_file(key, path, if_absent=True)
+        except ObjectExistsError as error:
+            raise JobExistsError(f"{key}: there is such a file already", key=key) from error
 
 
 def _pieces(storage: Storage, info: ObjectInfo) -> Iterator[bytes]:

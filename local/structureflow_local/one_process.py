@@ -55,6 +55,8 @@ FOLDER: Final = "files"
 #: Larger files are no structure videos of at most 15 minutes.
 _MAX_INPUT_BYTES: Final = 32 * 10**9
 _POLL_S: Final = 0.1
+#: Writings cost nothing here.
+_PROGRESS_S: Final = 0.2
 
 _log = logging.getLogger(__name__)
 
@@ -202,6 +204,7 @@ class OneProcess:
             gpu=RaftHere(self._raft_weights) if wants_gpu(self._job) else None,
             memory_mb=self._memory_mb,
             deadline=_Stoppable(self._stop),
+            progress_every_s=_PROGRESS_S,
         )
 
     def _beside_each_other(self, run_id: str, items: Sequence[Any], do: Callable[[Any], Any]) -> list[Any]:

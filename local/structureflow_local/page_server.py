@@ -6,8 +6,10 @@ listens on the loopback address only, and nothing that lies in a store runs in i
 
 from __future__ import annotations
 
+import logging
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,16 +20,19 @@ from structureflow.api.app import whole_api
 from structureflow.api.serving import error_body, status_code
 from structureflow.errors import JobStateError, StructureFlowError
 from structureflow.jobs.inputs import Inputs
+from structureflow.jobs.rebuild_timeline import RebuildTimelineInput, rebuild_timeline
 from structureflow.jobs.services import Services
 from structureflow.limits import MAX_VIDEO_FRAMES
 from structureflow.processors import usable_cpus
 from structureflow.storage.base import Storage
 from structureflow_local.doors import Doors, content_length
 from structureflow_local.http_event import http_event, sent_reply, wsgi_path
-from structureflow_local.objects import PREFIX, LinkedStorage, object_response
+from structureflow_local.objects import PREFIX, LinkedStorage, object_response, receive
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+_log = logging.getLogger(__name__)
 
 #: Of answers that say nothing themselves.
 _POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
@@ -43,9 +48,10 @@ class PageServer:
     Args:
         storage: the data bucket, or a local folder laid out like it.
         bucket: by which name requests may call it.
+        sent: carries out a job whose request was put, by its id, or knows that somebody does; None: nobody does.
     """
 
-    def __init__(self, storage: Storage, *, bucket: str = "data") -> None:
+    def __init__(self, storage: Storage, *, bucket: str = "data", sent: Callable[[str], None] | None = None) -> None:
         self._storage = LinkedStorage(storage)
         services = Services(
             storage=self._storage,
@@ -56,7 +62,11 @@ class PageServer:
             work_dir=Path(tempfile.gettempdir()),
             start_segments=_refuse_segments,
             count=lambda _name, _value: None,
+            sent=sent,
+            rebuild=self._rebuild,
         )
+        self._services = services
+        self._rebuilding = ThreadPoolExecutor(1, thread_name_prefix="rebuild")
         self._api = whole_api(lambda: services)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -65,6 +75,9 @@ class PageServer:
         if path.startswith(PREFIX) and environ["REQUEST_METHOD"] in {"GET", "HEAD"}:
             found: Iterable[bytes] = self._object(path.removeprefix(PREFIX), environ)(environ, start_response)
             return found
+        if path.startswith(PREFIX) and environ["REQUEST_METHOD"] == "PUT":
+            stored: Iterable[bytes] = self._receive(path.removeprefix(PREFIX), environ)(environ, start_response)
+            return stored
         length = content_length(environ)
         if length > _MAX_BODY_BYTES:
             refused = Response('{"message":"Request Too Long"}', 413, {"Connection": "close"}, "application/json")
@@ -74,6 +87,26 @@ class PageServer:
         status, headers, data = sent_reply(self._api.answer(event, None))
         start_response(f"{status} {'OK' if status < 400 else 'Error'}", [*headers, ("Content-Length", str(len(data)))])
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [data]
+
+    def _receive(self, key: str, environ: WSGIEnvironment) -> Response:
+        try:
+            info = receive(self._storage, key, Request(environ), _MAX_INPUT_BYTES)
+        except StructureFlowError as error:
+            # what of the body was not read stays on the connection
+            return Response(error_body(error), status_code(error), {"Connection": "close"}, "application/json")
+        return Response(status=200, headers={"ETag": f'"{info.etag}"'})
+
+    def _rebuild(self, timeline_id: str, quality: int | None) -> None:
+        event = RebuildTimelineInput(timeline_id=timeline_id, **({} if quality is None else {"quality": quality}))
+
+        def work() -> None:
+            try:
+                rebuild_timeline(event, self._services)
+            except StructureFlowError as error:
+                # the timeline says it too
+                _log.warning("timeline %s: %s", timeline_id, error)
+
+        self._rebuilding.submit(work)
 
     def _object(self, key: str, environ: WSGIEnvironment) -> Response:
         try:
@@ -94,7 +127,12 @@ class _QuietHandler(WSGIRequestHandler):
             super().log_request(code, size)
 
 
-def page_server(storage: Storage, port: int) -> BaseWSGIServer:
-    """Return the server behind its door, listening on the loopback address; it answers from `serve_forever` on."""
-    app = Doors(PageServer(storage), policy=_POLICY)
+def page_server(storage: Storage, port: int, *, sent: Callable[[str], None] | None = None) -> BaseWSGIServer:
+    """Return the server behind its door, listening on the loopback address; it answers from `serve_forever` on.
+
+    Args:
+        storage, sent: as of `PageServer`.
+        port: 0 takes a free one.
+    """
+    app = Doors(PageServer(storage, sent=sent), policy=_POLICY)
     return make_server("127.0.0.1", port, app, threaded=True, request_handler=_QuietHandler)

@@ -26,8 +26,9 @@ from rich.text import Text
 
 from structureflow import Storage, keys
 from structureflow.jobs.documents import get_document, load_record
+from structureflow.jobs.progress import read_progress
 from structureflow.models.problems import counted
-from structureflow.models.results import JobStatus, SegmentResult
+from structureflow.models.results import JobStatus, PartProgress, SegmentResult
 from structureflow_local.output import Output
 
 _STAGES: Final = {
@@ -37,6 +38,8 @@ _STAGES: Final = {
     "segments": "the state machine fans out",
     "publish": "results take the places of those before",
 }
+#: Between two looks at parts under way; they write how far they are every two seconds.
+_LOOK_S: Final = 1.0
 _LEFT: Final = (TextColumn("left", markup=False), TimeRemainingColumn())
 
 
@@ -70,15 +73,19 @@ class JobProgress:
     Args:
         output: where it goes; with JSON asked for, nowhere.
         storage: the job's bucket; None until `watch_in`.
+        named: calls the user's files in a text what the user calls them.
     """
 
-    def __init__(self, output: Output, storage: Storage | None = None) -> None:
+    def __init__(self, output: Output, storage: Storage | None = None, *, named: Callable[[str], str] = str) -> None:
         self._output = output
+        self._named = named
         self._storage = storage
         self._begin = time.perf_counter()
         self._stage = ""
         self._recorded = False
         self._ended: set[int] = set()
+        self._parts: tuple[PartProgress, ...] = ()
+        self._next_look = self._begin
         self._segment_frames: tuple[int, ...] = ()
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -115,7 +122,7 @@ class JobProgress:
     def say(self, stage: str, text: str) -> None:
         """Print a line of what is new."""
         elapsed = time.perf_counter() - self._begin
-        line = Text.assemble((f"{elapsed:7.2f} s", "dim"), "  ", (f"{stage:<12}", "bold"), f" {text}")
+        line = Text.assemble((f"{elapsed:7.2f} s", "dim"), "  ", (f"{stage:<12}", "bold"), f" {self._named(text)}")
         if not self._output.as_json:
             self._output.console.print(line)
 
@@ -131,6 +138,11 @@ class JobProgress:
             self._move(description=status.stage)
         if self._recorded and status.segments is not None:
             self._say_segments(self._storage, status, status.segments)
+        if self._bar is not None and status.state == "running" and time.perf_counter() >= self._next_look:
+            # a listing and a request for each part under way
+            self._next_look = time.perf_counter() + _LOOK_S
+            self._parts = read_progress(self._storage, status).parts
+            self._move()
 
     def _say_record(self, storage: Storage, status: JobStatus) -> None:
         if not storage.exists(keys.run_record(status.task_id, status.run_id)):
@@ -173,10 +185,13 @@ class JobProgress:
         if self._bar is None:
             return
         frames = self._segment_frames
+        step = "segment" if frames else "extract"
+        under_way = [part for part in self._parts if part.step == step and part.index not in self._ended]
         self._bar.update(
             self._task,
             description=description or self._stage or "waiting",
-            total=sum(frames) or None,
-            completed=sum(frames[index] for index in self._ended if index < len(frames)),
+            total=sum(frames or (part.total for part in under_way)) or None,
+            completed=sum(frames[index] for index in self._ended if index < len(frames))
+            + sum(part.done for part in under_way),
             segments=f"{len(self._ended)} of {counted(len(frames), 'segment')}" if frames else "no segments yet",
         )

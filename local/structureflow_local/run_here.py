@@ -35,7 +35,10 @@ def run_job_here(
     Raises:
         NotFinishedError: it did not end within `timeout_s`.
     """
-    with JobProgress(output) as progress, OneProcess(job, store=store, raft_weights=raft_weights) as steps:
+    with (
+        JobProgress(output, named=job.in_own_words) as progress,
+        OneProcess(job, store=store, raft_weights=raft_weights) as steps,
+    ):
         progress.watch_in(steps.storage)
         read = sum(path.stat().st_size for path in job.uploads.values())
         progress.say("here", f"in this process, {steps.workers} threads; {len(job.uploads)} files, {size(read)}")

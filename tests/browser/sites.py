@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,9 @@ FRAMES = 33
 
 
 @contextmanager
-def serving(storage: Storage) -> Iterator[str]:
-    """Serve the page over a store; the address ends in a slash."""
-    server = page_server(storage, 0)
+def serving(storage: Storage, *, sent: Callable[[str], None] | None = None) -> Iterator[str]:
+    """Serve the page over a store; the address ends in a slash. `sent` carries out the jobs that it sends."""
+    server = page_server(storage, 0, sent=sent)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

@@ -26,6 +26,8 @@ VIEWS = {
     "failed job": ("#/jobs/lost", ".failure"),
     "timelines": ("#/timelines", ".list tbody tr"),
     "timeline": ("#/timelines/reel", ".cell.there img"),
+    "archives": ("#/archives", ".list tbody tr"),
+    "new job": ("#/new", ".verdict p"),
     "nowhere": ("#/nowhere", ".empty"),
 }
 PAGE_BYTES = 150_000
@@ -84,7 +86,7 @@ def test_every_view_is_reached_and_left_by_keys_alone(page: Page, made_site: str
     press_until("walk-1")
     expect(page.locator("h1")).to_have_text("walk-1")
     expect(page.locator(".track")).to_be_visible()
-    for name, title in (("Timelines", "Timelines"), ("reel", "reel")):
+    for name, title in (("Timelines", "Timelines"), ("reel", "reel"), ("Archives", "Archives"), ("New job", "New job")):
         press_until(name)
         expect(page.locator("h1")).to_have_text(title)
     page.keyboard.press("?")

@@ -21,7 +21,6 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from structureflow import keys
 from structureflow.storage.local import LocalStorage
 from structureflow.storage.s3 import S3Storage
 from structureflow.storage.s3_settings import S3Settings
@@ -30,6 +29,7 @@ from structureflow_local.cloud import LocalCloud
 from structureflow_local.cloud.signature import Key, Keyring, sign
 from structureflow_local.page_server import page_server
 from structureflow_local.run import bucket_of
+from tests.contract.api_routes import every_route
 
 REPO = Path(__file__).resolve().parents[2]
 SCRIPT = b"<html><script>fetch('/')</script></html>"
@@ -312,28 +312,22 @@ def test_the_storage_port_needs_a_key_of_the_cloud(cloud: LocalCloud) -> None:
         S3Storage(cloud.bucket("DataBucket"), settings=settings).get("jobs/mine/report.html")
 
 
-ROUTES = [
-    ("GET", f"/{keys.job_prefix('mine')}".rstrip("/")),
-    ("GET", "/jobs/mine/manifest"),
-    ("GET", "/jobs/mine/outputs?expires_s=60"),
-    ("GET", "/timelines/mine/frames?sequences=0-2"),
-    ("GET", "/timelines/mine/frames/urls"),
-    ("GET", "/timelines/mine/overlays"),
-    ("DELETE", "/timelines/mine"),
-    ("GET", "/elsewhere"),
-]
+ROUTES = every_route()
 
 
 def ask(cloud: LocalCloud, method: str, path: str, headers: dict[str, str]) -> tuple[int, Any]:
     connection = HTTPConnection(urlsplit(cloud.api_url).netloc, timeout=60)
     connection.request(method, path, headers=headers)
     reply = connection.getresponse()
-    body = json.loads(reply.read())
+    data = reply.read()
     connection.close()
-    return reply.status, body
+    try:
+        return reply.status, json.loads(data)
+    except ValueError:
+        return reply.status, data
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+@pytest.mark.parametrize("method", ["PATCH", "HEAD", "TRACE"])
 def test_a_method_without_a_route_reaches_no_function(cloud: LocalCloud, method: str) -> None:
     calls = len(cloud.invocations)
     url = f"{cloud.api_url}/jobs/mine"
@@ -365,7 +359,8 @@ def test_every_route_of_the_api_asks_for_credentials(cloud: LocalCloud, method: 
         assert ask(cloud, method, path, headers) == (403, {"message": "Forbidden"}), headers
     assert len(cloud.invocations) == calls, "a function was called for somebody without credentials"
     status, body = ask(cloud, method, path, good)
-    assert status in {200, 404}
+    # nothing of that name is there, and no body is a request
+    assert status in {200, 400, 404}
     assert body != {"message": "Forbidden"}
 
 

@@ -38,6 +38,7 @@ PLACES = {
     "cache/flows/*.npz": r"cache/flows/[0-9a-f]+\.npz",
     "cache/timelines/*/frames/*": r"cache/timelines/[^/]+/frames/\d{6}\.jpg",
     "cache/timelines/*/manifest.json": r"cache/timelines/[^/]+/manifest\.json",
+    "cache/timelines/*/rebuild.json": r"cache/timelines/[^/]+/rebuild\.json",
     "cache/timelines/*/overlays/*": r"cache/timelines/[^/]+/overlays/[^/]+/[^/]+/\d{6}_[^/]+\.png",
     "timelines/*/chunks/*": r"timelines/[^/]+/chunks/[^/]+",
     "library/*": r"library/[^/]+",
@@ -47,7 +48,7 @@ TOPS = ("jobs/", "work/", "cache/flows/", "cache/timelines/", "timelines/")
 _SLASHES = "a star in a policy stands for slashes too, so what is published has the same pattern in a run's folder"
 _ENDED = "what a run leaves that was superseded, or whose job was deleted, at the very moment"
 _ANY_INPUT = "a request may name any key that is not reserved as its video or guide"
-_LONG = "what a part writes that takes longer than seconds, if its run ends before it does"
+LONG = "what a part writes that takes longer than seconds, if its run ends before it does"
 _REPLACED = "the manifest of another video in the timeline goes before its frames are overwritten"
 _HEALS = "what a segment finds rotten is replaced"
 #: Allowed, but used by no run: (function, action, place) and why it is allowed all the same.
@@ -61,8 +62,27 @@ SPARE = {
     ("FailJobFunction", "s3:GetObject", "jobs/*/manifest.json"): _ENDED,
     ("RenderSegmentFunction", "s3:DeleteObject", "jobs/*/runs/*/segments/*"): _ENDED,
     ("FailJobFunction", "s3:GetObject", "jobs/*/runs/*/progress/live/*"): _SLASHES,
-    ("FailJobFunction", "s3:DeleteObject", "jobs/*/runs/*/progress/live/*"): _LONG,
-    ("AssembleJobFunction", "s3:DeleteObject", "jobs/*/runs/*/progress/live/*"): _LONG,
+    ("FailJobFunction", "s3:GetObject", "jobs/*/runs/*/progress/ended/*"): _SLASHES,
+    **{
+        (function, action, "jobs/*/runs/*/progress/live/*"): LONG
+        for function, action in (
+            ("AssembleJobFunction", "s3:DeleteObject"),
+            ("FailJobFunction", "s3:DeleteObject"),
+            ("OrchestratorFunction", "s3:PutObject"),
+            ("OrchestratorFunction", "s3:DeleteObject"),
+            ("RenderSegmentFunction", "s3:PutObject"),
+            ("RenderSegmentFunction", "s3:DeleteObject"),
+            ("SettleGpuFunction", "s3:PutObject"),
+            ("SettleGpuFunction", "s3:DeleteObject"),
+        )
+    },
+    ("RenderSegmentFunction", "s3:DeleteObject", "jobs/*/runs/*/progress/ended/*"): _ENDED,
+    ("FailJobFunction", "s3:DeleteObject", "jobs/*/runs/*/progress/ended/*"): _ENDED,
+    (
+        "ApiFunction",
+        "s3:DeleteObject",
+        "cache/timelines/*/rebuild.json",
+    ): "whoever clears a timeline may clear all of it",
     **{
         (function, action, place): _ENDED
         for function in ("AssembleJobFunction", "FailJobFunction")

@@ -28,7 +28,7 @@ from structureflow_local.cloud import LocalCloud
 from structureflow_local.cloud.gateway import Call
 from structureflow_local.cloud.signature import sign
 from structureflow_local.run import bucket_of
-from tests.e2e.privileges import BUCKET, FUNCTIONS, GPU, REPO, SPARE, TEMPLATE, TOPS, is_probe, place_of
+from tests.e2e.privileges import BUCKET, FUNCTIONS, GPU, LONG, REPO, SPARE, TEMPLATE, TOPS, is_probe, place_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
 
@@ -96,11 +96,13 @@ class Run:
     def record(self, task_id: str) -> JobRecord:
         return load_record(self.storage, task_id)
 
-    def ask(self, path: str, method: str = "GET") -> tuple[int, Any]:
+    def ask(self, path: str, method: str = "GET", body: Any = None) -> tuple[int, Any]:
         """Ask the HTTP API; return status and answer."""
         url = f"{self.cloud.api_url}{path}"
-        signed = sign(self.cloud.key, method=method, url=url, service="execute-api", region=self.cloud.region)
-        request = urllib.request.Request(url, headers=signed, method=method)  # noqa: S310 - loopback
+        data = b"" if body is None else json.dumps(body).encode()
+        signing: Any = {"service": "execute-api", "region": self.cloud.region, "body": data}
+        signed = sign(self.cloud.key, method=method, url=url, **signing) | {"Content-Type": "application/json"}
+        request = urllib.request.Request(url, data or None, signed, method=method)  # noqa: S310 - loopback
         try:
             with urllib.request.urlopen(request) as reply:  # noqa: S310 - loopback
                 return reply.status, json.load(reply)
@@ -221,6 +223,29 @@ def look_at_everything(run: Run) -> None:
     for _ in range(2):
         assert run.invoke("rebuild_timeline", timeline_id="reel").payload["frames"] == 9
     assert run.ask("/timelines/reel/frames?sequences=8")[0] == 200
+    assert run.ask("/timelines/reel/rebuild", "POST", {})[0] == 202
+    run.cloud.wait_idle(60)
+    assert run.ask("/timelines/reel")[1]["rebuild"]["state"] == "done"
+    # A job from its first file on.
+    data = run.storage.get("library/a.png").data
+    wish = {"name": "a.png", "size_bytes": len(data)}
+    status, ticket = run.ask("/jobs/sent/uploads", "POST", wish)
+    assert status == 201
+    upload = urllib.request.Request(ticket["url"], data, ticket["headers"], method="PUT")  # noqa: S310 - loopback
+    with urllib.request.urlopen(upload) as reply:  # noqa: S310 - loopback
+        assert reply.status == 200
+    longer = urllib.request.Request(ticket["url"], data + b"x", ticket["headers"], method="PUT")  # noqa: S310
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(longer)  # noqa: S310 - loopback
+    (sent,) = run.ask("/inputs?limit=50")[1]["inputs"]
+    assert (sent["key"], run.open(sent["url"])) == (ticket["key"], data)
+    guides = [{"at": [0, 2], "image": ticket["key"]}]
+    document = run.document(task_id="sent", segments=[{"frames": 9, "guides": guides}])
+    assert run.ask("/jobs/sent/check", "POST", document)[1]["valid"] is True
+    assert run.ask("/jobs/sent", "PUT", document)[0] == 202
+    assert run.ask("/jobs/sent", "PUT", document)[0] in {202, 409}
+    assert run.ask("/jobs/sent", "PUT", document | {"fps": 8})[0] == 409
+    assert run.client.wait("sent", timeout_s=120).state == "done"
     run.storage.put("timelines/reel/chunks/001.mp4", b"no video")
     assert run.invoke("rebuild_timeline", timeline_id="reel").error == "NotAVideoError"
     assert run.ask("/timelines/reel/frames")[0] == 404
@@ -314,7 +339,12 @@ def test_nothing_is_allowed_that_no_run_uses(calls: list[Call]) -> None:
     unused = spare - used
     wide = {(name, action) for name, action, place in SPARE if place == "*"}
     assert {(name, action) for name, action, _ in unused} >= wide
-    assert {one for one in unused if one[:2] not in wide} == {one for one in SPARE if one[:2] not in wide}
+    # whether a part takes long enough to say how far it is, is the machine's affair
+    by_the_clock = {one for one, why in SPARE.items() if why == LONG}
+    unused -= by_the_clock
+    assert {one for one in unused if one[:2] not in wide} == {
+        one for one in SPARE if one[:2] not in wide
+    } - by_the_clock
 
 
 def test_functions_list_only_where_they_read(calls: list[Call]) -> None:

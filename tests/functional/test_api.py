@@ -228,8 +228,12 @@ def test_the_api_describes_itself_by_what_validates_it(ask: Ask) -> None:
         "get /",
         "get /page/{name}",
         "get /about",
+        "get /inputs",
         "get /jobs",
+        "put /jobs/{task_id}",
         "get /jobs/{task_id}",
+        "post /jobs/{task_id}/check",
+        "post /jobs/{task_id}/uploads",
         "get /jobs/{task_id}/request",
         "get /jobs/{task_id}/downloads",
         "get /jobs/{task_id}/segments",
@@ -240,16 +244,31 @@ def test_the_api_describes_itself_by_what_validates_it(ask: Ask) -> None:
         "get /timelines/{timeline_id}",
         "get /timelines/{timeline_id}/frames",
         "get /timelines/{timeline_id}/frames/{sequence}",
-        "get /timelines/{timeline_id}/damaged",
-        "get /timelines/{timeline_id}/overlays/jobs",
         "get /timelines/{timeline_id}/frames/urls",
+        "get /timelines/{timeline_id}/damaged",
         "get /timelines/{timeline_id}/overlays",
+        "get /timelines/{timeline_id}/overlays/jobs",
+        "post /timelines/{timeline_id}/rebuild",
         "delete /timelines/{timeline_id}",
     }
     frames = document["paths"]["/timelines/{timeline_id}/frames"]["get"]
     named = {one["name"] for one in frames["parameters"]}
     assert named == {"timeline_id", "sequences", "page", "limit", "width_px", "quality", "damaged"}
     assert frames["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/FramePage")
+    bodies = {
+        f"{method} {path}": one[method]["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[
+            2
+        ]
+        for path, one in document["paths"].items()
+        for method in one
+        if method in {"post", "put"}
+    }
+    assert bodies == {
+        "put /jobs/{task_id}": "JobRequest",
+        "post /jobs/{task_id}/check": "JobRequest",
+        "post /jobs/{task_id}/uploads": "UploadWish",
+        "post /timelines/{timeline_id}/rebuild": "RebuildWish",
+    }
     for name in re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)):
         assert name in document["components"]["schemas"], name
 

@@ -30,7 +30,8 @@ from structureflow.errors import (
     StructureFlowError,
     TransientStorageError,
 )
-from structureflow.models.results import JobStatus
+from structureflow.jobs import live_keys
+from structureflow.models.results import JobStatus, PartProgress
 from structureflow.storage.local import LocalStorage
 from structureflow.testing.jobs import JobRunner, png, put_pan_clip
 from structureflow.testing.videos import pan_frames, texture, write_clip
@@ -289,6 +290,27 @@ def test_the_display_has_frames_segments_and_time_on_a_terminal_and_plain_lines_
     lines = [line.split(" s  ", 1)[1] for line in piped.getvalue().splitlines()]
     assert [line.split("  ")[0] for line in lines] == ["flows", "segments", "segment 0", "segment 1"]
     assert "5 frames 160x96: 3 filled by motion, 0 left to the generator" in lines[2]
+
+
+def test_the_display_moves_within_a_segment_and_within_an_extraction(runner: JobRunner) -> None:
+    """By what parts write down of themselves, in the store of the job."""
+    runner.put_request("t", request("t"))
+    runner.orchestrate("t")
+    status = runner.status("t").model_copy(update={"stage": "segments", "segments": 2})
+    part = PartProgress(step="segment", index=1, done=3, total=4, updated_at=status.updated_at)
+    key = live_keys.run_progress("t", status.run_id, "segment", 1, ended=False)
+    runner.storage.put(key, part.to_json())
+    live = io.StringIO()
+    shown(Console(file=live, force_terminal=True, width=120), runner.storage, [status])  # type: ignore[arg-type]
+    assert re.search(r"3/9.*frames, 0 of 2 segments", live.getvalue()), live.getvalue()
+
+    runner.put_request("e", request("e"))
+    begun = status.model_copy(update={"task_id": "e", "run_id": "r", "stage": "extract", "segments": None})
+    part = PartProgress(step="extract", index=0, done=40, total=132, updated_at=status.updated_at)
+    runner.storage.put(live_keys.run_progress("e", "r", "extract", 0, ended=False), part.to_json())
+    live = io.StringIO()
+    shown(Console(file=live, force_terminal=True, width=120), runner.storage, [begun])  # type: ignore[arg-type]
+    assert re.search(r"40/132.*frames, no segments yet", live.getvalue()), live.getvalue()
 
 
 def test_whatever_takes_long_is_counted_on_a_terminal_and_quiet_in_a_pipe() -> None:

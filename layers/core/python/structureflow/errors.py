@@ -14,6 +14,8 @@ from structureflow.limits import MAX_MESSAGE_CHARS, MAX_PROBLEMS
 from structureflow.references import without_queries
 
 __all__ = [
+    "ApiReplyError",
+    "ApiUnreachableError",
     "CorruptMediaError",
     "DeadlineError",
     "EncodeError",
@@ -40,6 +42,7 @@ __all__ = [
     "InvalidKeyError",
     "InvalidRequestError",
     "JobBusyError",
+    "JobExistsError",
     "JobStateError",
     "MediaError",
     "MediaLimitError",
@@ -48,6 +51,7 @@ __all__ = [
     "ModelWeightsError",
     "NotAVideoError",
     "NotAnImageError",
+    "NothingRunsError",
     "ObjectChangedError",
     "ObjectExistsError",
     "ObjectNotFoundError",
@@ -177,6 +181,10 @@ class PageFileNotFoundError(InvalidRequestError, FileNotFoundError):
         return self.message
 
 
+class NothingRunsError(InvalidRequestError, PermissionError):
+    """A store is only shown: nothing here carries jobs out."""
+
+
 class ReplyTooLargeError(InvalidRequestError):
     """What was asked for does not fit into one reply; the message says what to ask for instead."""
 
@@ -235,6 +243,17 @@ class EncodeError(StructureFlowError, RuntimeError):
 
 
 # --- storage -----------------------------------------------------------------------------------------
+
+
+class ApiReplyError(StructureFlowError, ValueError):
+    """An API answers something that this version of the client does not know."""
+
+
+class ApiUnreachableError(StructureFlowError, ConnectionError):
+    """An API gives no answer."""
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class StorageError(StructureFlowError, OSError):
@@ -345,6 +364,10 @@ class GuidanceError(StructureFlowError, ValueError):
 
 class JobStateError(StructureFlowError, RuntimeError):
     """A step of the job was started without what the step before it must have left."""
+
+
+class JobExistsError(JobStateError):
+    """A new job has the name of one that there is already."""
 
 
 class SupersededRunError(JobStateError):

@@ -47,4 +47,6 @@ def about(services: Services) -> About:
         masks=get_args(MaskMode),
         treatments=get_args(Treatment),
         outputs=get_args(ExtraOutput),
+        sends=services.sent is not None,
+        rebuilds=services.rebuild is not None,
     )

@@ -11,7 +11,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from structureflow import keys
 from structureflow.errors import ForeignOriginError, InvalidRequestError, shortened
 from structureflow.frames.screens import THUMBNAIL_QUALITY
-from structureflow.limits import MAX_FIELD_NAME_CHARS, MAX_PAGE, MAX_PROBLEMS, MAX_SEQUENCES
+from structureflow.limits import (
+    MAX_FIELD_NAME_CHARS,
+    MAX_FLOWS,
+    MAX_PAGE,
+    MAX_PREVIEW_SHOWN,
+    MAX_PROBLEMS,
+    MAX_S3_PUT_BYTES,
+    MAX_SEGMENTS,
+    MAX_SEQUENCES,
+)
 from structureflow.models.job import OverlayStage
 from structureflow.models.problems import problems_of_details
 from structureflow.storage.base import MAX_PRESIGN_S
@@ -58,6 +67,13 @@ def _place(loc: Sequence[Any]) -> list[str]:
     return [str(part) for part in loc if part not in ("query", "path", "body")]
 
 
+def flag(value: Any) -> Any:
+    """Take the words ``true`` and ``false`` alone for a yes or no."""
+    if value in ("true", "false"):
+        return value == "true"
+    raise ValueError(f"expected true or false, got {value!r:.20}")
+
+
 class Nothing(_Parameters):
     """No parameters."""
 
@@ -89,6 +105,68 @@ class TimelinesQuery(NamesQuery):
     """A page of timelines; of each its manifest is read."""
 
     limit: int = Field(default=25, ge=1, le=50)
+
+
+class InputsQuery(NamesQuery):
+    """A page of uploaded files: those of `limit` jobs, `most` of each."""
+
+    limit: int = Field(default=20, ge=1, le=50)
+    most: int = Field(default=50, ge=1, le=200)
+
+
+class ArchivesQuery(_Parameters):
+    """A page of archives."""
+
+    page: Annotated[str, Field(pattern=r"^[0-9a-f]{16,64}$")] | None = None
+    limit: int = Field(default=50, ge=1, le=200)
+
+
+class KeyQuery(_Parameters):
+    """Which archive of flows, by its key."""
+
+    key: str = Field(max_length=1024)
+
+
+class FlowQuery(KeyQuery):
+    """Which flow, how large, and which length (in pixels of the stored grid) is fully saturated."""
+
+    flow: int = Field(ge=0, lt=MAX_FLOWS)
+    direction: Literal["forward", "backward"] = "forward"
+    width_px: int = Field(default=480, ge=32, le=2048)
+    max_px: float | None = Field(default=None, gt=0, le=4096, allow_inf_nan=False)
+
+
+class UploadWish(_Parameters):
+    """A file that is to be sent: its name, and its size in bytes."""
+
+    name: str = Field(min_length=1, max_length=255)
+    size_bytes: int = Field(ge=1, le=MAX_S3_PUT_BYTES)
+
+
+class PreviewWish(_Parameters):
+    """A gap that is to be shown: of a segment of a job's request; without `gap`, its first one."""
+
+    request: dict[str, Any]
+    segment: int = Field(default=0, ge=0, lt=MAX_SEGMENTS)
+    gap: tuple[int, int] | None = None
+    frames: int = Field(default=12, ge=1, le=MAX_PREVIEW_SHOWN)
+
+
+class SendQuery(_Parameters):
+    """Whether a request of that name may be there already."""
+
+    again: bool = False
+
+    @field_validator("again", mode="before")
+    @classmethod
+    def _flag(cls, value: Any) -> Any:
+        return flag(value)
+
+
+class RebuildWish(_Parameters):
+    """How a timeline's frames are to be encoded: JPEG quality, 1 to 100; None: as usual."""
+
+    quality: int | None = Field(default=None, ge=1, le=100)
 
 
 class SegmentsQuery(OutputsQuery):
@@ -144,13 +222,6 @@ class OverlaysQuery(OutputsQuery):
     sequences: str | None = None
     page: int = Field(default=0, ge=0, le=MAX_PAGE)
     limit: int = Field(default=500, ge=1, le=2000)
-
-
-def flag(value: Any) -> Any:
-    """Take the words ``true`` and ``false`` alone for a yes or no."""
-    if value in ("true", "false"):
-        return value == "true"
-    raise ValueError(f"expected true or false, got {value!r:.20}")
 
 
 class ClearQuery(_Parameters):

@@ -60,7 +60,7 @@ class PriceInfo(Model):
 
 
 class About(Model):
-    """What is here: version, store, and what a request may name."""
+    """What is here: version, store, and what a request may name; whether jobs and rebuildings can be started."""
 
     version: str
     store: str
@@ -71,6 +71,8 @@ class About(Model):
     masks: tuple[str, ...]
     treatments: tuple[str, ...]
     outputs: tuple[str, ...]
+    sends: bool
+    rebuilds: bool
 
 
 # --- jobs --------------------------------------------------------------------------------------------
@@ -247,6 +249,61 @@ class Downloads(Model):
     groups: tuple[FileGroup, ...]
 
 
+class UploadTicket(Model):
+    """How a file is sent: by a request of `method` to `url` with these `headers` and the file as its body.
+
+    `key` is what a request then names.
+    """
+
+    key: str
+    method: str
+    url: str
+    headers: dict[str, str]
+    expires_s: int
+
+
+class InputView(Model):
+    """A file that was uploaded for a job."""
+
+    key: str
+    name: str
+    task_id: str
+    kind: str
+    size_bytes: int
+    updated_at: datetime | None
+    url: str
+
+
+class InputPage(Model):
+    """Uploaded files of a page of jobs; `next_page` is None on the last one."""
+
+    inputs: tuple[InputView, ...]
+    next_page: str | None
+
+
+class CheckedSegment(Model):
+    """A segment of a checked request: its length, and the frames that no guide covers."""
+
+    frames: int
+    unguided: tuple[Span, ...]
+
+
+class CheckedRequest(Model):
+    """What is wrong with a request; if nothing is, the request with its defaults filled in."""
+
+    valid: bool
+    problems: tuple[str, ...]
+    request: dict[str, Any] | None
+    segments: tuple[CheckedSegment, ...]
+
+
+class SentJob(Model):
+    """A job whose request was put."""
+
+    task_id: str
+    state: Literal["requested"]
+
+
 class JobOutputs(Model):
     """URLs of a finished job's objects, by their path in the job's folder."""
 
@@ -254,105 +311,3 @@ class JobOutputs(Model):
     run_id: str
     expires_s: int
     urls: dict[str, str]
-
-
-# --- timelines ---------------------------------------------------------------------------------------
-
-
-class TimelineRow(Model):
-    """A timeline in the list; `error` says why its frames are not to be had."""
-
-    timeline_id: str
-    frames: int | None = None
-    width_px: int | None = None
-    height_px: int | None = None
-    duration_s: float | None = None
-    created_at: datetime | None = None
-    error: Refusal | None = None
-
-
-class TimelinePage(Model):
-    """A page of timelines, in the order of their ids; `next_page` is None on the last one."""
-
-    timelines: tuple[TimelineRow, ...]
-    next_page: str | None
-
-
-class ChunkView(Model):
-    """A source chunk: the size of its frames, which is its first one, and how many there are."""
-
-    chunk_id: str
-    width_px: int
-    height_px: int
-    first_sequence: int
-    frames: int
-
-
-class TimelineView(Model):
-    """A timeline's frame cache. `etag` changes when it is written anew; `contiguous`: no number is left out."""
-
-    timeline_id: str
-    frames: int
-    first_sequence: int
-    last_sequence: int
-    contiguous: bool
-    duration_s: float
-    quality: int
-    created_at: datetime
-    etag: str
-    chunks: tuple[ChunkView, ...]
-    can_rebuild: bool
-
-
-class DamagedFrames(Model):
-    """Frames whose objects are gone or are not those of the manifest, by listing; lists have a bound, counts none."""
-
-    timeline_id: str
-    whole: bool
-    total: int
-    missing: tuple[int, ...]
-    missing_count: int
-    changed: tuple[int, ...]
-    changed_count: int
-    extra: int
-
-
-class OverlayJob(Model):
-    """A job that left overlays, and of which stages."""
-
-    job_id: str
-    stages: tuple[str, ...]
-
-
-class OverlayJobs(Model):
-    """The jobs that left overlays on a timeline; `next_page` is None on the last page."""
-
-    timeline_id: str
-    jobs: tuple[OverlayJob, ...]
-    next_page: str | None
-
-
-class OverlayUrl(Model):
-    """An overlay for screens."""
-
-    job_id: str
-    stage: str
-    sequence: int
-    name: str
-    size_bytes: int
-    url: str
-
-
-class OverlayPage(Model):
-    """A page of overlays; `next_page` is None on the last one."""
-
-    timeline_id: str
-    overlays: tuple[OverlayUrl, ...]
-    next_page: str | None
-
-
-class ClearedTimeline(Model):
-    """How many objects were removed."""
-
-    timeline_id: str
-    removed: int

@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
@@ -19,13 +20,14 @@ from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from structureflow import __version__
 from structureflow.api.queries import check_names, check_origin, refusal
 from structureflow.api.replies import Refusal
 from structureflow.errors import (
     FrameCorruptError,
+    InvalidRequestError,
     JobStateError,
     ReplyTooLargeError,
     RouteNotFoundError,
@@ -35,7 +37,9 @@ from structureflow.errors import (
     TransientError,
 )
 from structureflow.jobs.services import Services
-from structureflow.limits import MAX_REPLY_BYTES
+from structureflow.limits import MAX_EVENT_VALUES, MAX_REPLY_BYTES
+from structureflow.models.bounds import validate_json
+from structureflow.models.problems import problems_of
 
 __all__ = ["Api", "error_body", "status_code"]
 
@@ -99,6 +103,31 @@ def known(router: APIGatewayHttpRouter, query: _Parameters) -> _Parameters:
     return query
 
 
+def body_bytes(router: APIGatewayHttpRouter) -> bytes:
+    """Return a request's body as it came; called in a route."""
+    event = router.current_event
+    body = event.body or ""
+    if not event.is_base64_encoded:
+        return body.encode()
+    try:
+        return base64.b64decode(body, validate=True)
+    except ValueError as error:
+        raise InvalidRequestError("body: expected base64") from error
+
+
+def body_as(router: APIGatewayHttpRouter, model: type[_Parameters]) -> _Parameters:
+    """Return a request's body as a model; called in a route. The resolver's own parser knows no bounds.
+
+    Raises:
+        InvalidRequestError: it is none.
+    """
+    try:
+        return validate_json(model, body_bytes(router) or b"{}", max_values=MAX_EVENT_VALUES)
+    except ValidationError as error:
+        problems = problems_of(error)
+        raise InvalidRequestError("; ".join(problems), problems=problems) from None
+
+
 def answers(model: type[BaseModel], status: int = 200) -> Any:
     """Describe the answers of a route. They are not validated again: a manifest may have megabytes."""
     refused = {"description": "A typed error", "content": {_JSON: {"model": Refusal}}}
@@ -117,10 +146,17 @@ class Api:
     Args:
         services: gives what the routes work with, at each request.
         routers: the routes.
+        bodies: of requests, by method and path as OpenAPI has it: routes read them by `body_as` or `body_bytes`.
     """
 
-    def __init__(self, services: Callable[[], Services], *routers: APIGatewayHttpRouter) -> None:
+    def __init__(
+        self,
+        services: Callable[[], Services],
+        *routers: APIGatewayHttpRouter,
+        bodies: Mapping[tuple[str, str], type[BaseModel]] = MappingProxyType({}),
+    ) -> None:
         self._services = services
+        self._bodies = bodies
         self._app = APIGatewayHttpResolver(enable_validation=True)
         self._app.use(middlewares=[self._refuse_foreign_pages])
         for router in routers:
@@ -146,7 +182,16 @@ class Api:
 
     def schema(self) -> str:
         """Return what there is, in OpenAPI."""
-        return self._app.get_openapi_json_schema(title="structureflow", version=__version__, description=SIGNED)
+        text = self._app.get_openapi_json_schema(title="structureflow", version=__version__, description=SIGNED)
+        document = json.loads(text)
+        schemas = document["components"]["schemas"]
+        for (method, path), model in self._bodies.items():
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas |= schema.pop("$defs", {})
+            schemas[model.__name__] = schema
+            said = {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}
+            document["paths"][path][method]["requestBody"] = {"required": True, "content": {_JSON: said}}
+        return json.dumps(document)
 
     def _openapi(self) -> Response[Any]:
         return Response(status_code=200, content_type=_JSON, body=self.schema())

@@ -12,19 +12,21 @@ from structureflow.api.queries import (
     NamesQuery,
     Nothing,
     OverlaysQuery,
+    RebuildWish,
     ThumbnailsQuery,
     TimelinesQuery,
     UrlsQuery,
 )
-from structureflow.api.replies import (
+from structureflow.api.serving import Reply, answers, body_as, bytes_answers, known, later, new_router
+from structureflow.api.timeline_replies import (
     ClearedTimeline,
     DamagedFrames,
     OverlayJobs,
     OverlayPage,
+    StartedRebuild,
     TimelinePage,
     TimelineView,
 )
-from structureflow.api.serving import Reply, answers, bytes_answers, known, later, new_router
 from structureflow.frames.pages import FramePage, FrameUrlPage
 from structureflow.jobs.services import Services
 
@@ -92,6 +94,14 @@ def overlay_jobs(timeline_id: str, query: Annotated[NamesQuery, Query()]) -> Res
     """A page of the jobs that left overlays, and of which stages."""
     known(router, query)
     return later(lambda services: timelines.overlay_jobs(timeline_id, query, services))
+
+
+@router.post("/timelines/<timeline_id>/rebuild", responses=answers(StartedRebuild, 202))
+def rebuild_timeline(timeline_id: str) -> Response[Any]:
+    """Have the frames written anew from the timeline's chunks; what `GET` of the timeline says as `rebuild` goes on."""
+    known(router, Nothing())
+    wish = body_as(router, RebuildWish)
+    return later(lambda services: timelines.start_rebuild(timeline_id, wish, services), status=202)
 
 
 @router.delete("/timelines/<timeline_id>", responses=answers(ClearedTimeline))

@@ -12,12 +12,14 @@ from structureflow.api.queries import (
     FrameQuery,
     NamesQuery,
     OverlaysQuery,
+    RebuildWish,
     ThumbnailsQuery,
     TimelinesQuery,
     UrlsQuery,
     parse_sequences,
 )
-from structureflow.api.replies import (
+from structureflow.api.replies import Refusal
+from structureflow.api.timeline_replies import (
     ChunkView,
     ClearedTimeline,
     DamagedFrames,
@@ -25,19 +27,30 @@ from structureflow.api.replies import (
     OverlayJobs,
     OverlayPage,
     OverlayUrl,
-    Refusal,
+    StartedRebuild,
     TimelinePage,
     TimelineRow,
     TimelineView,
 )
-from structureflow.errors import StructureFlowError, TransientError
+from structureflow.errors import (
+    DeadlineError,
+    JobStateError,
+    NothingRunsError,
+    StructureFlowError,
+    TimelineNotFoundError,
+    TransientError,
+)
 from structureflow.frames.known import KnownManifests
 from structureflow.frames.manifest import FrameManifest, compare_listing
 from structureflow.frames.overlays import list_overlay_frames
 from structureflow.frames.pages import FramePage, FrameUrlPage
 from structureflow.frames.screens import frame_jpeg, frame_page, frame_url_page
 from structureflow.frames.slot import clear_timeline as remove_timeline
+from structureflow.jobs import live_keys
+from structureflow.jobs.documents import describe_error, get_document
 from structureflow.jobs.services import Services
+from structureflow.limits import MAX_FUNCTION_S
+from structureflow.models.results import RebuildState
 from structureflow.storage.base import Storage
 
 #: Numbers of damaged frames that a reply lists; the counts are whole.
@@ -110,7 +123,40 @@ def timeline(timeline_id: str, services: Services) -> TimelineView:
         etag=etag,
         chunks=_chunks(manifest),
         can_rebuild=next(iter(sources), None) is not None,
+        rebuild=_rebuild_state(timeline_id, services),
     )
+
+
+def _rebuild_state(timeline_id: str, services: Services) -> RebuildState | None:
+    """Return where the last rebuilding is; one whose function must have ended without a word has failed."""
+    key = live_keys.timeline_rebuild(timeline_id)
+    if not services.storage.exists(key):
+        return None
+    try:
+        state = get_document(services.storage, key, RebuildState, made_by="RebuildTimeline")
+    except JobStateError as error:
+        return RebuildState(state="failed", updated_at=services.clock(), error=describe_error(error, "rebuild"))
+    silent_s = (services.clock() - state.updated_at).total_seconds()
+    if state.state == "running" and silent_s > MAX_FUNCTION_S:
+        lost = DeadlineError(f"the rebuilding was not heard of for {silent_s:.0f} s; start it again")
+        return state.model_copy(update={"state": "failed", "error": describe_error(lost, "rebuild")})
+    return state
+
+
+def start_rebuild(timeline_id: str, wish: RebuildWish, services: Services) -> StartedRebuild:
+    """Have a timeline's frames written anew from its chunks.
+
+    Raises:
+        NothingRunsError: nothing here does that.
+        TimelineNotFoundError: the timeline has no chunks.
+    """
+    if services.rebuild is None:
+        raise NothingRunsError("this store is only shown: nothing here rebuilds timelines")
+    sources = services.storage.list(keys.timeline_chunks_prefix(timeline_id))
+    if next(iter(sources), None) is None:
+        raise TimelineNotFoundError(f"timeline {timeline_id} has no chunks to be rebuilt from", timeline_id=timeline_id)
+    services.rebuild(timeline_id, wish.quality)
+    return StartedRebuild(timeline_id=timeline_id, state="running")
 
 
 def _chunks(manifest: FrameManifest) -> tuple[ChunkView, ...]:

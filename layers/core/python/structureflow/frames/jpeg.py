@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from structureflow.arguments import whole
+from structureflow.arguments import array, whole
 from structureflow.errors import MediaLimitError, NotAnImageError
 from structureflow.frames.jpeg_header import MAX_SIDE_PX, jpeg_size
 
@@ -32,7 +32,7 @@ def check_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     Raises:
         NotAnImageError: another shape or dtype.
     """
-    shape: tuple[int, ...] = image.shape
+    shape: tuple[int, ...] = array(image, "image", "(H, W, 3) uint8 RGB").shape
     if len(shape) != 3 or shape[2] != 3 or image.dtype != np.uint8 or min(shape) < 1:
         raise NotAnImageError(f"image: expected (H, W, 3) uint8 RGB, got {shape} {image.dtype}")
     if max(shape[:2]) > MAX_SIDE_PX:
@@ -119,10 +119,10 @@ def decode_jpeg_gray(data: bytes | bytearray | memoryview, height: int, width: i
     Raises:
         NotAnImageError: the bytes are no whole JPEG.
         MediaLimitError: a side exceeds `MAX_SIDE_PX`; nothing is decoded then.
-        ValueError: a side to decode to is below 1.
+        InvalidArgumentError: a side to decode to is below 1.
     """
-    if height < 1 or width < 1:
-        raise ValueError(f"expected sides of 1 or more, got {width}x{height}")
+    whole(1)(height, "height")
+    whole(1)(width, "width")
     full_height, full_width = jpeg_size(data)
     if max(full_height, full_width) > MAX_SIDE_PX:
         raise MediaLimitError(f"expected sides of at most {MAX_SIDE_PX} px, got {full_width}x{full_height}")
@@ -178,10 +178,9 @@ def thumbnail(image: NDArray[np.uint8], width_px: int) -> NDArray[np.uint8]:
         ``(h, w, 3) uint8 RGB`` with ``w = min(W, width_px)``.
 
     Raises:
-        ValueError: `width_px` is below 1.
+        InvalidArgumentError: `width_px` is below 1.
     """
-    if width_px < 1:
-        raise ValueError(f"width_px: expected 1 or more, got {width_px}")
+    whole(1)(width_px, "width_px")
     height, width = check_image(image).shape[:2]
     if width <= width_px:
         return image

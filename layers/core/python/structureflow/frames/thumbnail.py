@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+from structureflow.arguments import whole
 from structureflow.errors import MediaLimitError, NotAnImageError
 from structureflow.frames.jpeg_header import MAX_SIDE_PX, jpeg_size
 
@@ -24,12 +25,12 @@ def thumbnail_jpeg(data: bytes, width_px: int, quality: int) -> tuple[bytes, int
     Raises:
         NotAnImageError: the bytes are no whole JPEG.
         MediaLimitError: a side exceeds `MAX_SIDE_PX`; nothing is decoded then.
-        ValueError: `width_px` or `quality` is outside.
+        InvalidArgumentError: `width_px` or `quality` is outside.
     """
     from PIL import Image
 
-    if width_px < 1 or not 1 <= quality <= 100:
-        raise ValueError(f"expected a width of 1 px or more and a quality of 1 to 100, got {width_px} and {quality}")
+    whole(1)(width_px, "width_px")
+    whole(1, 100)(quality, "quality")
     height, width = jpeg_size(data)
     if max(height, width) > MAX_SIDE_PX:
         raise MediaLimitError(f"expected sides of at most {MAX_SIDE_PX} px, got {width}x{height}")

@@ -154,11 +154,19 @@ class _Extraction:
                 self._resolution(info.width_px, info.height_px)
             plan = plan_extraction(info, order.engine, order.request.quality)
 
+        decoded = 0
+
         def keep(frame: DecodedFrame) -> None:
+            nonlocal decoded
             services.deadline.check("extraction")
             keeper.add(frame)
+            decoded += 1
+            report.advance(decoded)
 
-        with FrameKeeper.open(self._storage, order.timeline_id, order.identity) as keeper:
+        with (
+            services.report(order.task_id, order.run_id, "extract", 0, info.frames) as report,
+            FrameKeeper.open(self._storage, order.timeline_id, order.identity) as keeper,
+        ):
             result = extract_to_archive(
                 video,
                 archive,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from structureflow.jobs.estimate import extraction_s, segment_s
+from structureflow.jobs.progress import EVERY_S
 from structureflow.limits import MB_PER_VCPU
 from structureflow.media.probe import VideoInfo
 from structureflow.models.cost import Architecture, StepUsage
@@ -102,10 +103,17 @@ def forecast(request: JobRequest, videos: Sequence[VideoInfo], plan: Plan) -> Fo
     cached_frames = 0 if plan.cached else frames
     usage = (
         # frames, their manifest, archives, records, status; one listing
-        step("Orchestrator", START_S + extract_s, plan.orchestrator_mb, cached_frames + 7, 17, cached_frames + 6),
+        step(
+            "Orchestrator",
+            START_S + extract_s,
+            plan.orchestrator_mb,
+            cached_frames + 7 + _said(extract_s),
+            17,
+            cached_frames + 6 + _said(extract_s),
+        ),
         step("PlanSegments", PLAN_S, PLAN_MB, 3, 4, 2),
         *(
-            step("RenderSegment", seconds, plan.segment_mb, *_segment_requests(request, segment, frames))
+            step("RenderSegment", seconds, plan.segment_mb, *_segment_requests(request, segment, frames, seconds))
             for seconds, segment in zip(segments_s, request.segments, strict=True)
         ),
         # copies of what is published, and what they replace; two listings
@@ -115,7 +123,7 @@ def forecast(request: JobRequest, videos: Sequence[VideoInfo], plan: Plan) -> Fo
             ASSEMBLE_MB,
             10 + (2 + extra) * count,
             19 + (12 + 5 * extra) * count,
-            12 + (6 + 2 * extra) * count,
+            12 + (7 + 2 * extra) * count,
         ),
     )
     waves_s = sum(sorted(segments_s, reverse=True)[:: plan.concurrency])
@@ -130,9 +138,15 @@ def forecast(request: JobRequest, videos: Sequence[VideoInfo], plan: Plan) -> Fo
     return Forecast(usage, int(stored), START_S + extract_s + PLAN_S + waves_s + assemble_s)
 
 
-def _segment_requests(request: JobRequest, segment: Segment, video_frames: int) -> tuple[int, int, int]:
+def _said(seconds: float) -> int:
+    """Return how often a part says how far it is."""
+    return int(seconds / EVERY_S)
+
+
+def _segment_requests(request: JobRequest, segment: Segment, video_frames: int, seconds: float) -> tuple[int, int, int]:
     """Return writes, reads and events of rendering one segment."""
-    writes = 4 + len(request.outputs) + len(request.overlays) * segment.frames
+    # the last one says that it is whole
+    writes = 5 + len(request.outputs) + len(request.overlays) * segment.frames + _said(seconds)
     looked_at = 0
     if request.tracking == "anchored" and segment.unguided:
         share = 1 if request.flow_span == "per_segment" else len(request.segments)

@@ -25,3 +25,8 @@ def parse_run_progress(key: str) -> tuple[bool, str, int] | None:
     """Return whether a part ended, its step and its index, of a key of `run_progress`; None for any other key."""
     match = _PROGRESS.search(key)
     return (match[1] == "ended", match[2], int(match[3])) if match else None
+
+
+def timeline_rebuild(timeline_id: str) -> str:
+    """Where the rebuilding of a timeline's frames is; beside their manifest."""
+    return f"{keys.timeline_prefix(timeline_id)}rebuild.json"

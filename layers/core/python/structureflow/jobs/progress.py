@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from heapq import nlargest
 from types import TracebackType
-from typing import Final, Literal, Self, TypeVar
+from typing import Final, Literal, Self
 
 from pydantic import ValidationError
 
@@ -27,8 +26,9 @@ from structureflow.models.results import JobStatus, PartProgress, now
 from structureflow.storage.base import ObjectInfo, Storage
 from structureflow.storage.bounded import read_bounded
 
+__all__ = ["EVERY_S", "PartReport", "RunProgress", "read_progress"]
+
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 Step = Literal["extract", "segment"]
 
 #: Least time between two writings of a part: a PUT costs as much as 0.2 s of a function.
@@ -42,9 +42,8 @@ _UNKNOWN: Final = datetime.min.replace(tzinfo=UTC)
 class PartReport:
     """A context manager that writes down how far a part of a run is, at most every `every_s` seconds.
 
-    Nothing is written of a part that takes less. When the block ends the part's progress is taken away, and if it ended
-    well and `announces`, that it is whole is written down. A store that refuses is said in the log, once; the work goes
-    on without.
+    Nothing is written of a part that takes less. When the block ends the part's progress is taken away. A store that
+    refuses is said in the log, once; the work goes on without.
 
     Args:
         storage: where the run is.
@@ -52,9 +51,8 @@ class PartReport:
         step: which sort of part.
         index: which one, from 0.
         total: frames that it has.
-        announces: whether others count the parts that are whole.
         every_s: least time between two writings.
-        clock: tells seconds.
+        clock: tells the time.
     """
 
     def __init__(
@@ -66,18 +64,16 @@ class PartReport:
         index: int,
         total: int,
         *,
-        announces: bool = False,
         every_s: float = EVERY_S,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], datetime] = now,
     ) -> None:
         self._storage = storage
         self._live = live_keys.run_progress(task_id, run_id, step, index, ended=False)
         self._ended = live_keys.run_progress(task_id, run_id, step, index, ended=True)
-        self._first = PartProgress(step=step, index=index, done=0, total=total, updated_at=now())
-        self._announces = announces
-        self._every_s = every_s
         self._clock = clock
-        self._due = clock() + every_s
+        self._every = timedelta(seconds=every_s)
+        self._first = PartProgress(step=step, index=index, done=0, total=total, updated_at=clock())
+        self._due = self._first.updated_at + self._every
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="progress")
         self._writing: Future[None] | None = None
@@ -90,13 +86,15 @@ class PartReport:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the progress away, and say that the part is whole if it is."""
+        """Take the progress away."""
         self._pool.shutdown(wait=True)
         if self._writing is not None:
             self._try(lambda: self._storage.delete([self._live]))
-        if kind is None and self._announces:
-            whole = self._first.model_copy(update={"done": self._first.total, "updated_at": now()})
-            self._try(lambda: self._storage.put(self._ended, whole.to_json(), content_type="application/json"))
+
+    def announce(self) -> None:
+        """Write down that the part is whole, for whoever counts them."""
+        whole = self._first.model_copy(update={"done": self._first.total, "updated_at": self._clock()})
+        self._try(lambda: self._storage.put(self._ended, whole.to_json(), content_type="application/json"))
 
     def advance(self, done: int) -> None:
         """Say that `done` frames are done; from any thread, as often as one likes."""
@@ -104,15 +102,9 @@ class PartReport:
             moment = self._clock()
             if moment < self._due or self._refused or (self._writing is not None and not self._writing.done()):
                 return
-            self._due = moment + self._every_s
-            known = self._first.model_copy(update={"done": done, "updated_at": now()})
+            self._due = moment + self._every
+            known = self._first.model_copy(update={"done": done, "updated_at": moment})
             self._writing = self._pool.submit(self._write, known)
-
-    def counted(self, items: Iterable[_T]) -> Iterator[_T]:
-        """Hand items through, and count each as a frame done when the next one is asked for."""
-        for done, item in enumerate(items, 1):
-            yield item
-            self.advance(done)
 
     def _write(self, known: PartProgress) -> None:
         self._try(lambda: self._storage.put(self._live, known.to_json(), content_type="application/json"))
@@ -128,9 +120,16 @@ class PartReport:
 
 @dataclass(frozen=True, slots=True)
 class RunProgress:
-    """How far a run is: how many segments are whole (None before there are any), and parts that are under way."""
+    """How far a run is.
+
+    Attributes:
+        segments_done: how many segments are whole; None before it is known how many there are.
+        whole: which ones, by index.
+        parts: that are under way.
+    """
 
     segments_done: int | None
+    whole: frozenset[int]
     parts: tuple[PartProgress, ...]
 
 
@@ -141,7 +140,8 @@ def read_progress(storage: Storage, status: JobStatus, *, parts: bool = True) ->
     without `parts`, and nothing at all where the run has ended.
     """
     if status.state != "running":
-        return RunProgress(status.segments if status.state == "done" else None, ())
+        done = status.segments if status.state == "done" else None
+        return RunProgress(done, frozenset(range(done or 0)), ())
     whole: set[tuple[str, int]] = set()
     live: dict[tuple[str, int], ObjectInfo] = {}
     for info in storage.list(live_keys.run_progress_prefix(status.task_id, status.run_id)):
@@ -150,15 +150,16 @@ def read_progress(storage: Storage, status: JobStatus, *, parts: bool = True) ->
             whole.add(found[1:])
         elif found is not None:
             live[found[1:]] = info
-    segments_done = None if status.segments is None else sum(1 for step, _ in whole if step == "segment")
+    segments = frozenset(index for step, index in whole if step == "segment")
+    segments_done = None if status.segments is None else len(segments)
     # A part that was tried again after its function died may have left both.
     waiting = [info for part, info in live.items() if part not in whole]
     if not parts or not waiting:
-        return RunProgress(segments_done, ())
+        return RunProgress(segments_done, segments, ())
     newest = nlargest(MAX_PARTS, waiting, key=lambda info: info.last_modified or _UNKNOWN)
     with ThreadPoolExecutor(min(_READS, len(newest)), thread_name_prefix="progress") as pool:
         read = [one for one in pool.map(lambda info: _read(storage, info.key), newest) if one is not None]
-    return RunProgress(segments_done, tuple(sorted(read, key=lambda one: (one.step, one.index))))
+    return RunProgress(segments_done, segments, tuple(sorted(read, key=lambda one: (one.step, one.index))))
 
 
 def _read(storage: Storage, key: str) -> PartProgress | None:

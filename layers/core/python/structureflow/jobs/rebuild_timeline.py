@@ -8,11 +8,17 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from structureflow.errors import StructureFlowError
 from structureflow.frames.cache import FrameCache
 from structureflow.frames.writer import DEFAULT_QUALITY
+from structureflow.jobs import live_keys
+from structureflow.jobs.documents import describe_error, put_document
 from structureflow.jobs.estimate import extraction_mb
 from structureflow.jobs.services import Services
 from structureflow.media.decode import DecodedFrame, DecodeLimits, VideoReader
+from structureflow.models.results import RebuildState
+
+__all__ = ["RebuildTimelineInput", "rebuild_timeline"]
 
 
 class RebuildTimelineInput(BaseModel):
@@ -36,6 +42,27 @@ class RebuiltTimeline(BaseModel):
 
 
 def rebuild_timeline(event: RebuildTimelineInput, services: Services) -> RebuiltTimeline:
+    """Decode a timeline's chunks and cache their frames, and leave word beside them of how that goes; see `_rebuild`.
+
+    Raises:
+        StructureFlowError: as `_rebuild`; the word says so too.
+    """
+    _say(event, services, RebuildState(state="running", updated_at=services.clock()))
+    try:
+        rebuilt = _rebuild(event, services)
+    except StructureFlowError as error:
+        failed = describe_error(error, "rebuild")
+        _say(event, services, RebuildState(state="failed", updated_at=services.clock(), error=failed))
+        raise
+    _say(event, services, RebuildState(state="done", updated_at=services.clock()))
+    return rebuilt
+
+
+def _say(event: RebuildTimelineInput, services: Services, state: RebuildState) -> None:
+    put_document(services.storage, live_keys.timeline_rebuild(event.timeline_id), state)
+
+
+def _rebuild(event: RebuildTimelineInput, services: Services) -> RebuiltTimeline:
     """Decode the chunks below ``timelines/{timeline_id}/chunks/`` in order, and cache their frames.
 
     Raises:

@@ -16,6 +16,7 @@ from structureflow.guide.refine import MATCHING
 from structureflow.guide.render import RenderOutcome, RenderSettings, path_plan
 from structureflow.guide.render import render_segment as render
 from structureflow.guide.spans import flow_window, unguided_ranges
+from structureflow.jobs import live_keys
 from structureflow.jobs.control_pass import control_pass, frames_shown
 from structureflow.jobs.documents import current_run, load_record, put_document, whole_request
 from structureflow.jobs.estimate import segment_mb, segment_s
@@ -93,7 +94,8 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
         if reference in segment.references()
     }
     begin = time.perf_counter()
-    with services.scratch() as folder:
+    report = services.report(task_id, run_id, "segment", event.index, segment.frames)
+    with services.scratch() as folder, report:
         flows = SegmentFlows(record, services, folder)
         settings = _settings(record, event.index, flows.meta, services.workers)
         plan = path_plan(segment, settings, flows.meta)
@@ -110,13 +112,14 @@ def _render(event: RenderSegmentInput, services: Services) -> RenderedSegment:
         )
         with (
             FittedGuides(segment, services, sources, folder, height=height, width=width) as guides,
-            SegmentFiles(record, event.index, flows, plan, services, folder) as files,
+            SegmentFiles(record, event.index, flows, plan, services, folder, report.advance) as files,
         ):
             if files.controls:
                 looked_at = settings.matching is not None and plan.anchorable
                 control_pass(files.controls, frames_shown(segment, plan), structure, keep_grays=looked_at)
             outcome = render(segment, files.flows, guides, settings, files, structure)
             outputs = files.finish()
+        report.announce()
     fallbacks = flows.fallbacks + structure.fallbacks + files.fallbacks
     if outcome.frames_problem:
         used = "composed" if outcome.tracking == "composed" else "composed in part"
@@ -212,7 +215,8 @@ def _check_still_open(storage: Storage, task_id: str, run_id: str, index: int) -
         check_open(storage, task_id, run_id)
     except SupersededRunError:
         folder = keys.run_segment_file(task_id, run_id, index, "result.json").removesuffix("result.json")
-        storage.delete([info.key for info in storage.list(folder)])
+        whole = live_keys.run_progress(task_id, run_id, "segment", index, ended=True)
+        storage.delete([*(info.key for info in storage.list(folder)), whole])
         raise
 
 

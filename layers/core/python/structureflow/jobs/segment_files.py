@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -54,6 +55,7 @@ class SegmentFiles:
         plan: what its frames play.
         services: adapters and limits.
         folder: for temporary files; the caller removes it.
+        advance: called with how many frames are written, after each.
 
     Attributes:
         flows: the flows to render from.
@@ -69,8 +71,10 @@ class SegmentFiles:
         plan: Plan,
         services: Services,
         folder: Path,
+        advance: Callable[[int], None] = lambda _: None,
     ) -> None:
         request = record.request
+        self._advance = advance
         self.fallbacks: tuple[Fallback, ...] = ()
         self.timings_s: dict[str, float] = {}
         self._record = record
@@ -212,6 +216,7 @@ class SegmentFiles:
             self._overlays.add("warp", index, planes_to_rgb(guide))
         if "path" in stages and self._arrows is not None and self._arrows[0] == index:
             self._overlays.add("path", index, path_picture(planes_to_rgb(guide), self._arrows[1]))
+        self._advance(index + 1)
 
     def _mask_planes(self, index: int, mask: Image) -> Planes:
         # 255 and 0 are the only values that stay below 2 when 1 is added to 8 bits

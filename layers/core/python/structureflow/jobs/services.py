@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 from structureflow.errors import MemoryLimitError
 from structureflow.jobs.deadline import Deadline
 from structureflow.jobs.inputs import Inputs
+from structureflow.jobs.progress import EVERY_S, PartReport, Step
 from structureflow.limits import MAX_CONCURRENT_SEGMENTS, MEMORY_SHARE
 from structureflow.models.cost import StepUsage
 from structureflow.models.results import now
@@ -97,6 +98,10 @@ class Services:
         vcpus: what those threads get in all; None where each has a processor of its own.
         memory_mb: of the function; None where nothing bounds it.
         deadline: when the call under way must be over.
+        sent: called with the id of a job whose request the API has put; None where nothing carries jobs out.
+        rebuild: starts the rebuilding of a timeline's frames, as ``rebuild(timeline_id, quality)``; None where
+            nothing does.
+        progress_every_s: least time between two writings of how far a part of a run is.
         usage: tells what the call under way has used until now, as ``usage(step)``; empty where nobody measures.
     """
 
@@ -116,6 +121,9 @@ class Services:
     vcpus: float | None = None
     memory_mb: int | None = None
     deadline: Deadline = field(default_factory=Deadline)
+    progress_every_s: float = EVERY_S
+    sent: Callable[[str], None] | None = None
+    rebuild: Callable[[str, int | None], None] | None = None
     usage: Callable[[str], tuple[StepUsage, ...]] = lambda _: ()
 
     @property
@@ -136,6 +144,12 @@ class Services:
                 needs_mb=round(needs_mb),
                 memory_mb=self.memory_mb,
             )
+
+    def report(self, task_id: str, run_id: str, step: Step, index: int, total: int) -> PartReport:
+        """Return what writes down how far a part of a run is, whose frames are `total`."""
+        return PartReport(
+            self.storage, task_id, run_id, step, index, total, every_s=self.progress_every_s, clock=self.clock
+        )
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

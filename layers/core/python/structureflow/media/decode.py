@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from structureflow import arguments
 from structureflow.arguments import checked, instance, optional, whole
-from structureflow.errors import CorruptMediaError, VideoTooShortError
+from structureflow.errors import CorruptMediaError, InvalidArgumentError, VideoTooShortError
 from structureflow.media.colour import RgbConverter
 from structureflow.media.deinterlace import Deinterlacer
 from structureflow.media.limits import DecodeLimits
@@ -248,7 +248,7 @@ def read_video_range(
         InputNotFoundError, NotAVideoError, MediaLimitError, CorruptMediaError: as `VideoReader`.
     """
     if first < 0 or count < 1:
-        raise ValueError(f"expected first >= 0 and count >= 1, got {first}, {count}")
+        raise InvalidArgumentError(f"expected first >= 0 and count >= 1, got {first}, {count}")
     bounds = limits or DecodeLimits(min_frames=1)
     images: list[NDArray[np.uint8]] = []
     with VideoReader(path, bounds, threads=threads) as reader:

@@ -15,7 +15,7 @@ from structureflow.models.outputs import ExtraOutput, OutputDescription
 from structureflow.models.targets import TargetName
 from structureflow.storage.verified import VerifiedBy
 
-__all__ = ["JobRecord", "JobStatus", "Manifest", "SegmentResult"]
+__all__ = ["JobRecord", "JobStatus", "Manifest", "PartProgress", "SegmentResult"]
 
 FlowSourceName = Literal["cache", "frames", "video"]
 JobState = Literal["running", "done", "failed"]
@@ -258,6 +258,14 @@ class PartProgress(Model):
     done: int
     total: int
     updated_at: datetime
+
+
+class RebuildState(Model):
+    """``rebuild.json`` of a timeline: where the rebuilding of its frames is that was started last."""
+
+    state: Literal["running", "done", "failed"]
+    updated_at: datetime
+    error: ErrorInfo | None = None
 
 
 class Publication(Model):

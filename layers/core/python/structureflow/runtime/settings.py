@@ -53,6 +53,7 @@ class Settings:
         work_dir: folder for temporary files.
         max_concurrent_segments: segments of one job rendered at the same time; only PlanSegments has it.
         allowed_origins: of pages that may ask the API; only the API has them.
+        rebuild_function: that rebuilds timelines; only the API has it.
         gpu: the GPU part; None where it is not deployed.
     """
 
@@ -69,6 +70,7 @@ class Settings:
     work_dir: Path
     max_concurrent_segments: int | None = None
     allowed_origins: tuple[str, ...] = ()
+    rebuild_function: str | None = None
     gpu: GpuSettings | None = None
 
     @property
@@ -102,6 +104,7 @@ class Settings:
             work_dir=Path(environment.get("TMPDIR") or "/tmp"),  # noqa: S108  the only writable folder of a Lambda
             max_concurrent_segments=_optional_positive(environment, "MAX_CONCURRENT_SEGMENTS"),
             allowed_origins=_list(environment, "ALLOWED_ORIGINS"),
+            rebuild_function=environment.get("REBUILD_FUNCTION") or None,
             gpu=_gpu(environment),
         )
 

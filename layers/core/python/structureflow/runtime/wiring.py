@@ -90,6 +90,9 @@ def services() -> Services:
         allowed_origins=found.allowed_origins,
         memory_mb=found.memory_mb,
         deadline=deadline(),
+        # the arrival of its request is what starts a job
+        sent=lambda _: None,
+        rebuild=_start_rebuild if found.rebuild_function else None,
         usage=lambda step: (meter().usage(step, found.memory_mb),),
     )
 
@@ -171,6 +174,16 @@ def _start_segments(name: str, payload: Mapping[str, Any]) -> None:
         client.start_execution(stateMachineArn=arn, name=name, input=json.dumps(payload))
     except client.exceptions.ExecutionAlreadyExists:
         logger().info("execution already started", extra={"execution": name})
+
+
+def _start_rebuild(timeline_id: str, quality: int | None) -> None:
+    import boto3
+
+    event = {"timeline_id": timeline_id} | ({} if quality is None else {"quality": quality})
+    function = settings().rebuild_function
+    if function is None:
+        raise SettingsError("REBUILD_FUNCTION: expected a value in the environment, got None")
+    boto3.client("lambda").invoke(FunctionName=function, InvocationType="Event", Payload=json.dumps(event).encode())
 
 
 def _count(name: str, value: int) -> None:

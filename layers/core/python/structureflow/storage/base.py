@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeVar
 
 from structureflow import arguments
 from structureflow.arguments import Check, checking, instance, is_text, optional, shown, whole
-from structureflow.errors import InvalidArgumentError, InvalidKeyError
+from structureflow.errors import InvalidArgumentError, InvalidKeyError, StorageError
 
 __all__ = [
     "MAX_KEY_BYTES",
@@ -26,6 +26,7 @@ __all__ = [
     "Storage",
     "StoredObject",
     "Suffix",
+    "Upload",
     "check_arguments",
     "check_expiry",
     "check_key",
@@ -141,6 +142,15 @@ class ObjectInfo:
     etag: str
     last_modified: datetime | None = None
     checksums: tuple[Checksum, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """How an object is written without credentials: by a request of `method` to `url` with these `headers`."""
+
+    url: str
+    method: str = "PUT"
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +303,16 @@ class Storage(abc.ABC):
         The object need not exist. Stores that cannot sign return what a reader on this machine can open.
         """
 
+    def upload_url(self, key: str, *, size_bytes: int, content_type: str, expires_s: int = 3600) -> Upload:
+        """Return how an object of exactly `size_bytes` is written without credentials, for `expires_s` seconds.
+
+        Raises:
+            StorageError: the store cannot sign.
+        """
+        check_key(key)
+        check_expiry(expires_s)
+        raise StorageError(f"{self.uri} cannot sign uploads: {size_bytes} bytes of {content_type}", key=key)
+
     @property
     def url_origin(self) -> str | None:
         """Scheme and host of `presigned_url`, as pages name it in their policies; None where that is no other site."""
@@ -310,6 +330,7 @@ _ARGUMENTS: Final[dict[str, Check]] = {
     "info": instance(ObjectInfo, "ObjectInfo"),
     "keys": arguments.iterable("several keys"),
     "max_bytes": optional(whole(0)),
+    "size_bytes": whole(1),
     "path": arguments.path,
 }
 Adapter = TypeVar("Adapter", bound=type[Storage])

@@ -39,6 +39,7 @@ from structureflow.storage.base import (
     Storage,
     StoredObject,
     Suffix,
+    Upload,
     check_arguments,
     check_expiry,
     check_key,
@@ -211,14 +212,18 @@ class S3Storage(Storage):
 
     def presigned_url(self, key: str, *, expires_s: int = 3600) -> str:
         """Return a signed URL of the object; no request is made."""
-        check_key(key)
-        check_expiry(expires_s)
-        return self._call(
-            key,
-            lambda: self.client.generate_presigned_url(
-                "get_object", Params={"Bucket": self._bucket, "Key": key}, ExpiresIn=expires_s
-            ),
-        )
+        return self._signed("get_object", {"Bucket": self._bucket, "Key": check_key(key)}, check_expiry(expires_s))
+
+    def _signed(self, method: str, wanted: dict[str, Any], expires_s: int) -> str:
+        key = wanted["Key"]
+        return self._call(key, lambda: self.client.generate_presigned_url(method, Params=wanted, ExpiresIn=expires_s))
+
+    def upload_url(self, key: str, *, size_bytes: int, content_type: str, expires_s: int = 3600) -> Upload:
+        """Return a signed URL that takes so many bytes of that type; no request is made."""
+        wanted: dict[str, Any] = {"Bucket": self._bucket, "Key": check_key(key), "ContentType": content_type}
+        wanted["ContentLength"] = size_bytes
+        url = self._signed("put_object", wanted, check_expiry(expires_s))
+        return Upload(url, headers=(("Content-Type", content_type),))
 
     @property
     def url_origin(self) -> str:

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from structureflow.storage.base import ByteRange, Checksum, ObjectInfo, Storage, StoredObject, Suffix
+from structureflow.storage.base import ByteRange, Checksum, ObjectInfo, Storage, StoredObject, Suffix, Upload
 
 __all__ = ["PAGE_KEYS", "WrapperStorage"]
 
@@ -125,6 +125,10 @@ class WrapperStorage(Storage):
     def presigned_url(self, key: str, *, expires_s: int = 3600) -> str:
         """See `Storage.presigned_url`; no request is made."""
         return self.inner.presigned_url(key, expires_s=expires_s)
+
+    def upload_url(self, key: str, *, size_bytes: int, content_type: str, expires_s: int = 3600) -> Upload:
+        """See `Storage.upload_url`; no request is made."""
+        return self.inner.upload_url(key, size_bytes=size_bytes, content_type=content_type, expires_s=expires_s)
 
     @property
     def url_origin(self) -> str | None:
