@@ -24,7 +24,7 @@ NAMES = [name for name in structureflow.__all__ if name != "__version__"]
 #: What callers are given, or inherit from; shown at work where it comes from.
 GIVEN = {"FlowArchive", "FlowMeta", "FlowSource", "PointTracks", "RenderedGuide", "Storage", "StructureFlowError"}
 #: Plain sets of values, and what needs a server.
-PLAIN = {"ArrayFlows", "DecodeLimits", "Frame", "Masking", "Overlay", "S3Settings", "S3Storage"}
+PLAIN = {"ApiClient", "ArrayFlows", "DecodeLimits", "Frame", "Masking", "Overlay", "S3Settings", "S3Storage"}
 #: One example shows all three.
 SHOWN_BY_OTHERS = {"list_overlay_frames", "load_overlays", "read_flo", "read_kitti"}
 

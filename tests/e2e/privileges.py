@@ -107,7 +107,6 @@ SPARE = {
             ("FailJobFunction", "s3:PutObject", "report.html"),
         )
     },
-    ("OrchestratorFunction", "s3:DeleteObject", "cache/timelines/*/manifest.json"): _REPLACED,
     ("SettleGpuFunction", "s3:DeleteObject", "cache/timelines/*/manifest.json"): _REPLACED,
     ("RenderSegmentFunction", "s3:PutObject", "cache/timelines/*/frames/*"): _HEALS,
     ("RenderSegmentFunction", "s3:PutObject", "cache/timelines/*/manifest.json"): _HEALS,

@@ -19,7 +19,7 @@ import pytest
 from structureflow import keys
 from structureflow.guide.images import fit
 from structureflow.models.results import JobRecord, JobStatus, Manifest
-from structureflow.testing.videos import count_frames, decode_rgb
+from structureflow.testing.videos import count_frames, decode_rgb, write_damaged_clip
 from structureflow_local.client import JobClient, PreparedJob, prepare_job
 from structureflow_local.cloud import LocalCloud
 from structureflow_local.run import bucket_of
@@ -169,39 +169,42 @@ def test_a_second_run_finds_the_flows(demo: tuple[Path, subprocess.CompletedProc
 
 
 @pytest.mark.parametrize(
-    ("text", "code"),
+    ("text", "said"),
     [
-        ("{not json", "InvalidRequestError"),
-        ('{"structure_video": "missing.mp4", "images": ["a.png", "b.png"]}', "InputNotFoundError"),
-        ('{"structure_video": "text.mp4", "images": ["image.png", "image.png"]}', "NotAVideoError"),
+        ("{not json", "line 1, column 2: expected JSON"),
+        ('{"structure_video": "missing.mp4", "images": ["a.png", "b.png"]}', "missing.mp4, which is not there"),
+        ('{"structure_video": "text.mp4", "images": ["image.png", "image.png"]}', "text.mp4: expected a video, got"),
+        ('{"task_id": "../x", "structure_video": "text.mp4", "images": ["a", "b"]}', "task_id: expected 1 to 128"),
     ],
 )
 @pytest.mark.parametrize("where", [[], ["--cloud"]], ids=["here", "cloud"])
-def test_a_bad_job_ends_with_exit_code_3_and_a_typed_error(
-    tmp_path: Path, text: str, code: str, where: list[str]
-) -> None:
+def test_bad_input_is_noticed_before_anything_starts(tmp_path: Path, text: str, said: str, where: list[str]) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     from PIL import Image
 
     Image.new("RGB", (64, 64), "red").save(tmp_path / "image.png")
     (tmp_path / "job.json").write_text(text)
+    before = set(tmp_path.rglob("*"))
+    done = structureflow("run", "job.json", "--out", "out", *where, cwd=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("where", [[], ["--cloud"]], ids=["here", "cloud"])
+def test_what_shows_on_the_way_ends_with_exit_code_3_and_a_typed_error(tmp_path: Path, where: list[str]) -> None:
+    write_damaged_clip(tmp_path / "clip.mp4")
+    (tmp_path / "job.json").write_text(json.dumps({"structure_video": "clip.mp4", "segments": [{"frames": 9}]}))
     done = structureflow("run", "job.json", "--out", "out", *where, cwd=tmp_path)
     assert done.returncode == 3, done.stdout + done.stderr
-    assert code in done.stdout + done.stderr
+    assert "CorruptMediaError" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     status = JobStatus.model_validate_json((tmp_path / "out" / "status.json").read_bytes())
     assert status.error is not None
-    assert status.error.code == code
+    assert status.error.code == "CorruptMediaError"
     # its inputs come with the request, which runs again
-    assert {path.name for path in (tmp_path / "out").iterdir()} - {"inputs"} == {"status.json", "request.json"}
-
-
-def test_a_climbing_task_id_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    (tmp_path / "job.json").write_text('{"task_id": "../x", "structure_video": "a", "images": ["a", "b"]}')
-    done = structureflow("run", "job.json", "--out", "out", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "InvalidIdError" in done.stderr
-    assert not (tmp_path / "out").exists()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"inputs", "status.json", "request.json"}
 
 
 # --- the wiring is the template's ----------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import doctest
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -256,6 +258,23 @@ def test_errors_of_another_version_are_told(monkeypatch: pytest.MonkeyPatch) -> 
         assert isinstance(_typed(403, body), errors.ApiReplyError)
     with pytest.raises(errors.InvalidRequestError, match="http"):
         ApiClient("file:///etc/passwd")
+
+
+def test_the_examples_of_the_client_run(client: ApiClient, document: dict[str, Any]) -> None:
+    """Those of its docstring and of docs/python.md, on the very job that they speak of."""
+    guides = [{"at": 0, "image": "images/a.png"}, {"at": 16, "image": "images/b.png"}]
+    plain = {name: value for name, value in document.items() if name not in {"images", "frames", "overlap", "fade"}}
+    named = {"task_id": "walk-1", "timeline_id": "walk", "segments": [{"frames": 17, "guides": guides}]}
+    client.send("walk-1", plain | named)
+    page = (Path(__file__).resolve().parents[2] / "docs" / "python.md").read_text()
+    (section,) = re.findall(r"```pycon\n(.*?)```", page, flags=re.DOTALL)
+    for text in (ApiClient.__doc__ or "", section):
+        here = {"ApiClient": lambda _: client}
+        example = doctest.DocTestParser().get_doctest(text, here, "ApiClient", None, None)
+        assert example.examples
+        runner = doctest.DocTestRunner()
+        runner.run(example)
+        assert runner.summarize(verbose=False).failed == 0
 
 
 def test_a_store_that_cannot_sign_says_so() -> None:

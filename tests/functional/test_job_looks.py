@@ -17,7 +17,7 @@ from structureflow.models.wishes import idle_wishes
 from structureflow.storage.local import LocalStorage
 from structureflow.testing.flows import archive_bytes, smooth_flows
 from structureflow.testing.jobs import JobRunner, png, put_pan_clip
-from structureflow.testing.videos import pan_frames, texture, write_clip
+from structureflow.testing.videos import pan_frames, texture, write_clip, write_damaged_clip
 from structureflow_local.cli import main
 from structureflow_local.client import check_target, prepare_job
 from structureflow_local.problems import Findings, look_into
@@ -299,3 +299,17 @@ def test_files_are_called_what_the_user_calls_them(folder: Path) -> None:
     job = prepare_job(json.dumps(JOB | LENGTHS), name="t", folder=folder)
     for key, path in job.uploads.items():
         assert job.in_own_words(f"{key}: damaged") == f"{path.name}: damaged"
+
+
+def test_what_shows_on_the_way_fails_the_job_in_the_users_words(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_damaged_clip(folder / "my walk.mp4")
+    document = JOB | LENGTHS | {"structure_video": "./my walk.mp4"}
+    (folder / "job.json").write_text(json.dumps(document))
+    assert look_into(json.dumps(document), folder).lines == [], "it begins well"
+    assert main(["run", "job.json", "--out", "out"]) == 3
+    out = capsys.readouterr().out
+    assert "CorruptMediaError: " in out
+    assert "damaged at frame 24" in out
+    assert "inputs/" not in out

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from structureflow.api.client import ApiClient as ApiClient
     from structureflow.errors import StructureFlowError as StructureFlowError
     from structureflow.flow.archive import FlowArchive as FlowArchive
     from structureflow.flow.colors import flow_normaliser as flow_normaliser
@@ -60,6 +61,7 @@ __version__ = "0.1.0"
 
 #: Public names by the module that has them; the imports above say the same to type checkers.
 _MODULES: Final = {
+    "api.client": ("ApiClient",),
     "errors": ("StructureFlowError",),
     "flow.archive": ("FlowArchive",),
     "flow.colors": ("flow_normaliser", "flow_to_rgb"),

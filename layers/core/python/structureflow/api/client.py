@@ -20,6 +20,8 @@ from structureflow.extras import importing
 from structureflow.frames.pages import FramePage
 from structureflow.models.results import Manifest
 
+__all__ = ["ApiClient"]
+
 Signer = Callable[[str, str, Mapping[str, str], bytes], Mapping[str, str]]
 """Called as ``sign(method, url, headers, body)``; gives the headers to send."""
 _Reply = TypeVar("_Reply", bound=BaseModel)

@@ -47,7 +47,7 @@ from structureflow.frames.pages import FramePage, FrameUrlPage
 from structureflow.frames.screens import frame_jpeg, frame_page, frame_url_page
 from structureflow.frames.slot import clear_timeline as remove_timeline
 from structureflow.jobs import live_keys
-from structureflow.jobs.documents import describe_error, get_document
+from structureflow.jobs.documents import describe_error, get_document, put_document
 from structureflow.jobs.services import Services
 from structureflow.limits import MAX_FUNCTION_S
 from structureflow.models.results import RebuildState
@@ -155,6 +155,9 @@ def start_rebuild(timeline_id: str, wish: RebuildWish, services: Services) -> St
     sources = services.storage.list(keys.timeline_chunks_prefix(timeline_id))
     if next(iter(sources), None) is None:
         raise TimelineNotFoundError(f"timeline {timeline_id} has no chunks to be rebuilt from", timeline_id=timeline_id)
+    # before it begins, so that nobody who polls takes the end of an earlier one for the end of this
+    begun = RebuildState(state="running", updated_at=services.clock())
+    put_document(services.storage, live_keys.timeline_rebuild(timeline_id), begun)
     services.rebuild(timeline_id, wish.quality)
     return StartedRebuild(timeline_id=timeline_id, state="running")
 

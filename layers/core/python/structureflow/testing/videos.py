@@ -113,6 +113,17 @@ def write_clip(
     return path
 
 
+def write_damaged_clip(path: Path) -> Path:
+    """Write a clip of 40 frames that opens, counts and begins like a whole one; a picture in its middle is damaged."""
+    write_clip(path, pan_frames(40, 96, 160, dx=2, dy=0, seed=1), 20)
+    data = bytearray(path.read_bytes())
+    pictures = data.find(b"mdat")
+    middle = pictures + (len(data) - pictures) * 6 // 10
+    data[middle : middle + 400] = bytes(400)
+    path.write_bytes(data)
+    return path
+
+
 def _set_rotation(path: Path, degrees: int) -> None:
     """Overwrite the matrix of the track header (ISO/IEC 14496-12, 8.3.2) with a clockwise rotation."""
     cosine, sine = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
