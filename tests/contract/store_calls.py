@@ -47,13 +47,21 @@ def _calls_of(kind: str) -> dict[str, Call]:
 
     match, key = {"if_match": "text?"}, {"key": "key"}
     writing = key | match | {"content_type": "text?"}
+    upload = method(lambda: _store(kind), "upload_url", key="c", size_bytes=1, content_type="text/plain")
     return {
+        # only a bucket signs
+        f"{kind}.upload_url": Call(
+            upload,
+            key | {"size_bytes": "whole from 1", "content_type": "text?", "expires_s": "whole from 1"},
+            works=False,
+        ),
         f"{kind}.checksums": call("checksums", {"info": "options"}, info=sf.MemoryStorage().put("a", b"1")),
         f"{kind}.copy": call(
             "copy", match | {"source_key": "key", "target_key": "key"}, source_key="a/b.txt", target_key="c"
         ),
         f"{kind}.delete": call("delete", {"keys": "keys"}, keys=["a/b.txt"]),
         f"{kind}.exists": call("exists", key, key="a/b.txt"),
+        f"{kind}.folders": call("folders", {"prefix": "prefix", "start_after": "text?"}, prefix="a/"),
         f"{kind}.get": call("get", key | match | {"byte_range": "options?"}, key="a/b.txt", byte_range=ByteRange(0, 2)),
         f"{kind}.get_to_file": call(
             "get_to_file",

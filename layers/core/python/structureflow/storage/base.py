@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeVar
 
 from structureflow import arguments
-from structureflow.arguments import Check, checking, instance, is_text, optional, shown, whole
+from structureflow.arguments import Check, checked, checking, instance, is_text, optional, shown, whole
 from structureflow.errors import InvalidArgumentError, InvalidKeyError, StorageError
 
 __all__ = [
@@ -241,12 +241,12 @@ class Storage(abc.ABC):
             ObjectNotFoundError: no such object.
         """
 
+    @checked(info=instance(ObjectInfo, "ObjectInfo"))
     def checksums(self, info: ObjectInfo) -> Sequence[Checksum]:
         """Return what the store says of the bytes of an object whose `info` was read; empty if it says nothing.
 
         A store may do a further request for it.
         """
-        instance(ObjectInfo, "ObjectInfo")(info, "info")
         return info.checksums
 
     @abc.abstractmethod
@@ -261,6 +261,7 @@ class Storage(abc.ABC):
         `start_after` skips keys up to and including that one.
         """
 
+    @checked(prefix=check_prefix, start_after=optional(arguments.text))
     def folders(self, prefix: str, *, start_after: str | None = None) -> Iterator[str]:
         """Iterate over the names directly below `prefix` under which objects lie, in the order of their keys.
 
@@ -303,13 +304,13 @@ class Storage(abc.ABC):
         The object need not exist. Stores that cannot sign return what a reader on this machine can open.
         """
 
+    @checked(key=check_key, size_bytes=whole(1), content_type=arguments.text, expires_s=whole(1))
     def upload_url(self, key: str, *, size_bytes: int, content_type: str, expires_s: int = 3600) -> Upload:
         """Return how an object of exactly `size_bytes` is written without credentials, for `expires_s` seconds.
 
         Raises:
             StorageError: the store cannot sign.
         """
-        check_key(key)
         check_expiry(expires_s)
         raise StorageError(f"{self.uri} cannot sign uploads: {size_bytes} bytes of {content_type}", key=key)
 
