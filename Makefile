@@ -42,6 +42,12 @@ test: $(READY) ## lint, types, and every test that needs no deployed stack
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist worksteal
 
+.PHONY: chromium
+chromium: ## install the browser that the tests of pages need, where there is none (Debian, Ubuntu; as root)
+	@for name in chromium chromium-browser google-chrome chrome; do command -v $$name >/dev/null 2>&1 && exit 0; done; \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+		chromium fonts-liberation fonts-dejavu-core >/dev/null
+
 .PHONY: nightly
 nightly: $(READY) ## the tests of properties with a random seed; what fails prints how to repeat it: make nightly [SEED=7]
 	$(BIN)/pytest -n 2 --dist worksteal --hypothesis-profile=nightly $(if $(SEED),--hypothesis-seed=$(SEED)) \

@@ -41,7 +41,7 @@ from structureflow.guide.plan import PathPlan
 from structureflow.guide.planned import PlannedFlows
 from structureflow.guide.refine import Matching
 from structureflow.media.decode import DecodeLimits, VideoReader
-from structureflow.models.job import Anchors
+from structureflow.models.job import Anchors, Seams
 from structureflow.testing.photo_scenes import VARIANTS, PhotoScene
 
 GAP: Final = 43
@@ -165,11 +165,13 @@ def _self_transfer(frames: Sequence[Frame], small: Sequence[Frame], starts: Sequ
     after, grays = flows_of(frames)
     for first in starts:
         truth = small[first + 1 : first + 1 + GAP]
-        for anchors in cast("tuple[Anchors, ...]", ("start", "both")):
+        for anchors, seams in cast(
+            "tuple[tuple[Anchors, Seams], ...]", (("start", "choose"), ("both", "choose"), ("both", "average"))
+        ):
             old = carried(before, small, first, GAP, anchors)
-            new = carried(after, small, first, GAP, anchors, StructureGrays(grays), ANCHORING)
+            new = carried(after, small, first, GAP, anchors, StructureGrays(grays), ANCHORING, seams)
             least = 3.0 if anchors == "both" and first == 60 else 1.5
-            name = f"gap of {GAP} from frame {first}, {anchors}"
+            name = f"gap of {GAP} from frame {first}, {anchors}{', averaged' if seams == 'average' else ''}"
             yield Row("tracking", f"{name}: likeness", "dB", mean_db(old, truth), mean_db(new, truth), least)
             middle = GAP // 2
             sharp = sharpness(new[middle]) / sharpness(truth[middle])

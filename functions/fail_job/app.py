@@ -3,22 +3,22 @@
 from typing import Any
 
 from structureflow.jobs.fail_job import CaughtError, FailJobInput, fail_job, fail_request
-from structureflow.runtime.events import (
-    FailedInvocation,
-    parse_created_object,
-    parse_ended_execution,
-    parse_event,
-)
+from structureflow.runtime.callbacks import is_asked, refuse
+from structureflow.runtime.events import parse_created_object, parse_ended_execution, parse_event
+from structureflow.runtime.queued import is_queued, parse_message
 from structureflow.runtime.wiring import instrumented, services
 
 
 @instrumented
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any] | None:
-    """Handle the state ``FailJob``, the orchestrator's on-failure destination, or the end of an execution."""
-    if "requestPayload" in event:
-        failed = parse_event(FailedInvocation, event)
-        created = parse_created_object(failed.request)
-        status = fail_request(created.key, created.etag, failed.error_type, failed.error_message, services())
+    """Handle the state ``FailJob``, what another function died on in its queue, or the end of an execution."""
+    if is_queued(event):
+        body = parse_message(event).body
+        if is_asked(body):
+            refuse(body, "SegmentDied", f"RenderSegment {_DIED}")
+            return None
+        created = parse_created_object(body)
+        status = fail_request(created.key, created.etag, "OrchestratorDied", f"the orchestrator {_DIED}", services())
         return status.model_dump(mode="json") if status else None
     if "detail-type" in event:
         ended = parse_ended_execution(event)
@@ -34,3 +34,6 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any] | None:
         request = parse_event(FailJobInput, event)
     status = fail_job(request, services())
     return status.model_dump(mode="json") if status else None
+
+
+_DIED = "took this up several times and died each time, out of memory or out of time; the function's log says more"

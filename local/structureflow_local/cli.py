@@ -87,7 +87,7 @@ def _add_servers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         commands,
         "viewer",
         _viewer,
-        summary="show jobs, frames and overlays of a bucket in a browser",
+        summary="serve the web page over a bucket: jobs, frames, flows",
         examples=["structureflow viewer --bucket BUCKET"],
     )
     add_place(viewer)
@@ -99,7 +99,7 @@ def _add_servers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         _serve,
         summary="run the local cloud until Ctrl-C, for the other commands",
         examples=["structureflow serve"],
-        more="It prints what to export, so that other commands find it.",
+        more="It prints what to export, so that other commands find it, and where the web page is.",
     )
     serve.add_argument("--store", type=Path, default=DEFAULT_STORE, metavar="DIR", help="keeps the caches between runs")
     add_weights_option(serve)

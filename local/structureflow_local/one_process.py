@@ -174,6 +174,7 @@ class OneProcess:
             sleep=self._sleep,
             source=random.Random(),  # noqa: S311 - jitter
             each=functools.partial(self._beside_each_other, found.run_id),
+            read_items=lambda key: json.loads(self.storage.get(key).data),
         )
         try:
             machine.run(execution, started[0] if started else arrival)

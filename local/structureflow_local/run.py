@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from structureflow import S3Settings, S3Storage, Storage, keys
@@ -14,6 +16,7 @@ from structureflow_local.costs import measured_cost
 from structureflow_local.gpu import gpu_part, wants_gpu, what_is_missing
 from structureflow_local.local_cloud import TEMPLATE as TEMPLATE
 from structureflow_local.output import Output, size
+from structureflow_local.page_server import page_server
 from structureflow_local.progress import JobProgress
 
 BUCKET = "DataBucket"
@@ -72,12 +75,28 @@ def serve_cloud(*, store: Path | None, output: Output, raft_weights: Path | None
     """Run a local cloud until the process is interrupted; print what other processes need to reach it."""
     with LocalCloud(TEMPLATE, persist=store, **gpu_part(raft_weights)) as cloud:
         environment = {**cloud.environment(), "DATA_BUCKET": cloud.bucket(BUCKET)}
-        output.give(environment=environment)
-        for name, value in environment.items():
-            output.say(f"export {name}={shlex.quote(value)}")
-        output.say("# the local cloud runs until Ctrl-C")
-        output.finish()
-        threading.Event().wait()
+        with serving_page(cloud) as url:
+            output.give(environment=environment, page=url)
+            for name, value in environment.items():
+                output.say(f"export {name}={shlex.quote(value)}")
+            output.say(f"# the page: {url}")
+            output.say("# the local cloud runs until Ctrl-C")
+            output.finish()
+            threading.Event().wait()
+
+
+@contextmanager
+def serving_page(cloud: LocalCloud) -> Iterator[str]:
+    """Serve the web page over the data bucket while the block lasts; requests that it puts start jobs by themselves."""
+    server = page_server(bucket_of(cloud), 0, sent=lambda _: None)
+    thread = threading.Thread(target=server.serve_forever, name="page")
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def bucket_of(cloud: LocalCloud) -> Storage:

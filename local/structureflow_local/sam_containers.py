@@ -32,7 +32,7 @@ FRAMES: Final = 25
 #: One golden event of every function, in the order of a job; those of one line need nothing of each other, and share
 #: the time that SAM takes to build their container's image. FailJob comes last: it leaves a finished job alone.
 ORDER: Final = (
-    ("orchestrator/request_created",),
+    ("orchestrator/request_queued",),
     ("plan_segments/flows_arrived", "api/timeline_frames", "settle_gpu/look_for_overdue"),
     ("render_segment/first",),
     # Not beside the segment, which shows frames of the same timeline in its report.

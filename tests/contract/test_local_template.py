@@ -349,7 +349,8 @@ def test_the_real_template_is_understood(repo: Path) -> None:
     assert template.buckets["DataBucket"].event_bridge
     machine = template.state_machines["SegmentsStateMachine"]
     assert machine.definition_path == repo / "statemachines" / "segments.asl.json"
-    assert {rule.target_arn for rule in template.rules} >= {
-        template.functions["OrchestratorFunction"].arn,
-        machine.arn,
-    }
+    jobs = template.queues["JobsQueue"]
+    assert {rule.target_arn for rule in template.rules} >= {jobs.arn, machine.arn}
+    worked_off = template.event_sources["JobsWorkedOff"]
+    assert (worked_off.queue_arn, worked_off.function_arn) == (jobs.arn, orchestrator.name)
+    assert (worked_off.batch_size, worked_off.max_concurrency) == (1, 5)

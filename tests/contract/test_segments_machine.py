@@ -32,6 +32,23 @@ STEP, FOLDER = {step!r}, Path({folder!r})
 
 
 def handler(event, context):
+    if "Records" not in event:
+        return do(event)
+    import boto3
+
+    (record,) = event["Records"]
+    asked = json.loads(record["body"])
+    states = boto3.client("stepfunctions")
+    try:
+        result = do(asked["segment"] | {{"queued": True}})
+    except Exception as error:
+        cause = json.dumps({{"errorMessage": str(error)}})
+        states.send_task_failure(taskToken=asked["task_token"], error=type(error).__name__, cause=cause)
+    else:
+        states.send_task_success(taskToken=asked["task_token"], output=json.dumps(result))
+
+
+def do(event):
     if "detail-type" in event:
         return None
     task_id = event.get("task_id") or event["key"].split("/")[1]
@@ -45,7 +62,8 @@ def handler(event, context):
                 os.kill(os.getpid(), signal.SIGKILL)
             raise type(error.replace("_", "."), (Exception,), {{}})(f"try {{number + 1}} of {{STEP}}")
     claimed = "Duplicate" not in task_id
-    return {{"task_id": task_id, "run_id": "r", "claimed": claimed, "segments": [0, 1, 2], "max_concurrency": 2}}
+    plan = {{"segments": [0, 1, 2], "max_concurrency": 2, "many": False, "items_key": "", "usage": []}}
+    return {{"task_id": task_id, "run_id": "r", "claimed": claimed, **plan}}
 """
 
 
@@ -155,6 +173,33 @@ def test_retries_end_and_the_job_fails(machine: Machine) -> None:
         assert (ran[name].status, ran[name].error) == ("FAILED", "TransientStorageError"), step
         assert len(machine.calls(name, step)) == 1 + states()[step]["Retry"][0]["MaxAttempts"], step
         assert len(machine.calls(name, "FailJob")) == 1, step
+
+
+THROTTLED = "RenderSegment-Lambda_TooManyRequestsException-4"
+
+
+def test_a_segment_that_finds_no_place_waits_in_the_queue(machine: Machine) -> None:
+    """Once and three times more it is called directly; then it is asked for by a message, and answered by its token."""
+    ran = machine.run(THROTTLED)[THROTTLED]
+    assert ran.status == "SUCCEEDED"
+    calls = machine.calls(THROTTLED, "RenderSegment")
+    assert [call.get("queued", False) for call in calls] == [False] * 4 + [True]
+    assert calls[-1] == {**calls[0], "queued": True}
+    assert [len(machine.calls(THROTTLED, "RenderSegment", index)) for index in (1, 2)] == [1, 1]
+
+
+def test_what_the_answer_says_is_tried_again_or_caught_as_if_lambda_had_said_it(machine: Machine) -> None:
+    busy, bad = (
+        f"{THROTTLED}+RenderSegment-TransientStorageError-6",
+        f"{THROTTLED}+RenderSegment-InvalidRequestError-99",
+    )
+    ran = machine.run(busy, bad)
+    assert ran[busy].status == "SUCCEEDED"
+    assert [call.get("queued", False) for call in machine.calls(busy, "RenderSegment")] == [False] * 4 + [True] * 3
+    assert (ran[bad].status, ran[bad].error) == ("FAILED", "InvalidRequestError")
+    assert len(machine.calls(bad, "RenderSegment")) == 5
+    (told,) = machine.calls(bad, "FailJob")
+    assert told["error"]["Cause"] == 'segment 0: {"errorMessage": "try 5 of RenderSegment"}'
 
 
 def test_a_function_that_is_killed_once_runs_again(machine: Machine) -> None:

@@ -25,6 +25,7 @@ PLACES = {
     "jobs/*/runs/*/job.json": r"jobs/[^/]+/runs/[0-9a-f]+/job\.json",
     "jobs/*/runs/*/manifest.json": r"jobs/[^/]+/runs/[0-9a-f]+/manifest\.json",
     "jobs/*/runs/*/report.html": r"jobs/[^/]+/runs/[0-9a-f]+/report\.html",
+    "jobs/*/runs/*/segments.json": r"jobs/[^/]+/runs/[0-9a-f]+/segments\.json",
     "jobs/*/runs/*/segments/*": r"jobs/[^/]+/runs/[0-9a-f]+/segments/\d{3}/(?:(?:ttm|tracks|warped_noise)/)?[^/]+",
     "jobs/*/runs/*/progress/live/*": r"jobs/[^/]+/runs/[0-9a-f]+/progress/live/[a-z]+-\d{3}\.json",
     "jobs/*/runs/*/progress/ended/*": r"jobs/[^/]+/runs/[0-9a-f]+/progress/ended/[a-z]+-\d{3}\.json",

@@ -63,9 +63,8 @@ class Run:
     def job(self, task_id: str, **changes: Any) -> str:
         """Put a request, wait for its end, and return the state."""
         before = self.client.status(task_id)
-        request = json.dumps(self.document(task_id=task_id, **changes)).encode()
-        self.client.submit(PreparedJob(task_id, request, {}))
-        status = self.client.wait(task_id, timeout_s=120, newer_than=before)
+        self.client.submit(PreparedJob(task_id, json.dumps(self.document(task_id=task_id, **changes)).encode(), {}))
+        status = self.client.wait(task_id, timeout_s=300, newer_than=before)
         self.cloud.wait_idle(60)
         return status.state
 
@@ -135,7 +134,8 @@ def run_everything(run: Run) -> None:
     run.cloud.client("stepfunctions").start_execution(stateMachineArn=machine, input=json.dumps(event))
     run.cloud.wait_idle(60)
 
-    # Refused at once; failed in a segment; an orchestrator that died.
+    # More segments than one execution holds; refused at once; failed in a segment; an orchestrator that died.
+    assert run.job("long", segments=[{"frames": 3, "guides": [{"at": 0, "image": "library/a.png"}]}] * 41) == "done"
     assert run.job("refused", structure_video="library/missing.mp4") == "failed"
     guides = [{"at": [0, 2], "video": "library/broken.mp4", "from": 0}]
     assert run.job("broken", segments=[{"frames": 9, "guides": guides}]) == "failed"

@@ -196,7 +196,7 @@ def test_an_orchestrator_that_dies_each_time_fails_the_job(operation: str, tmp_p
 
     case.deployment.at = kill
     case.run(state="failed")
-    assert case.deployment.counts["Orchestrator"] == 3
+    assert case.deployment.counts["Orchestrator"] == 5
     assert not list(case.deployment.bucket.list(keys.runs_prefix("t1")))
     case.deployment.at = lambda *_: None
     case.again(extracts=0 if operation == "copy" else 1)

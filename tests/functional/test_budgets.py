@@ -77,7 +77,7 @@ BASE = '{"task_id":"t","structure_video":"v.mp4",'
 REQUESTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "bytes": (lambda: filled('{"segments":[', "0", "]}", 6_000_000), f"at most {MOST} bytes"),
     "segments that are numbers": (lambda: filled(BASE + '"segments":[', "0", "]}", MOST), "at most 20000 items"),
-    "segments": (lambda: request(segments=[{"frames": 9}] * 401), "segments: expected at most 400 items, got 401"),
+    "segments": (lambda: request(segments=[{"frames": 9}] * 2001), "segments: expected at most 2000 items, got 2001"),
     "bad segments": (lambda: request(segments=[dict.fromkeys("abcdefgh", 0)] * 400), "and 3581 more"),
     "guides that are numbers": (
         lambda: filled(BASE + '"segments":[{"frames":9,"guides":[', "0", "]}]}", 30_000),
@@ -91,7 +91,11 @@ REQUESTS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: request(segments=[{"frames": 2000, "guides": [{"at": 1, "image": "i"}] * 100}] * 201),
         "at most 20000 guides in all, got 20100",
     ),
-    "images": (lambda: shorthand(images=["a"] * 402), "images: expected at most 401 items"),
+    "frames in all": (
+        lambda: request(segments=[{"frames": 2000, "guides": [{"at": 1, "image": "i"}]}] * 401),
+        "at most 800000 frames in all, got 802000",
+    ),
+    "images": (lambda: shorthand(images=["a"] * 2002), "images: expected at most 2001 items"),
     "outputs": (lambda: request(outputs=["flow_vis"] * 20_000), "outputs: expected at most 32 items, got 20000"),
     "an output twice": (lambda: request(outputs=["flow_vis"] * 2), "outputs: expected every name once"),
     "overlays": (lambda: request(overlays=["warp", "flow", "warp"]), "overlays: expected every name once"),

@@ -98,7 +98,10 @@ def test_another_executions_run_is_left_alone(fail: Fail, runner: JobRunner) -> 
 
 def died(etag: str) -> dict[str, Any]:
     event = golden("orchestrator_died")
-    event["requestPayload"]["detail"]["object"]["etag"] = etag
+    (record,) = event["Records"]
+    body = json.loads(record["body"])
+    body["detail"]["object"]["etag"] = etag
+    record["body"] = json.dumps(body)
     return event
 
 
@@ -109,7 +112,7 @@ def test_an_orchestrator_that_died_ends_its_job(
     fail(died(runner.storage.head("jobs/sample/request.json").etag))
     error = runner.status("sample").error
     assert error is not None
-    assert (error.code, error.stage) == ("Sandbox.Timedout", "orchestrate")
+    assert (error.code, error.stage) == ("OrchestratorDied", "orchestrate")
 
 
 def test_an_orchestrator_that_died_is_no_newer_requests_end(

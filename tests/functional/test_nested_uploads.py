@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +25,7 @@ NESTED = [
 
 @pytest.mark.parametrize("key", NESTED)
 def test_the_orchestrator_lets_them_go(runner: JobRunner, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
-    """Raised, they would be tried three times, and FailJob asked to end a job that there is not."""
+    """Raised, they would be tried five times, and FailJob asked to end a job that there is not."""
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "test")
     monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "test")
     for cached in (wiring.logger, wiring.metrics):
@@ -37,13 +36,11 @@ def test_the_orchestrator_lets_them_go(runner: JobRunner, monkeypatch: pytest.Mo
     app = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(app)
     monkeypatch.setattr(app, "services", lambda: runner.services)
-    event: dict[str, Any] = json.loads((REPO / "events" / "orchestrator" / "request_created.json").read_text())
-    event["detail"]["object"]["key"] = key
+    event: dict[str, Any] = json.loads((REPO / "events" / "orchestrator" / "request_queued.json").read_text())
+    body = json.loads(event["Records"][0]["body"])
+    body["detail"]["object"]["key"] = key
     before = runner.keys("")
-    context = SimpleNamespace(
-        function_name="o", memory_limit_in_mb=1024, invoked_function_arn="arn:aws:lambda:x", aws_request_id="1"
-    )
-    assert app.handler(event, context) == {"ignored": key}
+    assert app.take_up(body) == {"ignored": key}
     assert runner.keys("") == before
 
 

@@ -270,6 +270,19 @@ def test_the_same_routes_signed_alike(both: tuple[Template, Translated]) -> None
     assert mine == theirs
 
 
+def test_the_same_functions_work_off_the_same_queues(both: tuple[Template, Translated]) -> None:
+    ours, translated = both
+    theirs = translated.of_type("AWS::Lambda::EventSourceMapping")
+    assert set(theirs) == set(ours.event_sources)
+    for name, source in ours.event_sources.items():
+        body = theirs[name]
+        assert (source.queue_arn, source.function_arn) == (body["EventSourceArn"], body["FunctionName"])
+        assert (source.batch_size, source.max_concurrency) == (
+            body["BatchSize"],
+            int(body["ScalingConfig"]["MaximumConcurrency"]),
+        )
+
+
 def test_the_same_buckets_queues_and_tasks(both: tuple[Template, Translated]) -> None:
     ours, translated = both
     buckets = translated.of_type("AWS::S3::Bucket")
@@ -281,7 +294,11 @@ def test_the_same_buckets_queues_and_tasks(both: tuple[Template, Translated]) ->
     queues = translated.of_type("AWS::SQS::Queue")
     assert set(queues) == set(ours.queues)
     for name, queue in ours.queues.items():
-        assert dict(queue.attributes) == {key: str(queues[name][key]) for key in queue.attributes}
+        declared = {key: queues[name][key] for key in queue.attributes}
+        assert {**queue.attributes} == {
+            key: json.dumps(value) if isinstance(value, dict) else str(value) for key, value in declared.items()
+        }
+        assert ("RedrivePolicy" in declared) == ("RedrivePolicy" in queues[name])
     tasks = translated.of_type("AWS::ECS::TaskDefinition")
     assert set(tasks) == set(ours.task_definitions)
     for name, task in ours.task_definitions.items():

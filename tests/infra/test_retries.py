@@ -6,9 +6,7 @@ One table says which errors are tried how often; every task of every state machi
 from __future__ import annotations
 
 import ast
-import heapq
 import json
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +15,7 @@ import pytest
 
 from structureflow import errors
 from structureflow.jobs.publish import TURN
-from structureflow.limits import (
-    MAX_CONCURRENT_SEGMENTS,
-    MAX_HISTORY_EVENTS,
-    MAX_SEGMENTS,
-    NEW_ACCOUNT_CONCURRENCY,
-)
+from structureflow.limits import MAX_HISTORY_EVENTS, MAX_INLINE_SEGMENTS, NEW_ACCOUNT_CONCURRENCY
 from structureflow_local.cloud.template import FunctionSpec, load_template
 
 REPO = Path(__file__).resolve().parents[2]
@@ -56,7 +49,8 @@ TRANSIENT = {
 #: A container image that nobody called for weeks is made ready again, or a deployment is under way: minutes (Lambda
 #: Developer Guide, "Function states").
 NOT_READY = {"Lambda.CodeArtifactUserPendingException", "Lambda.ResourceConflictException"}
-#: A new account's functions share a concurrency of 10: calls wait for each other, as long as the job may take.
+#: A new account's functions share a concurrency of 10: calls wait for each other. A segment is tried three times more,
+#: and waits in a queue then; what an execution has one of at a time is tried for hours.
 THROTTLED = {"Lambda.TooManyRequestsException"}
 #: The process died: killed, out of memory, past its time. Step Functions' documents call it Lambda.Unknown; the
 #: others are what the runtime interface emulator, and Lambda since 2024, put into ``errorType``.
@@ -71,7 +65,7 @@ CRASHED = {
 }
 
 
-def retries(*, attempts: int, max_delay_s: int) -> list[dict[str, Any]]:
+def retries(*, attempts: int, max_delay_s: int, throttled: tuple[int, int] = (2000, 60)) -> list[dict[str, Any]]:
     """The table, for a state whose transient errors are tried `attempts` times more."""
 
     def block(names: set[str], **numbers: int) -> dict[str, Any]:
@@ -81,14 +75,27 @@ def retries(*, attempts: int, max_delay_s: int) -> list[dict[str, Any]]:
         block(TRANSIENT, IntervalSeconds=1, MaxAttempts=attempts, MaxDelaySeconds=max_delay_s),
         block(BUSY, IntervalSeconds=5, MaxAttempts=40, MaxDelaySeconds=20),
         block(NOT_READY, IntervalSeconds=5, MaxAttempts=20, MaxDelaySeconds=30),
-        block(THROTTLED, IntervalSeconds=1, MaxAttempts=500, MaxDelaySeconds=400),
+        block(THROTTLED, IntervalSeconds=1, MaxAttempts=throttled[0], MaxDelaySeconds=throttled[1]),
         block(CRASHED, IntervalSeconds=5, MaxAttempts=1, MaxDelaySeconds=5),
     ]
 
 
-#: FailJob is the last chance to say what went wrong.
-OF_STATE = {"FailJob": retries(attempts=8, max_delay_s=60)}
 USUAL = retries(attempts=5, max_delay_s=30)
+
+
+def asked(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The table of a state that asks by a queue: Lambda's own errors come to the queue's poller, not here."""
+    transient, busy, *_ = table
+    own = {name for name in transient["ErrorEquals"] if not name.startswith("Lambda.")}
+    return [{**transient, "ErrorEquals": sorted(own | {"SQS.AmazonSQSException", "SQS.SdkClientException"})}, busy]
+
+
+OF_STATE = {
+    # The last chance to say what went wrong.
+    "FailJob": retries(attempts=8, max_delay_s=60),
+    "RenderSegment": retries(attempts=5, max_delay_s=30, throttled=(3, 4)),
+    "QueueSegment": asked(USUAL),
+}
 
 
 def tasks(states: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -105,6 +112,13 @@ TASKS = [
     (path.name, name, state)
     for path in sorted((REPO / "statemachines").glob("*.asl.json"))
     for name, state in tasks(json.loads(path.read_text())["States"])
+]
+
+
+SEGMENT_GRAPHS = [
+    state["ItemProcessor"]
+    for state in json.loads((REPO / "statemachines" / "segments.asl.json").read_text())["States"].values()
+    if state["Type"] == "Map"
 ]
 
 
@@ -151,77 +165,67 @@ def test_who_publishes_waits_longer_than_a_dead_publisher_keeps_its_turn(functio
 # --- throttling ----------------------------------------------------------------------------------------
 
 
-def run_throttled(
-    items: int, seconds: float, *, slots: int, width: int, block: dict[str, Any], seed: int
-) -> tuple[float, int] | None:
-    """Run a Map of `width` whose tasks find `slots` places; None where one gives up, else seconds and retries."""
-    source = random.Random(seed)
-    waiting: list[tuple[float, int, bool, int]] = []
-    number = busy = retried = started = 0
-
-    def push(at: float, *, ends: bool, tries: int) -> None:
-        nonlocal number
-        number += 1
-        heapq.heappush(waiting, (at, number, ends, tries))
-
-    for _ in range(min(width, items)):
-        push(0.0, ends=False, tries=0)
-        started += 1
-    now = 0.0
-    while waiting:
-        now, _, ends, tries = heapq.heappop(waiting)
-        if ends:
-            busy -= 1
-            if started < items:
-                push(now, ends=False, tries=0)
-                started += 1
-        elif busy < slots:
-            busy += 1
-            push(now + seconds, ends=True, tries=0)
-        elif tries >= block["MaxAttempts"]:
-            return None
-        else:
-            retried += 1
-            longest = min(block["MaxDelaySeconds"], block["IntervalSeconds"] * block["BackoffRate"] ** min(tries, 30))
-            push(now + source.uniform(0, longest), ends=False, tries=tries + 1)
-    return now, retried
-
-
-def throttling() -> dict[str, Any]:
-    (block,) = [block for block in USUAL if set(block["ErrorEquals"]) == THROTTLED]
+def throttling(state: str) -> dict[str, Any]:
+    (block,) = [block for block in OF_STATE.get(state, USUAL) if set(block["ErrorEquals"]) == THROTTLED]
     return block
 
 
-@pytest.mark.parametrize(("items", "seconds"), [(12, 35), (12, 300), (40, 300), (100, 60), (MAX_SEGMENTS, 35)])
-def test_a_new_account_of_ten_ends_every_job(items: int, seconds: float) -> None:
-    """The last segment may have fallen asleep for the longest wait at the moment at which a place became free."""
-    ideal = -(-items // NEW_ACCOUNT_CONCURRENCY) * seconds
-    for seed in range(20):
-        ended = run_throttled(
-            items, seconds, slots=NEW_ACCOUNT_CONCURRENCY, width=MAX_CONCURRENT_SEGMENTS, block=throttling(), seed=seed
-        )
-        assert ended is not None
-        assert ended[0] < 1.1 * ideal + throttling()["MaxDelaySeconds"]
-    five = {**throttling(), "MaxAttempts": 5, "MaxDelaySeconds": 30}
-    assert (
-        run_throttled(12, 35, slots=NEW_ACCOUNT_CONCURRENCY, width=MAX_CONCURRENT_SEGMENTS, block=five, seed=0) is None
-    ), "five tries were never enough"
+def test_a_throttled_segment_waits_in_the_queue() -> None:
+    """Tries in vain take a few seconds, whatever the load; then nothing is tried, and nothing fails for want of it."""
+    for graph in SEGMENT_GRAPHS:
+        first, last = graph["States"]["RenderSegment"]["Catch"]
+        assert first == {"ErrorEquals": sorted(THROTTLED), "ResultPath": None, "Next": "QueueSegment"}
+        assert last["ErrorEquals"] == ["States.ALL"]
+    block = throttling("RenderSegment")
+    assert sum(min(block["MaxDelaySeconds"], 2**number) for number in range(block["MaxAttempts"])) <= 8
 
 
-def test_the_longest_throttled_job_ends_and_fits_the_history() -> None:
-    """A Standard execution holds 25,000 events: seven for an item's task, three more each time that it is tried."""
-    seconds = load_template(REPO / "template.yaml").functions["RenderSegmentFunction"].timeout_s
-    for seed in range(5):
-        ended = run_throttled(
-            MAX_SEGMENTS,
-            seconds,
-            slots=NEW_ACCOUNT_CONCURRENCY,
-            width=MAX_CONCURRENT_SEGMENTS,
-            block=throttling(),
-            seed=seed,
-        )
-        assert ended is not None
-        assert MAX_SEGMENTS * 7 + ended[1] * 3 < MAX_HISTORY_EVENTS
+def test_a_message_waits_longer_than_the_state_that_asked_and_the_machine_longer_than_both() -> None:
+    template = load_template(REPO / "template.yaml")
+    kept_s = int(template.queues["SegmentsQueue"].attributes["MessageRetentionPeriod"])
+    machine = json.loads((REPO / "statemachines" / "segments.asl.json").read_text())
+    for graph in SEGMENT_GRAPHS:
+        assert graph["States"]["QueueSegment"]["TimeoutSeconds"] < kept_s <= machine["TimeoutSeconds"]
+
+
+@pytest.mark.parametrize("name", ["Jobs", "Segments"])
+def test_a_queue_hides_what_lambda_holds_and_gives_up_what_the_function_does(name: str) -> None:
+    found = load_template(REPO / "template.yaml")
+    queue, source = found.queues[f"{name}Queue"], found.event_sources[f"{name}WorkedOff"]
+    (function,) = [spec for spec in found.functions.values() if spec.name == source.function_arn]
+    assert int(queue.attributes["VisibilityTimeout"]) >= 6 * function.timeout_s
+    redrive = json.loads(queue.attributes["RedrivePolicy"])
+    assert redrive["maxReceiveCount"] == int(function.environment["MAX_TRIES"]) >= 5
+    given_up = found.queues["GivenUpQueue"]
+    assert redrive["deadLetterTargetArn"] == given_up.arn
+    assert function.environment["QUEUE_URL"] == found.physical_ids[f"{name}Queue"]
+    assert int(given_up.attributes["VisibilityTimeout"]) >= 6 * found.functions["FailJobFunction"].timeout_s
+    assert found.event_sources["GivenUpWorkedOff"].queue_arn == given_up.arn
+
+
+def test_a_new_account_leaves_places_for_what_is_no_segment() -> None:
+    source = load_template(REPO / "template.yaml").event_sources["SegmentsWorkedOff"]
+    assert source.max_concurrency < NEW_ACCOUNT_CONCURRENCY
+
+
+def test_every_try_of_every_state_fits_the_history() -> None:
+    """A Standard execution holds 25,000 events: seven for a task, three more each time that it is tried again."""
+
+    def most(state: str) -> int:
+        return 7 + 3 * sum(int(block["MaxAttempts"]) for block in OF_STATE.get(state, USUAL))
+
+    one_each = sum(most(state) for state in ("PlanSegments", "AssembleJob", "FailJob"))
+    # An item is begun and ended too; a message is sent and answered.
+    of_item = 2 + most("RenderSegment") + most("QueueSegment")
+    assert one_each < MAX_HISTORY_EVENTS, of_item
+    # All tries of all three, or all tries of every segment: not both, for a job that waits begins nothing else.
+    assert MAX_INLINE_SEGMENTS * of_item < MAX_HISTORY_EVENTS
+
+
+def test_what_is_one_of_at_a_time_waits_for_hours_and_no_minute_in_vain() -> None:
+    block = throttling("AssembleJob")
+    assert block["MaxDelaySeconds"] <= 60, "a place that became free is taken within a minute"
+    assert block["MaxAttempts"] * block["MaxDelaySeconds"] / 2 > 12 * 3600
 
 
 # --- asynchronous calls --------------------------------------------------------------------------------

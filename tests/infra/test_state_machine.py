@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from structureflow.limits import MAX_SEGMENTS
+
 REPO = Path(__file__).resolve().parents[2]
 DEFINITION = (REPO / "statemachines" / "segments.asl.json").read_text()
 
@@ -82,7 +84,7 @@ def test_every_failure_reaches_fail_job(name: str) -> None:
 
 def test_names_follow_one_stem() -> None:
     for _, name, state in states():
-        if state["Type"] == "Task":
+        if state["Type"] == "Task" and "FunctionName" in state["Parameters"]:
             assert state["Parameters"]["FunctionName"] == f"${{{name}FunctionArn}}"
             stem = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
             assert (REPO / "functions" / stem / "app.py").is_file()
@@ -96,8 +98,20 @@ def test_payloads_do_not_grow_with_the_video() -> None:
             assert state["ResultPath"] is None
 
 
-def test_a_map_of_the_most_segments_fits_the_history() -> None:
-    """25,000 events are allowed (Step Functions quotas); one task an item costs about 7; twice that for retries."""
-    from structureflow.limits import MAX_HISTORY_EVENTS, MAX_SEGMENTS
-
-    assert MAX_SEGMENTS * 7 * 2 < MAX_HISTORY_EVENTS
+def test_few_segments_share_an_execution_and_many_are_executions_of_their_own() -> None:
+    """25,000 events and payloads of 256 KB are allowed (Step Functions quotas); tries are counted in `test_retries`."""
+    states = json.loads(DEFINITION)["States"]
+    assert states["AreMany"]["Default"] == "Segments"
+    assert [choice["Next"] for choice in states["AreMany"]["Choices"]] == ["ManySegments"]
+    few, many = states["Segments"], states["ManySegments"]
+    assert few["ItemProcessor"]["ProcessorConfig"] == {"Mode": "INLINE"}
+    assert many["ItemProcessor"]["ProcessorConfig"] == {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"}
+    assert "ItemsPath" not in many
+    assert many["ItemReader"]["ReaderConfig"] == {"InputType": "JSON"}
+    for name, state in many["ItemProcessor"]["States"].items():
+        # A Map's results are one payload: nothing is left of them.
+        assert (state.pop("OutputPath", "all") is None) == (state["Type"] == "Task"), name
+    assert many["ItemProcessor"]["States"] == few["ItemProcessor"]["States"], "what is done for a segment is the same"
+    assert "Retry" not in many, "it would do every segment again"
+    assert not {"ToleratedFailurePercentage", "ToleratedFailureCount"} & set(many)
+    assert MAX_SEGMENTS * len("{},") < 256 * 1024

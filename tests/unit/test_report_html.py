@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import subprocess
 import sys
 from typing import Any
@@ -18,6 +20,7 @@ from structureflow.models.results import (
 from structureflow.report.html import PICTURES_BUDGET_BYTES, render_report
 from structureflow.report.pictures import FramePictures, SegmentPictures
 from structureflow.report.previews import PreviewCollector
+from structureflow.report.script import script
 from tests.unit.report_page import NASTY, TASK, Page, job, page_of, previews_of, segment
 
 
@@ -48,7 +51,7 @@ def test_the_page_is_self_contained_and_links_only_to_files_of_its_job() -> None
     sources = page.attributes("img", "src")
     assert sources
     assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
-    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object"}
+    assert not {tag for tag, _ in page.tags} & {"link", "iframe", "object"}
     links = page.attributes("a", "href") + page.attributes("video", "src")
     assert all(link.startswith(("./", "#")) for link in links)
     assert set(page.attributes("video", "src")) == {"./segments/000/guide.mp4", "./segments/000/mask.mp4"}
@@ -78,7 +81,7 @@ def test_everything_that_a_user_wrote_is_escaped() -> None:
         project_id=NASTY,
     )
     html = render_report(manifest, record, [b"<script>"], {NASTY: 1.0})
-    assert b"<script" not in html
+    assert html.count(b"<script") == 1, "the page's own"
     assert b"alert('x')" not in html
     page = Page(html)
     assert page.text.count("<script>alert('x')</script>\"&") >= 12
@@ -103,19 +106,22 @@ def test_no_text_of_any_field_becomes_markup() -> None:
         poisoned(record).model_copy(update={"task_id": record.task_id}),
         [previews_of(0)],
     )
-    assert b"<script" not in html
+    assert html.count(b"<script") == 1, "the page's own"
     page = Page(html)
     assert page.text.count(NASTY) >= 20
     assert not [attrs for _, attrs in page.tags if any(name.startswith("on") for name in attrs)]
-    assert not {tag for tag, _ in page.tags} & {"script", "base", "form", "iframe", "object", "embed"}
+    assert not {tag for tag, _ in page.tags} & {"base", "form", "iframe", "object", "embed"}
+    assert page.scripts == [script()]
 
 
-def test_the_page_itself_forbids_scripts() -> None:
+def test_the_page_itself_forbids_scripts_but_its_own() -> None:
     page = page_of([segment(0)], [previews_of(0)])
     (policy,) = [attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy"]
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
-    assert "script-src" not in rules
+    (own,) = page.scripts
+    digest = base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()
+    assert rules["script-src"] == f"'sha256-{digest}'"
     first = next(number for number, (tag, _) in enumerate(page.tags) if tag in {"style", "link", "img"})
     assert [tag for tag, _ in page.tags[:first]].count("meta") >= 2, "the policy comes before what it governs"
 
@@ -269,3 +275,13 @@ def test_evidence_is_plotted_per_frame_and_only_where_it_is_known() -> None:
     heights = [float(point.split(",")[1]) for point in lines[0].split()]
     assert heights == sorted(heights)
     assert not Page(render_report(*job([segment(0)]), [])).attributes("polyline", "points")
+
+
+def test_where_segments_meet_both_pictures_are_shown() -> None:
+    page = page_of([segment(0), segment(1), segment(2)], [previews_of(0)] * 3)
+    assert "Where segments meet" in page.text
+    assert "Segments 0 and 1" in page.text
+    assert "Segments 1 and 2" in page.text
+    shown = [alt for alt in page.attributes("img", "alt") if alt.startswith("Segment ")]
+    assert shown == ["Segment 0, frame 72", "Segment 1, frame 0", "Segment 1, frame 72", "Segment 2, frame 0"]
+    assert "Where segments meet" not in page_of([segment(0), segment(1)], [previews_of(0)]).text

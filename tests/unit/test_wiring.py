@@ -25,7 +25,7 @@ CONTEXT = SimpleNamespace(
 @pytest.mark.parametrize(
     ("event", "subject"),
     [
-        ("orchestrator/request_created", {"task_id": "sample"}),
+        ("orchestrator/request_queued", {"task_id": "sample"}),
         ("plan_segments/flows_arrived", {"task_id": "sample"}),
         ("render_segment/first", {"task_id": "sample", "segment": 0}),
         ("fail_job/segment_failed", {"task_id": "sample"}),
@@ -38,7 +38,18 @@ def test_events_name_their_job(event: str, subject: dict[str, Any]) -> None:
     assert event_subject(json.loads((EVENTS / f"{event}.json").read_text())) == subject
 
 
-@pytest.mark.parametrize("event", [{}, {"task_id": ["x"]}, {"detail": 3}, {"detail": {"object": "x"}}, {"key": None}])
+@pytest.mark.parametrize(
+    "event",
+    [
+        {},
+        {"task_id": ["x"]},
+        {"detail": 3},
+        {"detail": {"object": "x"}},
+        {"key": None},
+        {"Records": []},
+        {"Records": [{"body": "["}]},
+    ],
+)
 def test_strange_events_have_no_subject(event: dict[str, Any]) -> None:
     assert event_subject(event) == {}
 

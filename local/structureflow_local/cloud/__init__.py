@@ -8,7 +8,8 @@ from structureflow_local.cloud.errors import (
     TemplateError,
     UnknownResourceError,
 )
-from structureflow_local.cloud.functions import DeadLetter, Invocation, InvocationResult
+from structureflow_local.cloud.function_pool import Invocation, InvocationResult
+from structureflow_local.cloud.functions import DeadLetter
 from structureflow_local.cloud.gateway import Call
 from structureflow_local.cloud.moto_services import Execution
 

@@ -18,12 +18,14 @@ from structureflow_local.cloud import patches as moto_patches
 from structureflow_local.cloud.activity import Activity
 from structureflow_local.cloud.errors import LocalCloudError, UnknownResourceError
 from structureflow_local.cloud.events import EventBus
-from structureflow_local.cloud.functions import DeadLetter, Functions, Invocation, InvocationResult
+from structureflow_local.cloud.function_pool import Invocation, InvocationResult
+from structureflow_local.cloud.functions import DeadLetter, Functions
 from structureflow_local.cloud.gateway import Call, Gateway
 from structureflow_local.cloud.http_api import HttpApi
 from structureflow_local.cloud.map_runs import run_distributed_maps
 from structureflow_local.cloud.moto_services import Execution, MotoServices, execution_detail, object_event
 from structureflow_local.cloud.processes import Spawner
+from structureflow_local.cloud.queues import Queues
 from structureflow_local.cloud.servers import Servers
 from structureflow_local.cloud.signature import Keyring
 from structureflow_local.cloud.tasks import TARGET as TASKS_TARGET
@@ -52,7 +54,10 @@ class LocalCloud:
         duplicate_events: deliver each event twice, as EventBridge sometimes does.
         task_commands: program and arguments that an ECS task runs here, by logical id of its task definition;
             one without a command gets no capacity.
-        async_retry_delays_s: pauses before the second and third try of an asynchronous call (AWS: 60 and 120 s).
+        async_retry_delays_s: pauses before the second and third try of an asynchronous call (AWS: 60 and 120 s), and
+            of a message whose call failed (AWS: what its function set, or the queue's visibility timeout).
+        concurrency: functions that run at the same time; more calls are throttled, as in an account with that quota.
+            None lets calls wait for a process instead.
 
     Raises:
         TemplateError: the template has something that cannot be run here.
@@ -69,6 +74,7 @@ class LocalCloud:
         duplicate_events: bool = False,
         task_commands: Mapping[str, Sequence[str]] | None = None,
         async_retry_delays_s: Sequence[float] = (0.5, 1.0),
+        concurrency: int | None = None,
     ) -> None:
         self.template: Template = load_template(template, parameters)
         self._wanted_state_dir = state_dir
@@ -78,6 +84,7 @@ class LocalCloud:
         self._extra_hosts = tuple(extra_hosts)
         self._duplicate_events = duplicate_events
         self._retry_delays_s = tuple(async_retry_delays_s)
+        self._concurrency = concurrency
         self._task_commands = dict(task_commands or {})
         for logical_id in self._task_commands:
             if logical_id not in self.template.task_definitions:
@@ -89,6 +96,7 @@ class LocalCloud:
         self._gateway: Gateway
         self._bus: EventBus
         self._moto: MotoServices
+        self._queues: Queues
         self._servers: Servers
         self._api_server: Servers | None = None
         self._client_lock = threading.Lock()
@@ -158,6 +166,7 @@ class LocalCloud:
             retry_delays_s=self._retry_delays_s,
             deliver=self._deliver,
             dead_letters=self.dead_letters,
+            concurrency=self._concurrency,
         )
         stack.callback(self._functions.close)
         prewarm.start()
@@ -201,14 +210,26 @@ class LocalCloud:
         moto_patches.route_s3_notifications(patches, self._on_object_change)
         moto_patches.route_lambda_tasks(patches, self._functions)
         moto_patches.route_service_tasks(patches, self.endpoint_url, self._keyring.issue())
+        moto_patches.mend_task_tokens(patches)
         moto_patches.name_executions(patches)
         moto_patches.allow_passing_on_errors(patches)
         run_distributed_maps(patches)
         moto_patches.watch_executions(patches, self._on_execution_start, self._on_execution_end)
 
         self._moto.create(stack, self._persist)
+        self._queues = Queues(
+            self.template.event_sources,
+            self.template.queues,
+            backend=self._moto.queues,
+            functions=self._functions,
+            activity=self._activity,
+            region=self.region,
+            retry_delays_s=self._retry_delays_s,
+        )
+        stack.callback(self._queues.close)
         # Containers reach the further addresses by Docker's name for their host.
         names = (*self._extra_hosts, DOCKER_HOST) if self._extra_hosts else ()
+        self._queues.start()
         self._servers.start(Doors(self._gateway, hosts=names, policy=OBJECT_POLICY, subdomains=True))
 
     # --- what there is -------------------------------------------------------------------------------
@@ -238,6 +259,11 @@ class LocalCloud:
     def invocations(self) -> list[Invocation]:
         """Every call of a function so far, in order of their ends; a copy."""
         return list(self._functions.invocations)
+
+    @property
+    def throttles(self) -> int:
+        """Calls of functions that were refused for want of `concurrency`."""
+        return self._functions.throttles
 
     @property
     def calls(self) -> list[Call]:
@@ -362,6 +388,6 @@ class LocalCloud:
         elif service == "states":
             self._moto.start_execution(target_arn, body)
         elif service == "sqs":
-            self._moto.send_message(target_arn, body)
+            self._queues.send(target_arn, body)
         else:
             raise LocalCloudError(f"nothing here takes events for {target_arn}")

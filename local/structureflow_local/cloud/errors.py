@@ -24,5 +24,9 @@ class FunctionProcessError(LocalCloudError):
     """A function process cannot be started or does not answer."""
 
 
+class ThrottledError(LocalCloudError):
+    """All places of the account's concurrency are taken."""
+
+
 class IdleTimeoutError(LocalCloudError, TimeoutError):
     """The cloud was still busy when the time to wait for it was over; the message says with what."""

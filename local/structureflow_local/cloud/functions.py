@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from structureflow_local.cloud.activity import Activity
-from structureflow_local.cloud.errors import FunctionProcessError, UnknownResourceError
+from structureflow_local.cloud.errors import FunctionProcessError, ThrottledError, UnknownResourceError
+from structureflow_local.cloud.function_pool import FunctionPool, Invocation, InvocationResult, parse_payload
 from structureflow_local.cloud.function_process import FunctionProcess
 from structureflow_local.cloud.processes import Spawner
 from structureflow_local.cloud.signature import Key, Keyring
@@ -22,52 +21,8 @@ from structureflow_local.cloud.template import FunctionSpec
 
 MAX_SYNC_BYTES: Final = 6 * 1024 * 1024
 MAX_ASYNC_BYTES: Final = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Invocation:
-    """One call of a function, as its REPORT line and the pool saw it.
-
-    Attributes:
-        function: logical id.
-        started_at: seconds since the epoch.
-        duration_ms, billed_ms, init_ms: of the REPORT line; `init_ms` is None for a warm process.
-        memory_mb: as the template declares it.
-        max_memory_mb: highest resident memory of the process so far; None where it cannot be known.
-        cold: the call started its process's runtime.
-        asynchronous: the caller did not wait.
-        attempt: 1 for the first try, up to 3 for asynchronous calls.
-        error: the error's type, None on success.
-    """
-
-    function: str
-    request_id: str
-    started_at: float
-    duration_ms: float
-    billed_ms: int
-    init_ms: float | None
-    memory_mb: int
-    max_memory_mb: int | None
-    cold: bool
-    asynchronous: bool
-    attempt: int
-    error: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class InvocationResult:
-    """Result of a synchronous call.
-
-    Attributes:
-        payload: what the handler returned, or the error object (``errorType``, ``errorMessage``, …).
-        error: the error's type, None on success.
-        log_tail: the last 4 KB that the function printed.
-    """
-
-    payload: Any
-    error: str | None
-    log_tail: str
-    invocation: Invocation
+#: Before an asynchronous call that was throttled is tried again.
+_THROTTLED_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,102 +46,6 @@ class DeadLetter:
     destination_arn: str | None
 
 
-class FunctionPool:
-    """The processes of one function: reused when idle, more when all are busy, never more than `capacity`."""
-
-    def __init__(
-        self, spec: FunctionSpec, capacity: int, start: Callable[[FunctionSpec, int], FunctionProcess]
-    ) -> None:
-        self.spec = spec
-        self._capacity = capacity
-        self._start = start
-        self._idle: list[FunctionProcess] = []
-        self._alive = 0
-        self._started = 0
-        self._changed = threading.Condition()
-
-    def prewarm(self) -> None:
-        """Start one process if there is none, so that the next call finds it."""
-        with self._changed:
-            if self._alive:
-                return
-            self._alive += 1
-        self._put_back(self._new_process())
-
-    def call(self, payload: bytes, request_id: str, *, asynchronous: bool, attempt: int) -> InvocationResult:
-        """Call the function on a free process; wait for one when all are busy.
-
-        Raises:
-            FunctionProcessError: no process can be started.
-        """
-        process = self._take()
-        cold = process.calls == 0
-        started_at = time.time()
-        try:
-            answer = process.invoke(payload, request_id)
-        except BaseException:
-            self._throw_away(process)
-            raise
-        if answer.broken:
-            self._throw_away(process)
-        else:
-            self._put_back(process)
-        invocation = Invocation(
-            function=self.spec.logical_id,
-            request_id=request_id,
-            started_at=started_at,
-            duration_ms=answer.duration_ms,
-            billed_ms=answer.billed_ms,
-            init_ms=answer.init_ms,
-            memory_mb=self.spec.memory_mb,
-            max_memory_mb=answer.max_memory_mb,
-            cold=cold,
-            asynchronous=asynchronous,
-            attempt=attempt,
-            error=answer.error,
-        )
-        return InvocationResult(_parse(answer.payload), answer.error, answer.log_tail, invocation)
-
-    def _take(self) -> FunctionProcess:
-        with self._changed:
-            while True:
-                while self._idle:
-                    process = self._idle.pop()
-                    if process.alive():
-                        return process
-                    self._alive -= 1
-                if self._alive < self._capacity:
-                    self._alive += 1
-                    break
-                self._changed.wait()
-        return self._new_process()
-
-    def _new_process(self) -> FunctionProcess:
-        with self._changed:
-            self._started += 1
-            number = self._started
-        try:
-            return self._start(self.spec, number)
-        except BaseException:
-            with self._changed:
-                self._alive -= 1
-                self._changed.notify()
-            raise
-
-    def _put_back(self, process: FunctionProcess) -> None:
-        with self._changed:
-            self._idle.append(process)
-            self._changed.notify()
-
-    def _throw_away(self, process: FunctionProcess) -> None:
-        try:
-            process.kill()
-        finally:
-            with self._changed:
-                self._alive -= 1
-                self._changed.notify()
-
-
 class Functions:
     """All functions of the template.
 
@@ -198,6 +57,7 @@ class Functions:
         retry_delays_s: pauses before the second and third try of an asynchronous call.
         deliver: sends a failure record to a destination ARN.
         dead_letters: gets the events that were given up.
+        concurrency: calls at a time; more are throttled. None lets them wait for a process.
     """
 
     def __init__(
@@ -213,7 +73,10 @@ class Functions:
         retry_delays_s: Sequence[float],
         deliver: Callable[[str, Any], None],
         dead_letters: list[DeadLetter],
+        concurrency: int | None = None,
     ) -> None:
+        self._places = None if concurrency is None else threading.Semaphore(concurrency)
+        self.throttles = 0
         self._specs = specs
         self._spawner = spawner
         self._keyring = keyring
@@ -226,7 +89,7 @@ class Functions:
         self._dead_letters = dead_letters
         cores = max(2, os.cpu_count() or 1)
         self._pools = {
-            logical_id: FunctionPool(spec, min(spec.reserved_concurrency or cores, cores), self._start)
+            logical_id: FunctionPool(spec, min(spec.reserved_concurrency or cores, concurrency or cores), self._start)
             for logical_id, spec in specs.items()
         }
         self._by_name = {name: spec for spec in specs.values() for name in (spec.logical_id, spec.name, spec.arn)}
@@ -270,6 +133,7 @@ class Functions:
         Raises:
             UnknownResourceError: there is no such function.
             FunctionProcessError: its process cannot be started.
+            ThrottledError: all places are taken.
         """
         with self._activity.busy(f"function {name}"):
             return self._call(self.find(name), payload, str(uuid.uuid4()), asynchronous=False, attempt=1)
@@ -298,6 +162,11 @@ class Functions:
             while True:
                 try:
                     result = self._call(spec, payload, request_id, asynchronous=True, attempt=attempt)
+                except ThrottledError:
+                    # Lambda keeps asynchronous calls that are throttled, and that counts as no try.
+                    if self._closing.wait(_THROTTLED_S):
+                        return
+                    continue
                 except FunctionProcessError as error:
                     if self._closing.is_set():
                         return
@@ -319,7 +188,7 @@ class Functions:
     def _give_up(
         self, spec: FunctionSpec, payload: bytes, request_id: str, attempts: int, error: str, message: str, reply: Any
     ) -> None:
-        event = _parse(payload)
+        event = parse_payload(payload)
         destinations = [arn for arn in (spec.on_failure_arn, spec.dead_letter_arn) if arn is not None]
         for arn in destinations or (None,):
             self._dead_letters.append(DeadLetter(spec.logical_id, event, error, message, attempts, arn))
@@ -350,7 +219,15 @@ class Functions:
     def _call(
         self, spec: FunctionSpec, payload: bytes, request_id: str, *, asynchronous: bool, attempt: int
     ) -> InvocationResult:
-        result = self._pools[spec.logical_id].call(payload, request_id, asynchronous=asynchronous, attempt=attempt)
+        pool = self._pools[spec.logical_id]
+        if self._places is not None and not self._places.acquire(blocking=False):
+            self.throttles += 1
+            raise ThrottledError(f"{spec.logical_id}: Rate Exceeded.")
+        try:
+            result = pool.call(payload, request_id, asynchronous=asynchronous, attempt=attempt)
+        finally:
+            if self._places is not None:
+                self._places.release()
         self.invocations.append(result.invocation)
         return result
 
@@ -388,10 +265,3 @@ class Functions:
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_ENDPOINT_URL": self._endpoint_url,
         }
-
-
-def _parse(payload: bytes) -> Any:
-    try:
-        return json.loads(payload) if payload else None
-    except ValueError:
-        return payload.decode("utf-8", "replace")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote
 
-from structureflow_local.cloud.errors import FunctionProcessError, UnknownResourceError
+from structureflow_local.cloud.errors import FunctionProcessError, ThrottledError, UnknownResourceError
 from structureflow_local.cloud.functions import MAX_ASYNC_BYTES, MAX_SYNC_BYTES, Functions
 from structureflow_local.cloud.requests import (
     Reply,
@@ -203,6 +203,8 @@ class Gateway:
             result = self._functions.invoke(name, payload or b"{}")
         except UnknownResourceError as error:
             return lambda_error(404, "ResourceNotFoundException", f"Function not found: {name} ({error})")
+        except ThrottledError as error:
+            return lambda_error(429, "TooManyRequestsException", error.message)
         except FunctionProcessError as error:
             return lambda_error(500, "ServiceException", error.message)
         headers = {"x-amzn-RequestId": result.invocation.request_id, "X-Amz-Executed-Version": "$LATEST"}

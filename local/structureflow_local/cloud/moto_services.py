@@ -86,8 +86,9 @@ class MotoServices:
                 archive = ObjectArchive(persist / bucket.logical_id, PERSISTED_PREFIXES)
                 archive.load(backend, bucket.name)
                 stack.callback(archive.save, created)
-        for queue in self._template.queues.values():
-            self._queues().create_queue(queue.name, None, **queue.attributes)
+        # A queue that others give messages away to comes before them.
+        for queue in sorted(self._template.queues.values(), key=lambda queue: "RedrivePolicy" in queue.attributes):
+            self.queues().create_queue(queue.name, None, **queue.attributes)
         for machine in self._template.state_machines.values():
             self._create_state_machine(machine)
         stack.callback(self._stop_executions)
@@ -127,9 +128,11 @@ class MotoServices:
         name = f"{uuid.uuid4()}_{uuid.uuid4()}"[:80]
         self._state_machines().start_execution(machine_arn, name=name, execution_input=execution_input)
 
-    def send_message(self, queue_arn: str, body: str) -> None:
-        """Put a message into a queue."""
-        self._queues().send_message(queue_arn.rsplit(":", 1)[1], body)
+    def queues(self) -> Any:
+        """Return moto's SQS."""
+        from moto.sqs.models import sqs_backends
+
+        return sqs_backends[self._template.account_id][self._template.region]
 
     def _stop_executions(self) -> None:
         for machine in self._state_machines().state_machines:
@@ -141,11 +144,6 @@ class MotoServices:
         from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
         return stepfunctions_parser_backends[self._template.account_id][self._template.region]
-
-    def _queues(self) -> Any:
-        from moto.sqs.models import sqs_backends
-
-        return sqs_backends[self._template.account_id][self._template.region]
 
 
 def object_event(event_name: str, bucket: Any, key: Any, *, versioned: bool) -> tuple[str, dict[str, Any]] | None:

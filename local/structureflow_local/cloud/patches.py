@@ -12,6 +12,8 @@ Each change replaces one attribute of one module:
 * Executions without a name: moto calls them all None, and refuses the second; AWS names them by a UUID.
 * Errors of the interpreter itself (States.Timeout) that leave a Map or a Fail state with ErrorPath: moto refuses
   their names and makes States.Runtime of them, AWS passes them on.
+* Task tokens: moto gives a state one token for all of its tries, so a second try ends at once by the answer to the
+  first; and of an answer that is an error it loses the cause.
 * Distributed Maps: moto forgets which children failed (`structureflow_local.cloud.map_runs`).
 * End of an execution: nobody is told; waiting until all is idle and the status-change event need it.
 """
@@ -26,7 +28,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from structureflow_local.cloud.errors import FunctionProcessError, UnknownResourceError
+from structureflow_local.cloud.errors import FunctionProcessError, ThrottledError, UnknownResourceError
 from structureflow_local.cloud.functions import Functions
 from structureflow_local.cloud.signature import Key
 
@@ -88,6 +90,8 @@ def route_lambda_tasks(patches: Patches, functions: Functions) -> None:
             result = functions.invoke(name, body)
         except UnknownResourceError as error:
             raise _client_error(404, "ResourceNotFoundException", error.message) from error
+        except ThrottledError as error:
+            raise _client_error(429, "TooManyRequestsException", error.message) from error
         except FunctionProcessError as error:
             raise _client_error(500, "ServiceException", error.message) from error
         response: dict[str, Any] = {
@@ -117,15 +121,23 @@ def route_service_tasks(patches: Patches, endpoint_url: str, key: Key) -> None:
 
     lock = threading.Lock()
     session = boto3.Session(aws_access_key_id=key.access_key, aws_secret_access_key=key.secret)
+    made: dict[str, Any] = {}
 
     class OneAtATime:
-        """Stands in for the module `boto3`."""
+        """Stands in for the module `boto3`: one client a service, which any thread may use."""
 
         @staticmethod
-        def client(**arguments: Any) -> Any:
-            arguments["endpoint_url"] = endpoint_url
+        def client(*, service_name: str, region_name: str, config: Any, **_: Any) -> Any:
+            # What else moto gives is its own endpoint and a key that nobody has.
             with lock:
-                return session.client(**arguments)
+                if service_name not in made:
+                    made[service_name] = session.client(
+                        service_name,  # type: ignore[call-overload]
+                        region_name=region_name,
+                        config=config,
+                        endpoint_url=endpoint_url,
+                    )
+                return made[service_name]
 
     patches.replace(boto_client, "boto3", OneAtATime)
 
@@ -136,6 +148,29 @@ def allow_passing_on_errors(patches: Patches) -> None:
     from moto.stepfunctions.parser.asl.component.common.error_name.error_name import ErrorName
 
     patches.replace(CustomErrorName, "__init__", ErrorName.__init__)
+
+
+def mend_task_tokens(patches: Patches) -> None:
+    """Give each try of a state that waits for an answer a token of its own, and answers their causes."""
+    from moto.core.responses import EmptyResult
+    from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import state_task_service_callback
+    from moto.stepfunctions.responses import StepFunctionResponse
+
+    service = state_task_service_callback.StateTaskServiceCallback
+    original = service._eval_execution  # noqa: SLF001 - no public seam
+
+    def eval_execution(self: Any, env: Any) -> None:
+        if "Task" in env.states.context_object.context_object_data:
+            env.callback_pool_manager.add(env.states.context_object.update_task_token())
+        original(self, env=env)
+
+    def send_task_failure(self: Any) -> Any:
+        values = {name: self._get_param(name) for name in ("error", "cause")}
+        self.stepfunction_backend.send_task_failure(self._get_param("taskToken"), **values)
+        return EmptyResult()
+
+    patches.replace(service, "_eval_execution", eval_execution)
+    patches.replace(StepFunctionResponse, "send_task_failure", send_task_failure)
 
 
 def name_executions(patches: Patches) -> None:

@@ -273,6 +273,11 @@ def segment_file(task_id: str, index: int, name: str) -> str:
 GPU_ORDERS_PREFIX: Final = "work/.gpu/"
 
 
+def run_segment_list(task_id: str, run_id: str) -> str:
+    """The segments of a run of more than a few, for the state machine to read; gone when the run is published."""
+    return f"{run_prefix(task_id, run_id)}segments.json"
+
+
 def gpu_order(run_id: str) -> str:
     """The order of a run that a GPU task extracts; gone when the run's flows are committed."""
     return f"{GPU_ORDERS_PREFIX}{check_id(run_id, 'run_id')}.json"

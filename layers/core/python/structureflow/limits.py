@@ -86,12 +86,19 @@ MAX_WHOLE_NUMBER: Final = 2**53
 
 # --- the job -----------------------------------------------------------------------------------------
 
-#: Of one job. The state machine's history holds 25,000 events, about 14 an item.
-MAX_SEGMENTS: Final = 400
-#: Of one job at the same time: an inline Map runs no more (Step Functions Developer Guide, "Map workflow state").
+#: Of one job. AssembleJob looks at each, and copies its files, within its two minutes.
+MAX_SEGMENTS: Final = 2_000
+#: Of one job in an inline Map, which runs no more at the same time (Step Functions Developer Guide, "Map workflow
+#: state"), and whose execution's history they share. More go into a Distributed Map, an execution each.
+MAX_INLINE_SEGMENTS: Final = 40
+#: Of one job at the same time, by default.
 MAX_CONCURRENT_SEGMENTS: Final = 40
+#: Of a Distributed Map at the same time (Step Functions quotas), and the most that a stack can be set to.
+MAX_MAP_CHILDREN: Final = 10_000
 #: Of one segment; the largest at 4K must end within RenderSegment's timeout.
 MAX_SEGMENT_FRAMES: Final = 2_000
+#: Of all segments together: 2,000 of the longest that generators take, or 400 of the longest that there may be.
+MAX_JOB_FRAMES: Final = 800_000
 #: Of all segments together: 50 in each of 400, or every frame of ten long ones. A guide is up to 1 kB in memory.
 MAX_GUIDES: Final = 20_000
 #: Sides of the videos that a job makes.

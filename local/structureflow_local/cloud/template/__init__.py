@@ -9,6 +9,7 @@ place: a local run must not pass by ignoring a part of the wiring.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,7 @@ from structureflow_local.cloud.template.specs import (
     BucketSpec,
     ClusterSpec,
     ContainerSpec,
+    EventSourceSpec,
     FunctionSpec,
     QueueSpec,
     RouteSpec,
@@ -39,6 +41,7 @@ __all__ = [
     "BucketSpec",
     "ClusterSpec",
     "ContainerSpec",
+    "EventSourceSpec",
     "FunctionSpec",
     "QueueSpec",
     "RouteSpec",
@@ -111,6 +114,7 @@ def load_template(
         clusters=resources.each("AWS::ECS::Cluster", others.cluster),
         task_definitions=resources.each("AWS::ECS::TaskDefinition", others.task_definition),
         rules=tuple(rules.found),
+        event_sources=resources.each("AWS::Lambda::EventSourceMapping", others.event_source),
         outputs=resources.outputs(),
         physical_ids=resources.physical_ids(),
     )
@@ -124,6 +128,17 @@ def _check_targets(template: Template) -> None:
         *(machine.arn for machine in template.state_machines.values()),
         *(queue.arn for queue in template.queues.values()),
     }
+    functions = {name for function in template.functions.values() for name in (function.arn, function.name)}
+    queues = {queue.arn for queue in template.queues.values()}
+    for source in template.event_sources.values():
+        if source.queue_arn not in queues:
+            raise TemplateError(f"Resources.{source.logical_id}: no queue has the ARN {source.queue_arn}")
+        if source.function_arn not in functions:
+            raise TemplateError(f"Resources.{source.logical_id}: no function is called {source.function_arn}")
+    for queue in template.queues.values():
+        policy = json.loads(queue.attributes.get("RedrivePolicy", "{}"))
+        if policy and policy["deadLetterTargetArn"] not in queues:
+            raise TemplateError(f"Resources.{queue.logical_id}.RedrivePolicy: no queue has that ARN")
     for rule in template.rules:
         if rule.target_arn not in arns:
             raise TemplateError(f"{rule.place}: no function, state machine or queue has the ARN {rule.target_arn}")

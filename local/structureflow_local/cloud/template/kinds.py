@@ -68,6 +68,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         runs=True,
         lower_case=True,
     ),
+    "AWS::Lambda::EventSourceMapping": Kind(None, _arn("lambda", "event-source-mapping:{name}"), runs=True),
     # Without effect on how a job runs here.
     "AWS::S3::BucketPolicy": Kind(None, "arn:aws:s3:::{name}"),
     "AWS::SQS::QueuePolicy": Kind(None, _arn("sqs", "{name}")),

@@ -17,6 +17,7 @@ from structureflow_local.cloud.template.specs import (
     BucketSpec,
     ClusterSpec,
     ContainerSpec,
+    EventSourceSpec,
     QueueSpec,
     StateMachineSpec,
     TaskDefinitionSpec,
@@ -155,14 +156,43 @@ class OtherReader:
             "ReceiveMessageWaitTimeSeconds",
             "VisibilityTimeout",
         }
-        properties = self._stack.properties(logical_id, resource, known | active)
+        properties = self._stack.properties(logical_id, resource, known | active | {"RedrivePolicy"})
+        attributes = {
+            name: str(self._stack.value(properties, name, place)) for name in sorted(active) if name in properties
+        }
+        redrive = self._stack.value(properties, "RedrivePolicy", place)
+        if redrive is not None:
+            refuse_unknown(redrive, frozenset({"deadLetterTargetArn", "maxReceiveCount"}), f"{place}.RedrivePolicy")
+            count = integer(redrive.get("maxReceiveCount"), f"{place}.RedrivePolicy.maxReceiveCount", 1, 1000)
+            policy = {"deadLetterTargetArn": redrive.get("deadLetterTargetArn"), "maxReceiveCount": count}
+            attributes["RedrivePolicy"] = json.dumps(policy)
         return QueueSpec(
             logical_id=logical_id,
             name=self._stack.own_name(logical_id, resource),
             arn=self._stack.arn(logical_id),
-            attributes=MappingProxyType(
-                {name: str(self._stack.value(properties, name, place)) for name in sorted(active) if name in properties}
+            attributes=MappingProxyType(attributes),
+        )
+
+    def event_source(self, logical_id: str, resource: dict[str, Any]) -> EventSourceSpec:
+        """Read a queue that a function works off."""
+        place = f"Resources.{logical_id}.Properties"
+        properties = self._stack.properties(
+            logical_id,
+            resource,
+            frozenset({"BatchSize", "EventSourceArn", "FunctionName", "FunctionResponseTypes", "ScalingConfig"}),
+        )
+        scaling = self._stack.value(properties, "ScalingConfig", place, {})
+        refuse_unknown(scaling, frozenset({"MaximumConcurrency"}), f"{place}.ScalingConfig")
+        return EventSourceSpec(
+            logical_id=logical_id,
+            queue_arn=str(self._stack.value(properties, "EventSourceArn", place)),
+            function_arn=str(self._stack.value(properties, "FunctionName", place)),
+            batch_size=integer(self._stack.value(properties, "BatchSize", place, 10), f"{place}.BatchSize", 1, 10),
+            max_concurrency=integer(
+                scaling.get("MaximumConcurrency", 1000), f"{place}.ScalingConfig.MaximumConcurrency", 2, 1000
             ),
+            reports_failures="ReportBatchItemFailures"
+            in self._stack.value(properties, "FunctionResponseTypes", place, []),
         )
 
     def cluster(self, logical_id: str, resource: dict[str, Any]) -> ClusterSpec:

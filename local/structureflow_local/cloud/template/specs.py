@@ -114,6 +114,24 @@ class QueueSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class EventSourceSpec:
+    """A queue that a function works off.
+
+    Attributes:
+        batch_size: messages a call.
+        max_concurrency: calls at a time.
+        reports_failures: whether the function says which messages of a batch failed.
+    """
+
+    logical_id: str
+    queue_arn: str
+    function_arn: str
+    batch_size: int = 10
+    max_concurrency: int = 1000
+    reports_failures: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterSpec:
     """An ECS cluster."""
 
@@ -159,5 +177,6 @@ class Template:
     clusters: Mapping[str, ClusterSpec]
     task_definitions: Mapping[str, TaskDefinitionSpec]
     rules: tuple[RuleSpec, ...]
+    event_sources: Mapping[str, EventSourceSpec]
     outputs: Mapping[str, Any]
     physical_ids: Mapping[str, str] = field(default_factory=dict)

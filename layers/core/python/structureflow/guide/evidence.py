@@ -34,9 +34,9 @@ _NOISE_FLOOR: Final = np.float32(2.0)
 #: How much of the agreement of a frame is that of the frame before.
 _DAMPING: Final = np.float32(0.5)
 #: A difference that changes by less than this factor is still what it was: texture and noise change it that much.
-_HELD: Final = np.float32(1.2)
+_HELD: Final = np.float32(1.18)
 #: Levels that are added to a difference before differences are compared by their ratio.
-DOUBT_FLOOR: Final = 0.5
+DOUBT_FLOOR: Final = 1.0
 #: How much of the anchor's area a pixel may show; beyond, the path stretches or folds.
 _LEAST_AREA: Final = 0.2
 _MOST_AREA: Final = 5.0

@@ -24,7 +24,7 @@ from structureflow.guide.plan import Plan
 from structureflow.guide.planned import Mirrored, PlannedFlows
 from structureflow.guide.ports import Gray
 from structureflow.guide.refine import Matching
-from structureflow.guide.seams import ALIKE, LOOKED_ALIKE, Comparison, choose, disagreement
+from structureflow.guide.seams import LOOKED_ALIKE, Comparison, choose, differing_structure, disagreement
 from structureflow.guide.strength import ONCE
 from structureflow.guide.ways import (
     AnchoredWays,
@@ -231,8 +231,10 @@ class GapMotion:
                 tables = self._drift.tables(moment.share)
         if not self._chooses:
             return _Shared(end_share(moment, start, end), None, tables)
-        looked = start.held is not None and end.held is not None
-        apart = disagreement(first, second, LOOKED_ALIKE if looked else ALIKE)
+        if start.held is None or end.held is None:
+            apart = disagreement(first, second)
+        else:
+            apart = np.maximum(disagreement(first, second, LOOKED_ALIKE), differing_structure(first, second))
         return _Shared(*choose(moment, start, end, apart), tables)
 
     @property

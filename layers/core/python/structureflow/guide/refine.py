@@ -111,7 +111,9 @@ class Matcher:
         begin = np.minimum(path, self._most)
         np.maximum(begin, self._least, out=begin)
         found = cast("Field32", self._dis.calc(now, anchor, begin))
-        return np.nan_to_num(found, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        if not np.isfinite(found).all():
+            np.nan_to_num(found, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        return found
 
 
 class Refiner:
@@ -131,7 +133,7 @@ class Refiner:
         self._seen = np.empty_like(self._packed)
         self._offered = [np.empty_like(look.local) for _ in range(4)]
         self._chosen = [np.empty_like(look.local) for _ in range(4)]
-        self._offer_unlike, self._unlike, self._spare = (np.empty_like(look.local) for _ in range(3))
+        self._offer_unlike, self._unlike, self._spare, self._product = (np.empty_like(look.local) for _ in range(4))
 
     def refine(self, now: Look, path: Field32, turn: int = 0) -> tuple[Field32, Plane]:
         """Return the better path and its difference.
@@ -148,24 +150,37 @@ class Refiner:
         """
         best = path.copy()
         self._look_along(now, path, self._chosen, self._unlike)
-        self._offer(now, best, self._matcher(now.gray, self._anchor, path))
-        self._offer(now, best, best + self._step(now))
+        self._offer(now, best, self._matcher(now.gray, self._anchor, path), steps_follow=True)
+        step = self._step(now)
+        step += best
+        self._offer(now, best, step)
         if self._spread:
             for neighbours in _shifted(best, reach(self._spread, turn), turn % 2):
                 self._offer(now, best, neighbours)
         return best, self._unlike
 
-    def _offer(self, now: Look, best: Field32, path: Field32) -> None:
-        """Take `path` into `best` where it shows what is more like the frame."""
-        self._look_along(now, path, self._offered, self._offer_unlike)
+    def _offer(self, now: Look, best: Field32, path: Field32, *, steps_follow: bool = False) -> None:
+        """Take `path` into `best` where it shows what is more like the frame; for `_step`, what it shows too."""
+        offered = self._offered if steps_follow else self._offered[:2]
+        self._look_along(now, path, offered, self._offer_unlike)
         better = cv2.compare(self._offer_unlike, self._unlike, cv2.CMP_LT)
-        cv2.copyTo(_vectors(path), better, _vectors(best))
-        for source, target in zip(self._offered, self._chosen, strict=True):
-            cv2.copyTo(source, better, target)
+        # a mask of both numbers of each vector is copied along faster than one of vectors
+        height, width = better.shape
+        flat = (height, 2 * width)
+        cv2.copyTo(path.reshape(flat), cv2.merge([better, better]).reshape(flat), best.reshape(flat))
+        if steps_follow:
+            for source, target in zip(offered, self._chosen, strict=True):
+                cv2.copyTo(source, better, target)
         cv2.copyTo(self._offer_unlike, better, self._unlike)
 
     def _look_along(self, now: Look, path: Field32, seen: list[Plane], unlike: Plane) -> None:
-        """Sample the anchor along a path (local, broad, gradient across, down), and compare it with the frame."""
+        """Sample the anchor along a path, and compare it with the frame.
+
+        Args:
+            now, path: the frame, and the way to the anchor.
+            seen: for the first of the anchor's local and broad contrast and gradients across and down; two or four.
+            unlike: for the difference.
+        """
         cv2.remap(
             self._packed,
             path,
@@ -174,7 +189,11 @@ class Refiner:
             dst=self._seen,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        cv2.split(self._seen, seen)
+        if len(seen) == self._seen.shape[2]:
+            cv2.split(self._seen, seen)
+        else:
+            for channel, plane in enumerate(seen):
+                cv2.extractChannel(self._seen, channel, dst=plane)
         cv2.absdiff(now.local, seen[0], dst=unlike)
         cv2.absdiff(now.broad, seen[1], dst=self._spare)
         np.add(unlike, self._spare, out=self._spare)
@@ -194,21 +213,22 @@ class Refiner:
         xx += _STIFFNESS
         yy += _STIFFNESS
         scale = np.multiply(xx, yy, out=self._spare)
-        scale -= xy * xy
+        scale -= np.multiply(xy, xy, out=self._product)
         np.divide(np.float32(1), scale, out=scale)
-        step = cv2.merge([(yy * x - xy * y) * scale, (xx * y - xy * x) * scale])
+        # (yy x - xy y) scale and (xx y - xy x) scale, in place
+        yy *= x
+        yy -= np.multiply(xy, y, out=self._product)
+        xx *= y
+        xx -= np.multiply(xy, x, out=self._product)
+        yy *= scale
+        xx *= scale
+        step = cv2.merge([yy, xx])
         return cast("Field32", np.clip(step, -_LONGEST_STEP_PX, _LONGEST_STEP_PX, out=step))
 
 
 def _gather(plane: Plane, out: Plane) -> Plane:
     """Average a plane around each pixel, to `out`."""
     return cast("Plane", cv2.sepFilter2D(plane, -1, GATHER, GATHER, dst=out, borderType=cv2.BORDER_REPLICATE))
-
-
-def _vectors(field: Field32) -> NDArray[np.float64]:
-    """See each vector as one number of eight bytes: OpenCV copies those several times faster."""
-    whole = np.ascontiguousarray(field) if not field.flags.c_contiguous else field
-    return whole.view(np.float64)[..., 0]
 
 
 def reach(spread_px: int, turn: int) -> int:

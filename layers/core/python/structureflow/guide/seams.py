@@ -7,7 +7,7 @@ shows both at once, which no generator can make sense of.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -21,15 +21,22 @@ from structureflow.guide.refine import Plane
 from structureflow.guide.warp import Geometry, mix
 from structureflow.guide.ways import Moment, Way, leaning, odds_share
 
-#: Pictures agree below the first difference of a channel, in levels, and disagree above the second.
+#: Pictures agree below the first difference, in levels, and disagree above the second.
 ALIKE: Final = (8.0, 24.0)
 #: The same for anchors whose ways were looked at: their weights are nearly a choice already, and a mean of what still
-#: differs by less is nearer to the truth than either.
-LOOKED_ALIKE: Final = (32.0, 48.0)
-_GATHER_PX: Final = 5
+#: differs by less is nearer to the truth than either, unless contours and texture differ.
+LOOKED_ALIKE: Final = (40.0, 64.0)
+#: Of one structure is what differs by less than the first share of its contrast, of two what differs by the second.
+_SAME_STRUCTURE: Final = (0.3, 0.6)
+#: Nobody sees a structure twice that is fainter than the first, in levels; and what noise adds, in levels squared.
+_FAINT: Final = (6.0, 12.0)
+_FAINT_CONTRAST: Final = 8.0
+_GATHER_PX: Final = 9
 #: The choice is that of a neighbourhood, and its edge is blended over so many pixels of the evidence's grid.
-_NEIGHBOURS_PX: Final = 5
-_BLEND_PX: Final = 5
+_NEIGHBOURS_PX: Final = 3
+_BLEND_PX: Final = 3
+#: Of two anchors that cannot be mixed the nearer one is taken by this power more than in a mean.
+_NEARER_POWER: Final = 0.3
 #: Nearer than this the two weights (their logarithms) leave it open which one is right.
 _OPEN: Final = np.float32(0.5)
 #: How much more likely an anchor that shows the pixel is than one that does not.
@@ -100,16 +107,40 @@ def disagreement(first: Field32, second: Field32, levels: tuple[float, float] = 
 
     Args:
         first, second: ``(h, w, 3)`` float32 levels.
-        levels: they are alike below the first difference of a channel, and not above the second.
+        levels: they are alike below the first difference of a channel (root mean square of a neighbourhood), and not
+            above the second.
 
     Returns:
         ``(h, w)`` float32, 0 (alike) to 1.
     """
-    agree, disagree = levels
-    red, green, blue = cv2.split(cv2.absdiff(first, second))
-    apart = cv2.max(cv2.max(red, green), blue)
-    gathered = cv2.blur(apart, (_GATHER_PX, _GATHER_PX), borderType=cv2.BORDER_REPLICATE)
-    return np.asarray(np.clip((gathered - agree) * (1 / (disagree - agree)), 0, 1), np.float32)
+    return _ramp(np.sqrt(_gathered(cv2.subtract(first, second))), levels)
+
+
+def differing_structure(first: Field32, second: Field32) -> Plane:
+    """Say where contours and texture of two small pictures are in different places, faint ones too; light is none.
+
+    Their difference without its broad part is compared with the contrast of both: of one structure it is a small part,
+    of two that have nothing in common all of it. Arguments and result as `disagreement`.
+    """
+    one, other = (cv2.subtract(picture, _blurred(picture)) for picture in (first, second))
+    apart = _gathered(cv2.subtract(one, other))
+    of_contrast = apart / (_gathered(one) + _gathered(other) + _FAINT_CONTRAST)
+    share = _ramp(of_contrast, _SAME_STRUCTURE) * _ramp(np.sqrt(apart), _FAINT)
+    return np.asarray(share, np.float32)
+
+
+def _blurred(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(cv2.blur(picture, (_GATHER_PX, _GATHER_PX), borderType=cv2.BORDER_REPLICATE), np.float32)
+
+
+def _gathered(channels: Any) -> Plane:
+    """Average the squares of the channel that has the largest, around each pixel."""
+    red, green, blue = cv2.split(cv2.multiply(channels, channels))
+    return _blurred(np.asarray(cv2.max(cv2.max(red, green), blue), np.float32))
+
+
+def _ramp(values: NDArray[np.float32], ends: tuple[float, float]) -> Plane:
+    return np.asarray(np.clip((values - ends[0]) * np.float32(1 / (ends[1] - ends[0])), 0, 1), np.float32)
 
 
 def choose(moment: Moment, start: Way, end: Way, apart: Plane) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -126,7 +157,9 @@ def choose(moment: Moment, start: Way, end: Way, apart: Plane) -> tuple[NDArray[
     """
     leant = leaning(moment, start, end)
     mean = odds_share(leant)
-    if start.held is None and start.visibility is not None and end.visibility is not None:
+    if start.held is not None:
+        leant += np.float32(moment.leaning(_NEARER_POWER))
+    elif start.visibility is not None and end.visibility is not None:
         # nothing else is known of them
         leant += (end.visibility.astype(np.float32) - start.visibility) * (_SEES / 255)
     around = cv2.blur(leant, (_NEIGHBOURS_PX, _NEIGHBOURS_PX), borderType=cv2.BORDER_REPLICATE)

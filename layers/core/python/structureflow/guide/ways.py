@@ -141,17 +141,12 @@ class AnchoredWays:
         self._path = path
         self._shown = shown
 
-    def to(self, node: float, *, judged: bool = True) -> Way:  # noqa: ARG002 - the evidence is there anyway
-        """See `Ways.to`."""
+    def to(self, node: float, *, judged: bool = True) -> Way:
+        """See `Ways.to`; the evidence is there anyway, and what it says of keeping only if `judged`."""
         found = self._path.to(node)
         visible = (found.seen > 0.5) & _in_picture(found.displacement, self._shown)
-        return Way(
-            found.displacement,
-            soft_visibility(visible),
-            _levels(_believed(visible, found.unlike)),
-            found.unlike,
-            found.held,
-        )
+        seen = _levels(_believed(visible, found.unlike)) if judged else None
+        return Way(found.displacement, soft_visibility(visible), seen, found.unlike, found.held)
 
     def copy(self) -> AnchoredWays:
         """See `Ways.copy`."""

@@ -13,19 +13,20 @@ from structureflow.jobs.notices import job_notices
 from structureflow.jobs.pointer import check_open, is_publishing
 from structureflow.jobs.publish import as_published, publish, remove_unpublished
 from structureflow.jobs.services import Services
-from structureflow.models.cost import estimate_cost, transitions_of
+from structureflow.models.cost import StepUsage, estimate_cost, transitions_of
 from structureflow.models.results import Fallback, JobRecord, Manifest, OutputObject, SegmentResult, now
 from structureflow.report.html import render_report
 from structureflow.storage.base import Storage
 
 
 class AssembleJobInput(BaseModel):
-    """The run to finish; without `run_id`, the one that the job is at."""
+    """The run to finish; without `run_id`, the one that the job is at. `usage` is that of steps which leave no file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     task_id: str
     run_id: str | None = None
+    usage: tuple[StepUsage, ...] = ()
 
 
 def assemble_job(event: AssembleJobInput, services: Services) -> Manifest:
@@ -41,7 +42,7 @@ def assemble_job(event: AssembleJobInput, services: Services) -> Manifest:
     run_id = event.run_id or current_run(storage, task_id)
     if not _is_publishing(storage, task_id, run_id):
         check_open(storage, task_id, run_id)
-        _finish(services, load_record(storage, task_id, run_id))
+        _finish(services, load_record(storage, task_id, run_id), event.usage)
     try:
         published, new = publish(task_id, run_id, services)
     except SupersededRunError:
@@ -60,7 +61,7 @@ def _is_publishing(storage: Storage, task_id: str, run_id: str) -> bool:
     return status.published == run_id or is_publishing(status, run_id)
 
 
-def _finish(services: Services, record: JobRecord) -> None:
+def _finish(services: Services, record: JobRecord, usage: tuple[StepUsage, ...]) -> None:
     """Leave report and manifest in the run's folder."""
     storage, task_id, run_id = services.storage, record.task_id, record.run_id
     indices = range(len(record.request.segments))
@@ -73,7 +74,7 @@ def _finish(services: Services, record: JobRecord) -> None:
             )
         previews = list(pool.map(lambda index: _preview(storage, record, index), indices))
     manifest = _manifest(storage, record, results)
-    manifest = manifest.model_copy(update={"usage": (*record.usage, *services.usage("AssembleJob"))})
+    manifest = manifest.model_copy(update={"usage": (*record.usage, *usage, *services.usage("AssembleJob"))})
     manifest = manifest.model_copy(update={"cost_usd": _cost(manifest)})
     report = storage.put(
         keys.run_report(task_id, run_id),

@@ -12,7 +12,8 @@ from structureflow.errors import InvalidKeyError, JobStateError, ObjectExistsErr
 from structureflow.jobs.documents import load_record, read_status
 from structureflow.jobs.pointer import advance
 from structureflow.jobs.services import Services
-from structureflow.limits import MAX_CLAIM_BYTES, MAX_CONCURRENT_SEGMENTS
+from structureflow.limits import MAX_CLAIM_BYTES, MAX_CONCURRENT_SEGMENTS, MAX_INLINE_SEGMENTS
+from structureflow.models.cost import StepUsage
 from structureflow.models.results import JobStatus
 from structureflow.storage.base import Storage
 from structureflow.storage.bounded import read_bounded
@@ -31,7 +32,13 @@ class PlanSegmentsInput(BaseModel):
 
 
 class SegmentPlan(BaseModel):
-    """What the state machine fans out, and how many at once: numbers only, never pixels."""
+    """What the state machine fans out, and how many at once: numbers only, never pixels.
+
+    Attributes:
+        segments: by number, of a run of few; a payload holds 256 KB, and an execution 25,000 events.
+        many: whether they are too many for that; then `items_key` is the object that lists them.
+        usage: what this step used, for AssembleJob to add up.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,6 +47,9 @@ class SegmentPlan(BaseModel):
     claimed: bool
     segments: tuple[int, ...]
     max_concurrency: int = MAX_CONCURRENT_SEGMENTS
+    many: bool = False
+    items_key: str = ""
+    usage: tuple[StepUsage, ...] = ()
 
 
 def plan_segments(event: PlanSegmentsInput, services: Services) -> SegmentPlan:
@@ -66,13 +76,20 @@ def plan_segments(event: PlanSegmentsInput, services: Services) -> SegmentPlan:
     count = len(record.request.segments)
     advance(storage, task_id, record.run_id, stage="segments", segments=count)
     remove_overlays(storage, record.timeline_id, task_id)
-    return SegmentPlan(
+    plan = SegmentPlan(
         task_id=task_id,
         run_id=record.run_id,
         claimed=True,
-        segments=tuple(range(count)),
+        segments=tuple(range(count)) if count <= MAX_INLINE_SEGMENTS else (),
         max_concurrency=services.max_concurrent_segments,
+        many=count > MAX_INLINE_SEGMENTS,
     )
+    if plan.many:
+        listed = json.dumps([{"index": index} for index in range(count)])
+        key = keys.run_segment_list(task_id, record.run_id)
+        storage.put(key, listed.encode(), content_type="application/json")
+        plan = plan.model_copy(update={"items_key": key})
+    return plan.model_copy(update={"usage": services.usage("PlanSegments")})
 
 
 def _is_ready(storage: Storage, status: JobStatus) -> bool:

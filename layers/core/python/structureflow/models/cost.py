@@ -123,7 +123,7 @@ PRICES: Final = PriceTable(
 
 #: What the template deploys, whatever runs: metrics of all alarms, dashboards, metrics of our own, and the media image
 #: in gigabytes, once for each function that it is pushed for.
-ALARM_METRICS: Final = 17
+ALARM_METRICS: Final = 20
 DASHBOARDS: Final = 1
 CUSTOM_METRICS: Final = 11
 IMAGES_GB: Final = 4 * 0.33

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from structureflow.limits import MAX_SEGMENT_FRAMES
+from structureflow.limits import MAX_JOB_FRAMES, MAX_SEGMENT_FRAMES
 from structureflow.models.checked import is_said
 from structureflow.models.fields import whole_number
 from structureflow.models.problems import Problem
@@ -30,6 +30,7 @@ def job_rules(model: type[JobRequest], good: _Fields, said: _Fields) -> Iterator
         for name in ("structure_video", "flow_cache", "timeline_id"):
             if given(name):
                 yield Problem((name,), "expected none beside structure_videos, got one")
+    yield from _length(good)
     yield from _timeline(good)
     yield from _outputs(good)
     yield from _target(good, said)
@@ -52,6 +53,12 @@ def _one_motion(video: bool, archive: bool, several: bool, good: _Fields) -> Ite
     if good.get("tracking") == "anchored":
         said = "expected composed, for anchored looks at frames of the structure video, and there is none; got anchored"
         yield Problem(("tracking",), said)
+
+
+def _length(good: _Fields) -> Iterator[Problem]:
+    frames = sum(segment.frames for segment in good.get("segments", ()) if segment is not None)
+    if frames > MAX_JOB_FRAMES:
+        yield Problem(("segments",), f"expected at most {MAX_JOB_FRAMES} frames in all, got {frames}")
 
 
 def _timeline(good: _Fields) -> Iterator[Problem]:

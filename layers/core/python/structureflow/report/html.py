@@ -16,6 +16,8 @@ from structureflow.models.results import JobRecord, Manifest
 from structureflow.report.curves import HEIGHT, INSET, WIDTH
 from structureflow.report.links import OUTPUT_NAMES, below_job, relative
 from structureflow.report.pages import page_environment
+from structureflow.report.script import script, script_source
+from structureflow.report.seams import seams_between
 from structureflow.report.segments import KINDS, segment_view
 from structureflow.report.style import STYLE
 from structureflow.report.words import FILTERS, moment, number, percent, seconds
@@ -30,9 +32,10 @@ PICTURES_BUDGET_BYTES: Final = 8_000_000
 _DETAILED_SEGMENTS: Final = 12
 _LISTED_CUTS: Final = 40
 
+#: Of scripts, the page's own alone runs, known by its hash.
 _POLICY: Final = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src 'self' file: blob:; "
-    "base-uri 'none'; form-action 'none'"
+    "default-src 'none'; script-src {script}; style-src 'unsafe-inline'; img-src data:; "
+    "media-src 'self' file: blob:; base-uri 'none'; form-action 'none'"
 )
 _SOURCES: Final = {
     "cache": "the job's flow archive",
@@ -88,6 +91,7 @@ def render_report(
         manifest=manifest,
         record=record,
         segments=segments,
+        seams=seams_between(segments),
         detailed=detailed,
         tiles=_tiles(manifest, record),
         sources=_SOURCES,
@@ -112,7 +116,13 @@ def _template() -> Template:
     environment.keep_trailing_newline = True
     environment.filters.update(FILTERS)
     plot = {"width": WIDTH, "height": HEIGHT, "inset": INSET}
-    environment.globals.update(kinds=KINDS, policy=_POLICY, plot=plot, style=Markup(STYLE))  # noqa: S704  our own text
+    environment.globals.update(
+        kinds=KINDS,
+        policy=_POLICY.format(script=script_source()),
+        plot=plot,
+        style=Markup(STYLE),  # noqa: S704  our own text
+        script=Markup(script()),  # noqa: S704  our own text
+    )
     return environment.get_template("report.html.j2")
 
 

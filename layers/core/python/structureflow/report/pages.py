@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["page_environment"]
-
 
 def page_environment(folder: Path) -> Environment:
     """Return the environment of the templates in `folder`: everything is escaped, and an unknown name is an error."""

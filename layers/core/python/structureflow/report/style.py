@@ -24,8 +24,8 @@ h1 { margin:0; font-size:clamp(26px,4vw,38px); line-height:1.15; letter-spacing:
   overflow-wrap:anywhere }
 h2 { margin:0 0 10px; font-size:20px; letter-spacing:-.01em }
 a { color:var(--accent); text-underline-offset:2px }
-a:focus-visible, summary:focus-visible, .scroll:focus-visible, video:focus-visible { outline:3px solid var(--accent);
-  outline-offset:2px; border-radius:4px }
+a:focus-visible, summary:focus-visible, .scroll:focus-visible, .strip:focus-visible, video:focus-visible {
+  outline:3px solid var(--accent); outline-offset:2px; border-radius:4px }
 code, pre { font-family:var(--mono); font-size:.88em; overflow-wrap:anywhere }
 .eyebrow { margin:0 0 6px; color:var(--soft); font-size:13px; letter-spacing:.08em; text-transform:uppercase }
 .project { margin:6px 0 0; color:var(--soft) }
@@ -65,10 +65,18 @@ main > section:not(.notice) { background:var(--card); border:1px solid var(--lin
 .strip span { display:flex; align-items:center; justify-content:center; height:100%; color:var(--on); font-style:normal;
   font-size:13px; font-weight:600; font-variant-numeric:tabular-nums; overflow:hidden; white-space:nowrap }
 .strip .left span { color:var(--ink) }
+.strip[role=slider] { position:relative; overflow:visible; cursor:ew-resize; touch-action:none }
+.strip .head { position:absolute; top:-4px; bottom:-4px; width:3px; margin-left:-1px; border-radius:2px;
+  background:var(--ink); box-shadow:0 0 0 1px var(--card) }
+.place { margin:6px 0 0; font-variant-numeric:tabular-nums }
+.seams { list-style:none; margin:12px 0 0; padding:0; display:grid; gap:16px;
+  grid-template-columns:repeat(auto-fill,minmax(min(100%,260px),1fr)); font-size:14px; color:var(--soft) }
+.seams div { display:grid; grid-template-columns:1fr 1fr; gap:2px; margin-bottom:4px }
+.seams img { display:block; width:100%; border-radius:5px }
 .overview { list-style:none; margin:0; padding:0; display:grid; gap:8px }
 .overview li { display:grid; grid-template-columns:110px 1fr; align-items:center }
 .overview li:only-child { grid-template-columns:1fr }
-.scroll { overflow-x:auto; margin:16px 0 0; padding-bottom:6px }
+.scroll { position:relative; overflow-x:auto; margin:16px 0 0; padding-bottom:6px }
 table { border-collapse:collapse; font-size:15px }
 th { text-align:left; font-weight:600 }
 .pictures td, .pictures th { padding:2px }

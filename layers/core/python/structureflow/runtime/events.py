@@ -11,6 +11,7 @@ from structureflow import keys
 from structureflow.errors import InvalidRequestError
 from structureflow.limits import MAX_EVENT_VALUES
 from structureflow.models.bounds import first_problem
+from structureflow.runtime.queued import is_queued, parse_message
 
 _Event = TypeVar("_Event", bound=BaseModel)
 
@@ -28,33 +29,6 @@ class CreatedObject(BaseModel):
     def is_job_request(self) -> bool:
         """Whether it is the request of a job, and no file of that name elsewhere."""
         return keys.is_job_request(self.key)
-
-
-class _RequestContext(BaseModel):
-    condition: str
-
-
-class _FailurePayload(BaseModel):
-    error_type: str = Field(alias="errorType", default="")
-    error_message: str = Field(alias="errorMessage", default="")
-
-
-class FailedInvocation(BaseModel):
-    """What Lambda hands an on-failure destination: the event of the function that died, and its last words."""
-
-    context: _RequestContext = Field(alias="requestContext")
-    request: dict[str, Any] = Field(alias="requestPayload")
-    response: _FailurePayload | None = Field(alias="responsePayload", default=None)
-
-    @property
-    def error_type(self) -> str:
-        """The error's name, or Lambda's own condition where there is none."""
-        return (self.response.error_type if self.response else "") or self.context.condition
-
-    @property
-    def error_message(self) -> str:
-        """The error's message, or Lambda's own condition where there is none."""
-        return (self.response.error_message if self.response else "") or self.context.condition
 
 
 class EndedExecution(BaseModel):
@@ -170,8 +144,15 @@ def check_event(event: Any) -> None:
 def event_subject(event: dict[str, Any]) -> dict[str, Any]:
     """Return what an event of any kind speaks of, for logs and traces: job, run, segment, timeline.
 
-    An event of an unknown kind has no subject; whether it is valid is for its handler to say.
+    An event of an unknown kind has no subject; whether it is valid is for its handler to say. That of a message is
+    what the message speaks of.
     """
+    if is_queued(event):
+        try:
+            body = parse_message(event).body
+            return event_subject(body.get("segment", body))
+        except InvalidRequestError:
+            return {}
     subject = {
         name: event[field]
         for field, name in (("task_id", "task_id"), ("run_id", "run_id"), ("index", "segment"), ("timeline_id",) * 2)
@@ -184,9 +165,8 @@ def event_subject(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _named_key(event: dict[str, Any]) -> str:
-    """Return the key that an event names: itself, in its detail, or in the event of the function that died."""
-    request = event.get("requestPayload", event)
-    detail = request.get("detail") if isinstance(request, dict) else None
+    """Return the key that an event names: itself, or in its detail."""
+    detail = event.get("detail")
     place = detail.get("object", detail) if isinstance(detail, dict) else event
     key = place.get("key") if isinstance(place, dict) else None
     return key if isinstance(key, str) else ""

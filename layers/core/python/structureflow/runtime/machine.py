@@ -24,11 +24,22 @@ from structureflow.jobs.services import Services
 __all__ = ["Execution", "Machine", "StateFailedError", "call_step"]
 
 _INVOKE: Final = "arn:${Partition}:states:::lambda:invoke"
+_READER: Final = "arn:${Partition}:states:::s3:getObject"
+_QUEUE: Final = "arn:${Partition}:states:::sqs:sendMessage.waitForTaskToken"
+#: Who works the queues off that states send to.
+_QUEUES: Final = {"${SegmentsQueueUrl}": "RenderSegment"}
+_QUEUE_TRIES: Final = 5
+#: While a message waits for a place, and before one comes again whose function died.
+_PLACE_S: Final = 20.0
+_DIED_S: Final = 90.0
 _FUNCTION: Final = re.compile(r"\$\{(\w+)FunctionArn\}")
 _FORMAT: Final = re.compile(r"States\.Format\('([^']*)',\s*(.*)\)")
 
 Invoke = Callable[[str, Any], Any]
 """Called as ``invoke(step, payload)``, as in ``invoke("PlanSegments", {…})``; raises `StateFailedError`."""
+
+ReadItems = Callable[[str], Sequence[Any]]
+"""Gives the items that lie in the bucket as JSON under a key, for a Map with an ItemReader."""
 
 ForEach = Callable[[Sequence[Any], Callable[[Any], Any]], list[Any]]
 """Does a Map's items, in whatever order; gives their results in the items' order, or raises the first failure."""
@@ -92,6 +103,7 @@ class Machine:
         sleep: lets seconds pass before a retry.
         source: draws the jitter of retries.
         each: does a Map's items.
+        read_items: reads the items of a Map that lie in the bucket.
     """
 
     def __init__(
@@ -101,6 +113,7 @@ class Machine:
         invoke: Invoke,
         sleep: Callable[[float], None],
         source: random.Random,
+        read_items: ReadItems,
         each: ForEach = one_by_one,
     ) -> None:
         self._definition = definition
@@ -108,6 +121,7 @@ class Machine:
         self._sleep = sleep
         self._source = source
         self._each = each
+        self._read_items = read_items
 
     def run(self, execution: Execution, payload: Any) -> Any:
         """Run one execution and return its output.
@@ -151,21 +165,47 @@ class Machine:
             result = self._map(state, data, context)
         else:
             raise ValueError(f"expected Task, Map, Choice, Succeed or Fail, got {kind}")
+        if state.get("OutputPath", "$") is None:
+            # Only states at an end have it.
+            return {}, None
         if "ResultSelector" in state:
             result = _filled(state["ResultSelector"], result, context)
         following = None if state.get("End") else state["Next"]
         return _placed(state.get("ResultPath", "$"), data, result), following
 
     def _call(self, state: Mapping[str, Any], data: Any, context: dict[str, Any]) -> Any:
+        parameters = _filled(state["Parameters"], data, {**context, "Task": {"Token": "token"}})
+        if state["Resource"] == _QUEUE:
+            return self._queued(_QUEUES[parameters["QueueUrl"]], parameters["MessageBody"], state["TimeoutSeconds"])
         if state["Resource"] != _INVOKE:
-            raise ValueError(f"expected {_INVOKE}, got {state['Resource']}")
-        parameters = _filled(state["Parameters"], data, context)
+            raise ValueError(f"expected {_INVOKE} or {_QUEUE}, got {state['Resource']}")
         function = _FUNCTION.fullmatch(parameters["FunctionName"])
         if function is None:
             raise ValueError(f"expected ${{…FunctionArn}}, got {parameters['FunctionName']}")
         # Across the wire, as Lambda takes and gives it.
         payload = json.loads(json.dumps(parameters["Payload"]))
         return {"Payload": json.loads(json.dumps(self._invoke(function[1], payload)))}
+
+    def _queued(self, function: str, message: Mapping[str, Any], left_s: float) -> Any:
+        """Work a message off as the queue's event source mapping does: it waits for a place, and comes again."""
+        payload = json.loads(json.dumps(message["segment"]))
+        died = 0
+        while left_s > 0:
+            try:
+                return json.loads(json.dumps(self._invoke(function, payload)))
+            except StateFailedError as failure:
+                if failure.error == "Lambda.TooManyRequestsException":
+                    pause_s = _PLACE_S
+                elif failure.error.startswith(("Runtime.", "Sandbox.", "Lambda.")):
+                    died += 1
+                    if died >= _QUEUE_TRIES:
+                        raise StateFailedError.of_function("SegmentDied", "as FailJob says") from failure
+                    pause_s = _DIED_S
+                else:
+                    raise
+            self._sleep(pause_s)
+            left_s -= pause_s
+        raise StateFailedError("States.Timeout")
 
     def _retried(self, state: Mapping[str, Any], call: Callable[[], Any]) -> Any:
         tries: Counter[int] = Counter()
@@ -186,7 +226,13 @@ class Machine:
             inner = {**context, "Map": {"Item": {"Value": item}}}
             return self._run(state["ItemProcessor"], _filled(state["ItemSelector"], data, inner), inner)
 
-        return self._each(_value(state["ItemsPath"], data, context), do)
+        if "ItemReader" in state:
+            if state["ItemReader"]["Resource"] != _READER:
+                raise ValueError(f"expected {_READER}, got {state['ItemReader']['Resource']}")
+            items = self._read_items(str(_filled(state["ItemReader"]["Parameters"], data, context)["Key"]))
+        else:
+            items = _value(state["ItemsPath"], data, context)
+        return self._each(items, do)
 
 
 def _matching(blocks: Sequence[Mapping[str, Any]], error: str) -> Mapping[str, Any] | None:

@@ -54,6 +54,8 @@ class Settings:
         max_concurrent_segments: segments of one job rendered at the same time; only PlanSegments has it.
         allowed_origins: of pages that may ask the API; only the API has them.
         rebuild_function: that rebuilds timelines; only the API has it.
+        queue_url: of the queue that the function works off; None where it works off none.
+        max_tries: after so many the queue gives a message away.
         gpu: the GPU part; None where it is not deployed.
     """
 
@@ -71,6 +73,8 @@ class Settings:
     max_concurrent_segments: int | None = None
     allowed_origins: tuple[str, ...] = ()
     rebuild_function: str | None = None
+    queue_url: str | None = None
+    max_tries: int | None = None
     gpu: GpuSettings | None = None
 
     @property
@@ -105,6 +109,8 @@ class Settings:
             max_concurrent_segments=_optional_positive(environment, "MAX_CONCURRENT_SEGMENTS"),
             allowed_origins=_list(environment, "ALLOWED_ORIGINS"),
             rebuild_function=environment.get("REBUILD_FUNCTION") or None,
+            queue_url=environment.get("QUEUE_URL") or None,
+            max_tries=_optional_positive(environment, "MAX_TRIES"),
             gpu=_gpu(environment),
         )
 

@@ -19,6 +19,7 @@ from structureflow.jobs.services import GpuLauncher, Services, clear_leftovers
 from structureflow.limits import MAX_CONCURRENT_SEGMENTS
 from structureflow.runtime.events import check_event, event_subject
 from structureflow.runtime.meter import Meter
+from structureflow.runtime.queued import parse_message, work_off
 from structureflow.runtime.settings import Settings
 from structureflow.storage.base import Storage
 from structureflow.storage.s3 import S3Storage
@@ -26,6 +27,7 @@ from structureflow.storage.s3_settings import S3Settings
 
 Handler = Callable[[dict[str, Any], Any], Any]
 _Handler = TypeVar("_Handler", bound=Handler)
+_Result = TypeVar("_Result")
 
 
 @functools.cache
@@ -124,6 +126,18 @@ def instrumented(handler: _Handler) -> _Handler:
                 metrics().flush_metrics()
 
     return cast(_Handler, logger().inject_lambda_context(wrapped, clear_state=True))
+
+
+def queued(
+    event: dict[str, Any],
+    work: Callable[[dict[str, Any]], _Result],
+    give_up: Callable[[dict[str, Any], StructureFlowError], _Result] | None = None,
+) -> _Result:
+    """Work off a message of the function's own queue; see `structureflow.runtime.queued.work_off`."""
+    found = settings()
+    if found.queue_url is None or found.max_tries is None:
+        raise SettingsError("QUEUE_URL, MAX_TRIES: expected both in the environment of a function with a queue")
+    return work_off(parse_message(event), found.queue_url, work, max_tries=found.max_tries, give_up=give_up)
 
 
 @functools.cache

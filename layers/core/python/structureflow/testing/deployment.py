@@ -35,8 +35,8 @@ from structureflow.testing.gpu import SeededGpu, carry_out
 from structureflow.testing.jobs import BUCKET, services_over
 from structureflow.testing.processes import Bucket, Hostility, KilledError, Process
 
-#: Lambda calls a function once more, twice, for an event.
-_EVENT_TRIES: Final = 3
+#: So often a request, or an event of a GPU task, is taken up at most.
+_EVENT_TRIES: Final = 5
 _EVENT_PAUSE_S: Final = 60.0
 _REQUEST_S: Final = 0.02
 #: Functions within each other's requests.
@@ -207,6 +207,7 @@ class Deployment:
             sleep=self.clock.sleep,
             source=random.Random(f"{self.faults.seed} {name}"),  # noqa: S311 - replayed, not secret
             each=lambda items, do: self._in_any_order(name, items, do),
+            read_items=lambda key: json.loads(self.bucket.get(key).data),
         )
         try:
             machine.run(Execution(name, began), {"detail": {"bucket": {"name": BUCKET}, "object": {"key": event.key}}})
@@ -325,19 +326,19 @@ class Deployment:
 
     def _in_any_order(self, execution: str, items: Sequence[Any], do: Callable[[Any], Any]) -> list[Any]:
         """Do a Map's items in any order; after one failed, those that run already run on, as on AWS."""
-        order = sorted(items, key=lambda item: self.faults.chance("order", execution, item))
-        results: dict[Any, Any] = {}
+        order = sorted(range(len(items)), key=lambda place: self.faults.chance("order", execution, items[place]))
+        results: dict[int, Any] = {}
         failure: StateFailedError | None = None
-        for item in order:
-            if failure is not None and self.faults.chance("running", execution, item) < 0.5:
+        for place in order:
+            if failure is not None and self.faults.chance("running", execution, items[place]) < 0.5:
                 continue
             try:
-                results[item] = do(item)
+                results[place] = do(items[place])
             except StateFailedError as error:
                 failure = failure or error
         if failure is not None:
             raise failure
-        return [results[item] for item in items]
+        return [results[place] for place in range(len(items))]
 
     # --- requests to the store --------------------------------------------------------------------------
 

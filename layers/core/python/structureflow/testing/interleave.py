@@ -234,6 +234,7 @@ class World:
             invoke=invoke,
             sleep=lambda seconds: self._sleep(storage, timedelta(seconds=seconds)),
             source=random.Random(f"{self.seed} {execution.execution_id}"),  # noqa: S311 - replayed, not secret
+            read_items=lambda key: json.loads(storage.get(key).data),
         )
         try:
             machine.run(execution, {"detail": {"bucket": {"name": BUCKET}, "object": {"key": key}}})

@@ -66,7 +66,7 @@ def held_plainly(before: Real, unlike: NDArray[Any]) -> Real:
     """
     held = before.astype(np.float64)
     for place, now in np.ndenumerate(unlike.astype(np.float64)):
-        most, least = float((now + 0.5) * 1.2 - 0.5), float((now + 0.5) / 1.2 - 0.5)
+        most, least = float((now + 1) * 1.18 - 1), float((now + 1) / 1.18 - 1)
         held[place] = min(max(float(held[place]), least), most)
     return held
 

@@ -1,0 +1,109 @@
+// Elements, made without markup: text is text, whatever it says.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function put(element, props, children) {
+  for (const [name, value] of Object.entries(props ?? {})) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name === "on") for (const [type, listener] of Object.entries(value)) element.addEventListener(type, listener);
+    else if (name === "text") element.textContent = value;
+    else if (name === "css") for (const [rule, to] of Object.entries(value)) element.style.setProperty(rule, to);
+    else if (name === "data") Object.assign(element.dataset, value);
+    else if (name === "value" || name === "checked" || name === "disabled") element[name] = value;
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/** Make an element; `props` are attributes, and `on`, `text`, `css`, `data`. */
+export function h(tag, props, ...children) {
+  return put(document.createElement(tag), props, children);
+}
+
+/** Make an element of SVG. */
+export function svg(tag, props, ...children) {
+  return put(document.createElementNS(SVG, tag), props, children);
+}
+
+/** Return an icon: one path on a grid of 24. */
+export function icon(path, size = 16) {
+  return svg("svg", { viewBox: "0 0 24 24", width: size, height: size, "aria-hidden": "true", class: "glyph" },
+    svg("path", { d: path }));
+}
+
+export const ICONS = {
+  play: "M7 4v16l13-8z",
+  pause: "M7 4h4v16H7zM14 4h4v16h-4z",
+  first: "M6 4h3v16H6zM20 4v16L9 12z",
+  last: "M15 4h3v16h-3zM4 4v16l11-8z",
+  back: "M17 4v16L5 12z",
+  next: "M7 4v16l12-8z",
+  big: "M4 4h6v3H7v3H4zM20 4v6h-3V7h-3V4zM4 20v-6h3v3h3v3zM20 20h-6v-3h3v-3h3z",
+  close: "M6.400 5 12 10.600 17.600 5 19 6.400 13.400 12 19 17.600 17.600 19 12 13.400 6.400 19 5 17.600 10.600 12 5 6.400z",
+  down: "M11 4h2v8h4l-5 5-5-5h4zM5 18h14v2H5z",
+  compare: "M11 3h2v18h-2zM4 6h5v12H4zM15 6h5v12h-5z",
+  loop: "M7 7h10v3l4-4-4-4v3H5v6h2zM17 17H7v-3l-4 4 4 4v-3h12v-6h-2z",
+};
+
+/** Put `children` into `element` in place of what it has. */
+export function fill(element, ...children) {
+  element.replaceChildren(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/** Say something to those who listen to the page. */
+export function say(text) {
+  document.getElementById("say").textContent = text;
+}
+
+/** Return a box that says what went wrong, with a way on where there is one. */
+export function problem(error, again) {
+  return h("div", { class: "problem", role: "alert" },
+    h("strong", { text: error.code ?? error.name ?? "Error" }),
+    h("p", { text: error.message }),
+    again && h("button", { type: "button", on: { click: again }, text: "Try again" }));
+}
+
+export function empty(title, ...more) {
+  return h("div", { class: "empty" }, h("h2", { text: title }), more);
+}
+
+/** Ask before something is done that cannot be undone; resolves to the form's data, or null. */
+export function ask({ title, text, yes, danger = false, fields = [] }) {
+  return new Promise((resolve) => {
+    const form = h("form", { method: "dialog" },
+      h("h2", { text: title, id: "ask-title" }), text.map((line) => h("p", { text: line })), fields,
+      h("div", { class: "row end" },
+        h("button", { type: "submit", value: "no", text: "Cancel", formnovalidate: true, autofocus: true }),
+        h("button", { type: "submit", value: "yes", class: danger ? "danger" : "primary", text: yes })));
+    const dialog = h("dialog", { class: "ask", "aria-labelledby": "ask-title" }, form);
+    dialog.addEventListener("close", () => {
+      const found = dialog.returnValue === "yes" ? new FormData(form) : null;
+      dialog.remove();
+      resolve(found);
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
+/** Call `act` once the calls have paused for `ms`. */
+export function settled(act, ms) {
+  let timer = 0;
+  return (...given) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => act(...given), ms);
+  };
+}
+
+/** Wait; ends at once, with an error, when `signal` does. */
+export function pause(ms, signal) {
+  return new Promise((resolve, reject) => {
+    const end = () => { clearTimeout(timer); reject(signal.reason); };
+    const timer = setTimeout(() => { signal?.removeEventListener("abort", end); resolve(); }, ms);
+    signal?.addEventListener("abort", end, { once: true });
+  });
+}
+
+export const dropped = (error) => error?.name === "AbortError";
