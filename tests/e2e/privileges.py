@@ -65,6 +65,8 @@ SPARE = {
     ("OrchestratorFunction", "s3:DeleteObject", "jobs/*/runs/*/job.json"): _ENDED,
     ("OrchestratorFunction", "s3:DeleteObject", "jobs/*/status.json"): _ENDED,
     ("FailJobFunction", "s3:DeleteObject", "jobs/*/runs/*/claim.json"): _ENDED,
+    ("FailJobFunction", "s3:DeleteObject", "jobs/*/runs/*/segments.json"): _ENDED,
+    ("FailJobFunction", "s3:GetObject", "jobs/*/runs/*/segments.json"): _SLASHES,
     ("FailJobFunction", "s3:GetObject", "jobs/*/manifest.json"): _ENDED,
     ("RenderSegmentFunction", "s3:DeleteObject", "jobs/*/runs/*/segments/*"): _ENDED,
     ("FailJobFunction", "s3:GetObject", "jobs/*/runs/*/progress/live/*"): _SLASHES,

@@ -63,11 +63,23 @@ def test_only_what_the_api_links_is_served(client: Client, key: str) -> None:
     assert client.get(f"/objects/{key}").status_code in {400, 404}
 
 
-def test_nothing_is_written_through_objects(client: Client, runner: JobRunner) -> None:
+INPUT = "/objects/jobs/t1/inputs/0000_a.mp4"
+
+
+def test_only_files_for_jobs_are_taken_and_only_once(client: Client, runner: JobRunner) -> None:
     before = runner.keys()
-    for method in ("PUT", "POST", "DELETE", "PATCH"):
-        assert client.open("/objects/jobs/t1/report.html", method=method, data=b"x").status_code == 404
+    refused = ("jobs/t1/report.html", "jobs/t1/inputs/", "jobs/t1/inputs/a/b.mp4", "jobs/a..b/inputs/a.mp4", "cache/x")
+    for key in refused:
+        assert client.put(f"/objects/{key}", data=b"x").status_code == 403, key
+    for method in ("POST", "DELETE", "PATCH"):
+        assert client.open(INPUT, method=method, data=b"x").status_code == 404, method
+    assert client.put(INPUT, data=b"").status_code == 400
+    # more is said to come than comes
+    assert client.put(INPUT, data=b"x", environ_overrides={"CONTENT_LENGTH": "5"}).status_code == 400
     assert runner.keys() == before
+    assert client.put(INPUT, data=b"first").status_code == 200
+    assert document(client.put(INPUT, data=b"other"), 409)["code"] == "JobExistsError"
+    assert client.get(INPUT).data == b"first"
 
 
 def test_a_body_that_is_too_long_is_not_read(client: Client) -> None:
