@@ -136,7 +136,8 @@ def _blurred(picture: NDArray[np.float32]) -> NDArray[np.float32]:
 def _gathered(channels: Any) -> Plane:
     """Average the squares of the channel that has the largest, around each pixel."""
     red, green, blue = cv2.split(cv2.multiply(channels, channels))
-    return _blurred(np.asarray(cv2.max(cv2.max(red, green), blue), np.float32))
+    # The running sums of a float32 mean can end a hair below zero, where squares are small beside large ones.
+    return np.maximum(_blurred(np.asarray(cv2.max(cv2.max(red, green), blue), np.float32)), 0)
 
 
 def _ramp(values: NDArray[np.float32], ends: tuple[float, float]) -> Plane:
