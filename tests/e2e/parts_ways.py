@@ -54,6 +54,7 @@ def extract_in_parts(run: Any, folder: Path) -> None:
         run_id=record.run_id,
         request=record.request,
         source=source.pin(),
+        guides=record.guides,
         timeline_id="lengthy",
         engine="dis",
         created_at=record.created_at,

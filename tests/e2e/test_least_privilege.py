@@ -31,7 +31,7 @@ from structureflow_local.run import bucket_of
 from tests.e2e.parts_ways import extract_in_parts
 from tests.e2e.privileges import BUCKET, FUNCTIONS, GPU, LONG, REPO, SPARE, TEMPLATE, TOPS, is_probe, place_of
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e"), pytest.mark.timeout(900)]
 
 
 class Run:
