@@ -125,6 +125,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         code.write_text(STAND_IN.format(step=step, folder=str(folder)))
     (project / "statemachines").mkdir()
     definition = json.loads((REPO / "statemachines" / "segments.asl.json").read_text(), object_hook=hurried)
+    shutil.copy(REPO / "statemachines" / "extraction.asl.json", project / "statemachines")
     (project / "statemachines" / "segments.asl.json").write_text(json.dumps(definition))
     with LocalCloud(project / "template.yaml") as cloud:
         yield Machine(cloud, folder)

@@ -147,6 +147,7 @@ def test_the_sample_comes_with_it(command: Environment, tmp_path: Path) -> None:
 
 def test_commands_that_need_no_cloud_work(command: Environment, tmp_path: Path) -> None:
     make_media(tmp_path)
+    (tmp_path / "store").mkdir()
     for words in (
         ["init", "clip.mp4", "a.png", "b.png", "--out", "job.jsonc"],
         ["validate", "job.jsonc"],
@@ -161,8 +162,7 @@ def test_commands_that_need_no_cloud_work(command: Environment, tmp_path: Path) 
 
 
 def test_the_local_cloud_says_what_it_needs(command: Environment, tmp_path: Path) -> None:
-    (tmp_path / "job.json").write_text("{}")
-    for words in (["run", "job.json", "--out", "out", "--cloud"], ["serve"]):
+    for words in (["demo", "--out", "out", "--cloud"], ["serve"]):
         done = command.run(["structureflow", *words], tmp_path)
         assert done.returncode == 2, done.stdout + done.stderr
         assert "SettingsError: the local cloud runs the template.yaml of a checkout" in done.stderr

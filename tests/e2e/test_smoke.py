@@ -35,7 +35,8 @@ def test_two_jobs_are_measured_and_cleared_away(
     assert (code, document["stack"], first["state"], again["state"]) == (0, "mine", "done", "done")
     assert (first["flow_cache_hit"], again["flow_cache_hit"]) == (False, True)
     assert (first["fallbacks"], again["fallbacks"]) == ([], [])
-    assert [one["step"] for one in first["steps"]] == ["Orchestrator", "AssembleJob", "RenderSegment", "RenderSegment"]
+    steps = ["Orchestrator", "PlanSegments", "AssembleJob", "RenderSegment", "RenderSegment"]
+    assert [one["step"] for one in first["steps"]] == steps
     assert first["cold_starts"] >= 3
     assert again["cold_starts"] == 0, "every function had a warm process"
     for job in (first, again):

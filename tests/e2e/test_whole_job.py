@@ -230,6 +230,7 @@ def project_with(target: Path, definition: dict[str, Any]) -> Path:
     for name in ("functions", "layers"):
         (target / name).symlink_to(REPO / name)
     (target / "statemachines").mkdir()
+    shutil.copy(REPO / "statemachines" / "extraction.asl.json", target / "statemachines")
     (target / "statemachines" / "segments.asl.json").write_text(json.dumps(definition))
     return target / "template.yaml"
 

@@ -14,6 +14,7 @@ from structureflow import keys
 from structureflow.api import serving
 from structureflow.api.app import whole_api
 from structureflow.jobs import live_keys
+from structureflow.limits import MAX_SEGMENTS
 from structureflow.models.results import JobStatus, PartProgress, now
 from structureflow.testing.jobs import JobRunner
 from structureflow.testing.storage import CountingStorage
@@ -71,7 +72,7 @@ def done(runner: JobRunner, request_document: dict[str, Any]) -> JobRunner:
 def test_about_says_what_a_request_may_name(ask: Ask) -> None:
     found = ask("/about")
     assert {one["name"] for one in found["targets"]} >= {"vace", "ltx", "ttm"}
-    assert (found["limits"]["max_segments"], found["store"]) == (400, "memory://memory")
+    assert (found["limits"]["max_segments"], found["store"]) == (MAX_SEGMENTS, "memory://memory")
     assert "visibility" in found["masks"]
     assert ask("/about", 400, colour="red")["code"] == "InvalidRequestError"
 

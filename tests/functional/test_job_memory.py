@@ -118,7 +118,7 @@ def test_a_video_larger_than_any_output_needs_a_resolution(
     status = runner.run("t1", document)
     assert status.error is not None
     assert status.error.code == "InvalidRequestError"
-    assert "resolution: expected one of at most 4096 pixels a side, as the structure video has 4160x64" in (
+    assert "resolution: expected one of at most 4096 pixels a side, for the structure video has 4160x64" in (
         status.error.message
     )
     assert runner.keys("cache/") == []

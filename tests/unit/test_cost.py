@@ -53,7 +53,7 @@ def test_arm64_costs_a_fifth_less_a_second() -> None:
 
 
 def test_transitions_grow_by_one_a_segment() -> None:
-    assert [transitions_of(count) for count in (1, 3)] == [6, 8]
+    assert [transitions_of(count) for count in (1, 3, 40, 41)] == [7, 9, 46, 88]
 
 
 def test_every_request_that_the_storage_sends_has_its_price() -> None:

@@ -8,6 +8,8 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from structureflow.limits import MAX_INLINE_SEGMENTS
+
 __all__ = [
     "CREATING",
     "DELETING",
@@ -132,9 +134,10 @@ IMAGES_GB: Final = 6 * 0.33
 def transitions_of(segments: int) -> int:
     """Return the state transitions of a run without retries.
 
-    The start, PlanSegments, IsClaimed, the Map, AssembleJob; and in each segment RenderSegment.
+    The start, PlanSegments, IsClaimed, AreMany, the Map, AssembleJob; and in each segment RenderSegment. More segments
+    than an inline Map takes are executions of their own, each with a start.
     """
-    return 5 + segments
+    return 6 + segments * (1 if segments <= MAX_INLINE_SEGMENTS else 2)
 
 
 def estimate_cost(
