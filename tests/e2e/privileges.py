@@ -76,6 +76,8 @@ SPARE = {
         for function, action in (
             ("AssembleJobFunction", "s3:DeleteObject"),
             ("FailJobFunction", "s3:DeleteObject"),
+            ("ExtractPartFunction", "s3:PutObject"),
+            ("ExtractPartFunction", "s3:DeleteObject"),
             ("OrchestratorFunction", "s3:PutObject"),
             ("OrchestratorFunction", "s3:DeleteObject"),
             ("RenderSegmentFunction", "s3:PutObject"),
