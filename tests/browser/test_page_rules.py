@@ -179,7 +179,8 @@ def test_nothing_that_lies_in_a_jobs_folder_runs(
     html = f'<html><body><script>{script}</script><img src=x onerror="{script}">seen</body></html>'
     drawn = f'<svg xmlns="http://www.w3.org/2000/svg" onload="{script}"><script>{script}</script></svg>'
     store.put(f"jobs/mine/{name}", (drawn if name.endswith(("svg", "xml")) else html).encode())
-    page.goto(f"{site}#/jobs")
+    with page.expect_response(f"{site}jobs?limit=200"):
+        page.goto(f"{site}#/jobs")
     with contextlib.suppress(Error):  # of a navigation that a download ends
         page.goto(f"{site}objects/jobs/mine/{name}")
     page.wait_for_timeout(300)

@@ -195,6 +195,13 @@ KINDS: Final[dict[str, list[Bad]]] = {
     "frame number": [*_NO_COUNTS, Bad("behind", 5)],
     "number": [Bad("None", None), *_NO_NUMBERS],
     "prefix": [*_NO_TEXTS, *[Bad(repr(value), value) for value in ("../up", "/a", "a\\b", "a\0b", "a//b")]],
+    "pieces": [
+        Bad("number", 5),
+        Bad("None", None),
+        Bad("text", "a/b.txt"),
+        Bad("of None", [None]),
+        Bad("of texts", ["a"]),
+    ],
     "keys": [
         Bad("number", 5),
         Bad("text", "a/b.txt"),

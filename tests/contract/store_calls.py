@@ -55,6 +55,13 @@ def _calls_of(kind: str) -> dict[str, Call]:
             key | {"size_bytes": "whole from 1", "content_type": "text?", "expires_s": "whole from 1"},
             works=False,
         ),
+        f"{kind}.assemble": call(
+            "assemble",
+            key | {"pieces": "pieces", "content_type": "text?"},
+            free=("if_absent",),
+            key="c",
+            pieces=[b"01", b"2"],
+        ),
         f"{kind}.checksums": call("checksums", {"info": "options"}, info=sf.MemoryStorage().put("a", b"1")),
         f"{kind}.copy": call(
             "copy", match | {"source_key": "key", "target_key": "key"}, source_key="a/b.txt", target_key="c"

@@ -175,8 +175,13 @@ export class VideoFrames extends Frames {
     for (let done = 0; done < this.count; done += 1) {
       const frame = this.nearest();
       const there = event("seeked");
+      let seen;
+      // The place is reached before its picture is: the one drawn until then is another frame's.
+      const shown = new Promise((done) => { seen = done; video.requestVideoFrameCallback?.(done); });
       video.currentTime = (frame + 0.5) / this.fps;
       await there;
+      setTimeout(seen, 200);
+      await shown;
       this.keep(frame, await scaled(video));
     }
     video.removeAttribute("src");

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from structureflow import arguments
-from structureflow.arguments import Check, checked, checking, instance, is_text, optional, shown, whole
+from structureflow.arguments import Check, checked, checking, instance, is_text, optional, refuse, shown, whole
 from structureflow.errors import InvalidArgumentError, InvalidKeyError, ObjectExistsError, StorageError
 
 if TYPE_CHECKING:
@@ -166,6 +166,16 @@ class StoredObject:
     start: int = 0
 
 
+def _check_pieces(value: Any, name: str) -> None:
+    # which knows this module
+    from structureflow.storage.pieces import ObjectPart
+
+    arguments.iterable("several pieces")(value, name)
+    for each in value:
+        if not isinstance(each, (bytes, ObjectPart)):
+            refuse(each, name, "bytes or ObjectPart in each place")
+
+
 class Storage(abc.ABC):
     """Objects of one bucket. Every error is a `structureflow.errors.StorageError` or its descendant.
 
@@ -301,6 +311,7 @@ class Storage(abc.ABC):
             ObjectChangedError: `if_match` is given and the source's ETag is another one.
         """
 
+    @checked(key=check_key, pieces=_check_pieces, content_type=optional(arguments.text))
     def assemble(
         self, key: str, pieces: Sequence[Piece], *, content_type: str | None = None, if_absent: bool = False
     ) -> ObjectInfo:
@@ -362,7 +373,7 @@ _ARGUMENTS: Final[dict[str, Check]] = {
     "max_bytes": optional(whole(0)),
     "size_bytes": whole(1),
     "path": arguments.path,
-    "pieces": arguments.iterable("several pieces"),
+    "pieces": _check_pieces,
 }
 Adapter = TypeVar("Adapter", bound=type[Storage])
 
