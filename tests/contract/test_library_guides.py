@@ -65,7 +65,7 @@ def test_the_files_are_those_of_a_job(media: Path, tmp_path: Path, tracking: str
             assert ours == job, name
         else:
             # a job looks at the frames of its cache, which are JPEGs
-            assert abs(len(ours) / len(job) - 1) < 0.02, name
+            assert abs(len(ours) / len(job) - 1) < 0.05, name
 
 
 def test_arrays_and_files_show_the_same(media: Path, tmp_path: Path) -> None:

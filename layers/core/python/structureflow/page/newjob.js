@@ -133,7 +133,7 @@ export async function view(main, { signal }) {
       return guarded(async () => {
         place(item, at === null ? null : Math.min(pins.total, at + index));
         pins.draw();
-        await upload(file, about.limits.max_image_bytes, item, () => { const bar = item.pin?.querySelector("progress"); if (bar) bar.value = item.share; });
+        await upload(file, about.limits.max_image_bytes, item, () => pins.show(item));
         changed();
       }, (error) => { pins.images = pins.images.filter((image) => image !== item); unsent(error); });
     }));

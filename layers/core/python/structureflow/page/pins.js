@@ -61,19 +61,37 @@ export class Pins {
     (this.unguided[index] ?? []).map(([first, last]) => h("i", { class: "filled", title: `filled by motion: ${first}–${last}`,
       css: { left: `${100 * first / this.frames}%`, width: `${100 * (last - first + 1) / this.frames}%` } }))));
     this.images.sort((a, b) => a.at - b.at);
-    this.element.replaceChildren(...lanes, ...(this.images.length ? [] : [h("p", { class: "soft", text: "Drop images here" })]), ...this.images.map((image) => this.pin(image, share)));
+    // a pin that stays is not taken out: it may be held by a pointer, or have the focus
+    const stay = new Set(this.images.map((image) => image.pin ??= this.pin(image)));
+    for (const child of [...this.element.children]) if (!stay.has(child)) child.remove();
+    this.element.prepend(...lanes, ...(this.images.length ? [] : [h("p", { class: "soft", text: "Drop images here" })]));
+    for (const [index, image] of this.images.entries()) {
+      const before = index ? this.images[index - 1].pin : lanes.at(-1);
+      if (before.nextSibling !== image.pin) before.after(image.pin);
+      this.show(image);
+    }
   }
 
-  pin(image, share) {
+  /** Let a pin say where its image is, and how far it is sent. */
+  show(image) {
+    const { pin } = image;
+    pin.style.left = `${(100 * image.at / this.total).toFixed(3)}%`;
+    pin.title = `${image.name}: ${this.where(image)}`;
+    pin.ariaValueMax = this.total;
+    pin.ariaValueNow = image.at;
+    pin.ariaValueText = this.where(image);
+    const bar = pin.querySelector("progress");
+    if (image.share >= 1) bar?.remove();
+    else bar.value = image.share;
+  }
+
+  pin(image) {
     const move = (at) => {
       image.at = Math.min(this.total, Math.max(0, at));
-      pin.style.left = share(image.at);
-      pin.setAttribute("aria-valuenow", image.at);
-      pin.setAttribute("aria-valuetext", this.where(image));
-      pin.title = `${image.name}: ${this.where(image)}`;
+      this.show(image);
     };
     const pin = h("div", {
-      class: "pin", role: "slider", tabindex: 0, "aria-label": `Image ${image.name}`, "aria-valuemin": 0, "aria-valuemax": this.total, on: {
+      class: "pin", role: "slider", tabindex: 0, "aria-label": `Image ${image.name}`, "aria-valuemin": 0, on: {
         pointerdown: (event) => { if (event.button === 0) { pin.setPointerCapture(event.pointerId); pin.focus(); } },
         pointermove: (event) => pin.hasPointerCapture(event.pointerId) && move(this.frameAt(event.clientX)),
         pointerup: () => this.changed(),
@@ -88,8 +106,6 @@ export class Pins {
         },
       },
     }, h("img", { src: image.url, alt: "", draggable: "false" }), image.share < 1 && h("progress", { max: 1, value: image.share, "aria-label": `sending ${image.name}` }));
-    image.pin = pin;
-    move(image.at);
     return pin;
   }
 
