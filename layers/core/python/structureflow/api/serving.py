@@ -26,6 +26,7 @@ from structureflow import __version__
 from structureflow.api.queries import check_names, check_origin, refusal
 from structureflow.api.replies import Refusal
 from structureflow.errors import (
+    DeadlineError,
     FrameCorruptError,
     InvalidRequestError,
     JobStateError,
@@ -147,6 +148,7 @@ class Api:
         services: gives what the routes work with, at each request.
         routers: the routes.
         bodies: of requests, by method and path as OpenAPI has it: routes read them by `body_as` or `body_bytes`.
+        described_by: an API with all routes, where others of them are answered elsewhere; None: this one.
     """
 
     def __init__(
@@ -154,8 +156,10 @@ class Api:
         services: Callable[[], Services],
         *routers: APIGatewayHttpRouter,
         bodies: Mapping[tuple[str, str], type[BaseModel]] = MappingProxyType({}),
+        described_by: Api | None = None,
     ) -> None:
         self._services = services
+        self._described_by = described_by or self
         self._bodies = bodies
         self._app = APIGatewayHttpResolver(enable_validation=True)
         self._app.use(middlewares=[self._refuse_foreign_pages])
@@ -194,7 +198,7 @@ class Api:
         return json.dumps(document)
 
     def _openapi(self) -> Response[Any]:
-        return Response(status_code=200, content_type=_JSON, body=self.schema())
+        return Response(status_code=200, content_type=_JSON, body=self._described_by.schema())
 
     def _refuse_foreign_pages(self, app: APIGatewayHttpResolver, next_middleware: NextMiddleware) -> Response[str]:
         """Let nobody but programs, pages of the API's own host, and those that the stack allows come to a route."""
@@ -234,6 +238,7 @@ def _event_reply(reply: Reply) -> dict[str, Any]:
 #: The first kind that fits wins: those that are also a ValueError come before it.
 _STATUS_CODES: Final[tuple[tuple[type[Exception], int], ...]] = (
     (TransientError, 503),
+    (DeadlineError, 503),
     (ReplyTooLargeError, 413),
     (FileNotFoundError, 404),
     (FrameCorruptError, 500),

@@ -216,8 +216,7 @@ export async function view(main, { signal }) {
     await guarded(async () => {
       const found = await send("POST", ["previews"], { request: request(), segment, gap: range, frames: PREVIEWED }, {}, signal);
       await preview(seen, found, signal);
-    }, (error) => fill(seen, error.code === "RouteNotFoundError"
-      ? h("p", { class: "soft", text: "Gaps are not previewed here; structureflow viewer does that." }) : problem(error)));
+    });
     if (seen.textContent === "Looking at the gap…") fill(seen);
     look.disabled = false;
   }
