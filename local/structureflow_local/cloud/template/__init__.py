@@ -12,10 +12,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from structureflow_local.cloud.errors import TemplateError
 from structureflow_local.cloud.template.functions import FunctionReader
+from structureflow_local.cloud.template.http_api import HttpApiReader
 from structureflow_local.cloud.template.kinds import FUNCTION, STATE_MACHINE
 from structureflow_local.cloud.template.others import OtherReader
 from structureflow_local.cloud.template.resources import Resources
@@ -24,6 +25,7 @@ from structureflow_local.cloud.template.specs import (
     BucketSpec,
     ClusterSpec,
     ContainerSpec,
+    CorsSpec,
     EventSourceSpec,
     FunctionSpec,
     QueueSpec,
@@ -32,6 +34,7 @@ from structureflow_local.cloud.template.specs import (
     StateMachineSpec,
     TaskDefinitionSpec,
     Template,
+    TokensSpec,
 )
 
 __all__ = [
@@ -41,6 +44,7 @@ __all__ = [
     "BucketSpec",
     "ClusterSpec",
     "ContainerSpec",
+    "CorsSpec",
     "EventSourceSpec",
     "FunctionSpec",
     "QueueSpec",
@@ -49,6 +53,7 @@ __all__ = [
     "StateMachineSpec",
     "TaskDefinitionSpec",
     "Template",
+    "TokensSpec",
     "load_template",
 ]
 
@@ -56,19 +61,6 @@ __all__ = [
 ACCOUNT_ID: Final = "123456789012"
 REGION: Final = "us-east-1"
 STACK_NAME: Final = "structureflow-local"
-_HTTP_API_PASSIVE: Final = frozenset(
-    {
-        "AccessLogSettings",
-        "Auth",
-        "CorsConfiguration",
-        "DefaultRouteSettings",
-        "Description",
-        "Name",
-        "RouteSettings",
-        "StageName",
-        "Tags",
-    }
-)
 
 
 def load_template(
@@ -93,14 +85,10 @@ def load_template(
     rules = Rules(resources)
     functions, others = FunctionReader(resources, rules), OtherReader(resources, rules)
 
-    def http_api(logical_id: str, resource: dict[str, Any]) -> None:
-        resources.properties(logical_id, resource, _HTTP_API_PASSIVE, "HttpApi")
-
     # rules keep the order of functions, state machines, rules of their own
-    read_functions = resources.each(FUNCTION, functions.read)
+    read_functions, cors = HttpApiReader(resources).read(resources.each(FUNCTION, functions.read))
     state_machines = resources.each(STATE_MACHINE, others.state_machine)
     resources.each("AWS::Events::Rule", rules.resource)
-    resources.each("AWS::Serverless::HttpApi", http_api)
     template = Template(
         path=path,
         region=region,
@@ -116,6 +104,7 @@ def load_template(
         rules=tuple(rules.found),
         event_sources=resources.each("AWS::Lambda::EventSourceMapping", others.event_source),
         outputs=resources.outputs(),
+        cors=cors,
         physical_ids=resources.physical_ids(),
     )
     _check_targets(template)

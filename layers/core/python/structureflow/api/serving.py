@@ -47,7 +47,10 @@ __all__ = ["Api", "error_body", "status_code"]
 _log = logging.getLogger(__name__)
 
 #: Said at the top of ``/openapi.json``.
-SIGNED: Final = "Jobs, timelines and their frames. Every request is signed (AWS SigV4, service execute-api)."
+SIGNED: Final = (
+    "Jobs, timelines and their frames. Every request to a stack is signed (AWS SigV4, service execute-api), or carries "
+    "a token (JWT), whichever the stack was set up for."
+)
 _JSON: Final = "application/json"
 #: How browsers are to take every answer: as what it says it is, nothing in it runs, and its URLs are not kept.
 ANSWER_HEADERS: Final = {

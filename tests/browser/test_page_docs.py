@@ -1,0 +1,19 @@
+"""The page of the API's documentation."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Page, expect
+
+from structureflow.testing.browser import Watched
+
+
+def test_the_documentation_shows_every_route_and_asks_nobody_else(page: Page, watched: Watched, made_site: str) -> None:
+    page.goto(f"{made_site}docs")
+    paths = page.locator(".opblock-summary-path")
+    expect(paths.first).to_be_visible()
+    shown = {text.replace("\u200b", "") for text in paths.all_text_contents()}
+    assert {"/previews", "/archives/flow", "/jobs/{task_id}", "/timelines/{timeline_id}/rebuild"} <= shown
+    page.get_by_text("Where the job is, and how far").first.click()
+    expect(page.get_by_text("A typed error").first).to_be_visible()
+    assert watched.errors == []
+    assert watched.foreign(made_site) == []
