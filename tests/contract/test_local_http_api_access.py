@@ -212,7 +212,7 @@ def test_routes_sign_by_default_and_take_tokens_by_parameter() -> None:
     for parameters, wanted in (({}, (True, None)), (SETTINGS, (False, TokensSpec(ISSUER, ("other", AUDIENCE))))):
         functions = load_template(REPO / "template.yaml", parameters).functions
         routes = [route for spec in functions.values() for route in spec.routes]
-        assert len(routes) == 8
+        assert len(routes) == 9
         assert {(route.signed, route.tokens) for route in routes} == {wanted}
     with pytest.raises(TemplateError, match="Audience"):
         load_template(REPO / "template.yaml", {"ApiTokenIssuer": ISSUER})

@@ -112,7 +112,11 @@ def look_at_everything(run: Run) -> None:
     run.reopen("third")
     part = PartProgress(step="segment", index=0, done=3, total=9, updated_at=done.updated_at)
     run.storage.put(live_keys.run_progress("third", done.run_id, "segment", 0, ended=False), part.to_json())
-    assert run.ask("/jobs/third")[1]["progress"]["parts"][0]["done"] == 3
+    whole = part.model_copy(update={"index": 1, "done": 9, "cost_usd": 0.25})
+    run.storage.put(live_keys.run_progress("third", done.run_id, "segment", 1, ended=True), whole.to_json())
+    looked_at = run.ask("/jobs/third")[1]
+    assert looked_at["progress"]["parts"][0]["done"] == 3
+    assert looked_at["cost_usd"] >= 0.25
     run.storage.put(keys.job_status("third"), done.to_json())
     assert [row["timeline_id"] for row in run.ask("/timelines")[1]["timelines"]] == ["another", "reel"]
     assert run.ask("/timelines/reel")[1]["can_rebuild"] is True
@@ -133,6 +137,7 @@ def look_at_everything(run: Run) -> None:
         wish = {"request": run.document(task_id="seen", **changes), "segment": 0, "frames": 3}
         status, seen = run.ask("/previews", "POST", wish)
         assert (status, seen.get("flow_source")) == (200, source), seen
+    assert run.ask("/forecasts", "POST", {"request": run.document(task_id="seen")})[1]["flows_found"] is True
     missing = {"request": run.document(task_id="seen", structure_video="library/none.mp4"), "segment": 0}
     assert run.ask("/previews", "POST", missing)[0] == 404
     overlays = run.ask("/timelines/reel/overlays?job_id=first")[1]["overlays"]

@@ -60,7 +60,12 @@ def test_two_functions_share_the_routes_and_describe_all(runner: JobRunner) -> N
 def test_api_gateway_sends_each_route_to_the_function_that_has_it() -> None:
     functions = load_template(REPO / "template.yaml").functions
     routes = {(route.method, route.path) for route in functions["PreviewFunction"].routes}
-    assert routes == {("POST", "/previews"), ("GET", "/archives"), ("GET", "/archives/{proxy+}")}
+    assert routes == {
+        ("POST", "/previews"),
+        ("POST", "/forecasts"),
+        ("GET", "/archives"),
+        ("GET", "/archives/{proxy+}"),
+    }
     assert functions["PreviewFunction"].timeout_s < functions["ApiFunction"].timeout_s, "for its cold start is longer"
 
 

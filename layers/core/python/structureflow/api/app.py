@@ -8,7 +8,7 @@ from typing import Final
 from pydantic import BaseModel
 
 from structureflow.api import job_routes, media_routes, new_job_routes, page_routes, timeline_routes
-from structureflow.api.queries import PreviewWish, RebuildWish, UploadWish
+from structureflow.api.queries import ForecastWish, PreviewWish, RebuildWish, UploadWish
 from structureflow.api.serving import Api
 from structureflow.jobs.services import Services
 from structureflow.models.job import JobRequest
@@ -19,6 +19,7 @@ _BODIES: Final[dict[tuple[str, str], type[BaseModel]]] = {
     ("post", "/jobs/{task_id}/check"): JobRequest,
     ("put", "/jobs/{task_id}"): JobRequest,
     ("post", "/previews"): PreviewWish,
+    ("post", "/forecasts"): ForecastWish,
     ("post", "/timelines/{timeline_id}/rebuild"): RebuildWish,
 }
 _LIGHT: Final = tuple(one.router for one in (job_routes, new_job_routes, timeline_routes, page_routes))
@@ -32,7 +33,7 @@ def light_api(services: Callable[[], Services]) -> Api:
 
 
 def media_api(services: Callable[[], Services]) -> Api:
-    """Return the routes that need numpy and OpenCV: archives and previews."""
+    """Return the routes that need numpy and OpenCV: archives, previews and forecasts."""
     return Api(services, media_routes.router, described_by=whole_api(services))
 
 

@@ -34,14 +34,13 @@ from structureflow.guide.refine import MATCHING
 from structureflow.guide.render import RenderOutcome, RenderSettings, render_segment
 from structureflow.guide.spans import flow_window, unguided_ranges
 from structureflow.jobs.estimate import EXTRACTION_MB_PER_MPX, SEGMENT_BASE_MB
-from structureflow.jobs.extraction_order import ExtractionOrder
 from structureflow.jobs.flow_sources import ComputedFlows
 from structureflow.jobs.guides import FittedGuides
 from structureflow.jobs.inputs import Source
 from structureflow.jobs.preview_frames import CachedGrays, SmallGrays
 from structureflow.jobs.render_segment import masking_of
 from structureflow.jobs.services import Services
-from structureflow.jobs.timeline import default_timeline_id
+from structureflow.jobs.shared_flows import shared_flow_keys, timeline_of
 from structureflow.limits import MAX_PREVIEW_BYTES, MAX_PREVIEW_FRAMES, MAX_PREVIEW_WINDOW, MAX_WORKING_GRID_PX
 from structureflow.media.decode import DecodeLimits, VideoReader
 from structureflow.media.planes import planes_to_rgb
@@ -268,21 +267,7 @@ class _Motion:
 
     def _archive(self, source: Source) -> FlowArchive | None:
         """Return the flows that a job would find, of the first engine whose there are."""
-        request, pin = self._request, source.pin()
-        engines = ("raft", "dis", "farneback") if request.engine == "auto" else (request.engine,)
-        order = ExtractionOrder(
-            bucket="",
-            task_id=request.task_id,
-            run_id="preview",
-            request=request,
-            source=pin,
-            flow_cache=pin if request.structure_video is None else None,
-            timeline_id=self._timeline_id(source),
-            engine=engines[0],
-            created_at=self._services.clock(),
-        )
-        for engine in engines:
-            key = order.model_copy(update={"engine": engine}).shared_key
+        for key in shared_flow_keys(self._request, source, self._services):
             try:
                 archive = open_flow_archive(self._services.storage, key, workers=self._services.workers)
                 return archive.within(MAX_WORKING_GRID_PX)
@@ -292,13 +277,10 @@ class _Motion:
                 self.notices.append(f"{key} is damaged, the job will extract it anew: {error.message}")
         return None
 
-    def _timeline_id(self, source: Source) -> str:
-        return self._request.timeline_id or default_timeline_id(source.identity)
-
     def _manifest(self, source: Source) -> FrameManifest | None:
         try:
             return FrameCache(self._services.storage).manifest(
-                self._timeline_id(source), source_identity=source.identity
+                timeline_of(self._request, source), source_identity=source.identity
             )
         except FrameCacheError:
             return None

@@ -165,6 +165,12 @@ def estimate_cost(
     return items
 
 
+def spent_usd(usage: Iterable[StepUsage], *, transitions: int = 0) -> float | None:
+    """Return US dollars that calls of functions have taken, without what is stored; None where nobody measured."""
+    used = tuple(usage)
+    return sum(estimate_cost(used, transitions=transitions, stored_bytes=0).values()) if used else None
+
+
 def fixed_monthly(prices: PriceTable = PRICES) -> dict[str, float]:
     """Return US dollars by item that a stack without the GPU part costs a month, without free tiers."""
     return {
