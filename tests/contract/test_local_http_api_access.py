@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import json
 import time
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from joserfc import jwt
-from joserfc.jwk import KeySet, OctKey, RSAKey
+from joserfc.jwk import KeySet, RSAKey
 
 from structureflow.api.client import ApiClient
 from structureflow_local.cloud import LocalCloud
@@ -40,6 +42,14 @@ def token(key: Any = KEY, algorithm: str = "RS256", **changes: Any) -> str:
     return jwt.encode({"alg": algorithm, "kid": "one"}, kept, key, algorithms=[algorithm])
 
 
+def signed_by_secret(secret: bytes, algorithm: str = "HS256") -> str:
+    """A token that would count if whoever sends it chose how it is signed; no library makes one."""
+    head = base64.urlsafe_b64encode(json.dumps({"alg": algorithm, "kid": "one"}).encode()).rstrip(b"=")
+    signing = head + b"." + token().split(".")[1].encode()
+    signature = hmac.digest(secret, signing, "sha256") if secret else b""
+    return (signing + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode()
+
+
 def refused() -> dict[str, str]:
     """Tokens that do not count, by why."""
     now = int(time.time())
@@ -56,7 +66,8 @@ def refused() -> dict[str, str]:
         "of the future": token(nbf=now + 60),
         "made in the future": token(iat=now + 60),
         "with times that are none": token(exp="tomorrow"),
-        "signed by its public key as a secret": token(OctKey.import_key(KEY.as_pem(private=False)), "HS256"),
+        "signed by its public key as a secret": signed_by_secret(KEY.as_pem(private=False)),
+        "signed by nobody": signed_by_secret(b"", algorithm="none"),
         "cut off": token()[:-8],
         "changed": ".".join([*token().split(".")[:2], token(sub="admin").split(".")[2]]),
         "nonsense": "x.y.z",
