@@ -181,6 +181,9 @@ def test_a_timeline_is_rebuilt_and_says_how_that_went(client: ApiClient, runner:
     runner.storage.put("timelines/reel/chunks/2.mp4", b"no video")
     client.rebuild("reel")
     failed = wait_for_rebuild(runner)
+    with pytest.raises(errors.TimelineNotFoundError, match="NotAVideoError") as lost:
+        client.timeline("reel")
+    assert lost.value.detail["rebuild"]["state"] == "failed"
     assert (failed.state, failed.error and failed.error.code) == ("failed", "NotAVideoError")
     assert client.clear("reel") >= 0
 
