@@ -258,6 +258,9 @@ def test_the_api_describes_itself_by_what_validates_it(ask: Ask) -> None:
         "post /timelines/{timeline_id}/rebuild",
         "delete /timelines/{timeline_id}",
     }
+    said = {one["summary"] for path in document["paths"].values() for one in path.values()}
+    assert "A page of frames as base64 JPEGs." in said
+    assert all(len(text) > 10 and "{" not in text for text in said), said
     frames = document["paths"]["/timelines/{timeline_id}/frames"]["get"]
     named = {one["name"] for one in frames["parameters"]}
     assert named == {"timeline_id", "sequences", "page", "limit", "width_px", "quality", "damaged"}

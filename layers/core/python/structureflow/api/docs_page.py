@@ -20,6 +20,7 @@ _HTML: Final = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>structureflow: the API</title>
+<link rel="icon" href="page/icon.svg">
 <link rel="stylesheet" href="docs/swagger-ui.min.css">
 <div id="docs"></div>
 <script src="docs/swagger-ui-bundle.min.js"></script>

@@ -7,6 +7,7 @@ What a route does, it leaves for later (`later`): on AWS that is at once, in the
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import logging
 import threading
@@ -90,9 +91,23 @@ _found = _Found()
 _resolving = threading.Lock()
 
 
+class _Router(APIGatewayHttpRouter):
+    """Describes each route by the docstring of its function, where the resolver says method and path once more."""
+
+    def route(self, *given: Any, **named: Any) -> Callable[[Any], Any]:
+        make = super().route
+
+        def register(function: Any) -> Any:
+            asked = inspect.signature(make).bind(*given, **named)
+            asked.arguments["summary"] = (inspect.getdoc(function) or "").partition("\n")[0]
+            return make(*asked.args, **asked.kwargs)(function)
+
+        return register
+
+
 def new_router() -> APIGatewayHttpRouter:
     """Return a router without routes."""
-    return APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
+    return _Router()  # type: ignore[no-untyped-call]
 
 
 def later(work: Work, *, status: int = 200) -> Response[Any]:

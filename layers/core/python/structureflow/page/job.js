@@ -68,7 +68,7 @@ function progressOf(status) {
     h("ul", { class: "parts" },
       status.segments ? bar("segments", done ?? 0, status.segments, `${done ?? 0} of ${status.segments}`) : null,
       parts.map((part) => bar(part.step === "segment" ? `segment ${part.index}` : part.step === "extract" ? `extraction ${part.index}` : part.step,
-        part.done, part.total, `${part.done} of ${plural(part.total, part.unit.replace(/s$/, ""))}`))));
+        part.done, part.total, `${part.done} of ${plural(part.total, "frame")}`))));
 }
 
 function failureOf(status) {
