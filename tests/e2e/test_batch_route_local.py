@@ -223,7 +223,9 @@ def test_a_job_that_waits_for_ever_is_ended_when_it_is_overdue(folder: Path) -> 
         while not (waiting := batch.list_jobs(jobQueue=queue, jobStatus="RUNNABLE")["jobSummaryList"]):
             assert time.monotonic() < deadline, client.status("waits")
             time.sleep(0.05)
-        assert client.status("waits").stage == "batch"
+        status = client.status("waits")
+        assert status is not None
+        assert status.stage == "batch"
         assert cloud.invoke("SettleGpuFunction", look).payload == {"settled": []}, "it has time yet"
         make_late(storage)
         (settled,) = cloud.invoke("SettleGpuFunction", look).payload["settled"]

@@ -1,9 +1,8 @@
-"""What is beyond a function: the way to a Batch job and back, every branch, with a queue that does what it is told."""
+"""What is beyond a function: the way to a Batch job, every branch, with a queue that does what it is told."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,54 +10,29 @@ from typing import Any
 import pytest
 
 from structureflow import keys
-from structureflow.errors import (
-    BatchJobError,
-    CorruptMediaError,
-    JobStateError,
-    MediaLimitError,
-    TransientError,
-    TransientStorageError,
-)
+from structureflow.errors import BatchJobError, MediaLimitError, TransientError
 from structureflow.jobs.batch_task import carry_out_on_batch
-from structureflow.jobs.deadline import Deadline
-from structureflow.jobs.documents import put_document
-from structureflow.jobs.extraction_order import load_order, note_failure
-from structureflow.jobs.inputs import Inputs
-from structureflow.jobs.services import Services
-from structureflow.jobs.settle_gpu import SettledOrder, SettleGpuInput, settle_gpu
-from structureflow.limits import STOP_BEFORE_END_S
-from structureflow.models.results import JobRecord, JobStatus, Manifest, now
+from structureflow.jobs.extraction_order import load_order
+from structureflow.jobs.settle_gpu import SettledOrder
+from structureflow.models.results import JobRecord, Manifest, now
 from structureflow.references import Reference
-from structureflow.runtime.events import parse_ended_batch_job
-from structureflow.testing.jobs import BUCKET, JobRunner
-from structureflow.testing.storage import Fault, FaultStorage
-from tests.functional.gpu_orders import RecordingGpu, age_order, look, record_of, start
+from structureflow.testing.jobs import JobRunner
+from tests.functional.batch_orders import (
+    BEYOND,
+    CODES,
+    VIDEO,
+    RecordingBatch,
+    ended,
+    failed,
+    on_batch,
+    orders,
+    with_time_again,
+    without_memory,
+    without_room,
+    without_time,
+)
+from tests.functional.gpu_orders import RecordingGpu, record_of, start
 from tests.functional.parts import PartsRunner, put_long_clip, small_parts
-
-REPO = Path(__file__).resolve().parents[2]
-VIDEO = "videos/pan.mp4"
-
-
-class RecordingBatch:
-    """Runs nothing, but writes down what it was asked for; `error` makes it raise."""
-
-    timeout_s = 3600.0
-
-    def __init__(self, *, max_video_bytes: int = 10**9) -> None:
-        self.max_video_bytes = max_video_bytes
-        self.error: Exception | None = None
-        self.started: list[tuple[str, str]] = []
-        self.stopped: list[str] = []
-
-    def start(self, order_key: str, run_id: str) -> str:
-        if self.error is not None:
-            raise self.error
-        self.started.append((order_key, run_id))
-        return f"id-of-{run_id}"
-
-    def stop(self, run_id: str, reason: str) -> None:
-        assert reason
-        self.stopped.append(run_id)
 
 
 @pytest.fixture
@@ -67,63 +41,6 @@ def batch(runner: JobRunner) -> RecordingBatch:
     found = RecordingBatch()
     runner.services = dataclasses.replace(runner.services, batch=found)
     return found
-
-
-def without_time(runner: JobRunner) -> None:
-    """Leave so little time that no extraction fits."""
-    runner.services = dataclasses.replace(runner.services, deadline=Deadline(lambda: STOP_BEFORE_END_S + 0.1))
-
-
-def without_memory(runner: JobRunner) -> None:
-    runner.services = dataclasses.replace(runner.services, memory_mb=256)
-
-
-def without_room(runner: JobRunner) -> None:
-    """Let no function download the video."""
-    most = runner.storage.head(VIDEO).size_bytes - 1
-    runner.services = dataclasses.replace(
-        runner.services, max_input_bytes=most, inputs=Inputs(runner.storage, BUCKET, max_bytes=most)
-    )
-    for name in ("a", "b"):
-        assert runner.storage.head(f"images/{name}.png").size_bytes <= most
-
-
-BEYOND = {"time": without_time, "memory": without_memory, "room": without_room}
-CODES = {"time": "DeadlineError", "memory": "MemoryLimitError", "room": "MediaLimitError"}
-
-
-def on_batch(runner: JobRunner) -> Services:
-    """What the Batch job works with: no deadline, and room for the video."""
-    return dataclasses.replace(
-        runner.services,
-        deadline=Deadline(),
-        memory_mb=None,
-        max_input_bytes=10**9,
-        inputs=Inputs(runner.storage, BUCKET, max_bytes=10**9),
-        batch=None,
-    )
-
-
-def with_time_again(runner: JobRunner) -> None:
-    runner.services = dataclasses.replace(runner.services, deadline=Deadline(), memory_mb=None)
-
-
-def ended(runner: JobRunner, run_id: str, status: str = "FAILED") -> tuple[SettledOrder, ...]:
-    """Settle by the event as EventBridge delivers it."""
-    event = json.loads((REPO / "events" / "settle_gpu" / "batch_job_failed.json").read_text())
-    found = parse_ended_batch_job(event | {"detail": event["detail"] | {"jobName": run_id, "status": status}})
-    return settle_gpu(SettleGpuInput(run_id=found.run_id, reason=found.reason), runner.services).settled
-
-
-def orders(runner: JobRunner) -> list[str]:
-    return runner.keys(keys.GPU_ORDERS_PREFIX)
-
-
-def failed(runner: JobRunner, task_id: str = "t1") -> JobStatus:
-    status = runner.status(task_id)
-    assert status.state == "failed"
-    assert status.error is not None
-    return status
 
 
 # --- there --------------------------------------------------------------------------------------------
@@ -322,184 +239,6 @@ def test_a_function_never_downloads_what_has_no_room(runner: JobRunner, tmp_path
     with pytest.raises(MediaLimitError, match=f"got {size}"):
         source.fetch(tmp_path / "video")
     assert not (tmp_path / "video").exists()
-
-
-# --- and back -----------------------------------------------------------------------------------------
-
-
-def test_a_job_that_ends_without_flows_fails_its_job_and_says_why(
-    runner: JobRunner, batch: RecordingBatch, request_document: dict[str, Any]
-) -> None:
-    without_time(runner)
-    result = start(runner, request_document)
-    assert ended(runner, result.run_id) == (SettledOrder(run_id=result.run_id, engine=None),)
-    error = failed(runner).error
-    assert error is not None
-    assert (error.code, error.stage) == ("BatchJobError", "extract")
-    assert "exit code 137" in error.message
-    assert "OutOfMemoryError" in error.message
-    assert orders(runner) == []
-    assert runner.keys("jobs/t1/runs/") == []
-    assert runner.counts["JobsFailed"] == 1
-    assert ended(runner, result.run_id) == (), "told twice"
-    assert runner.counts["JobsFailed"] == 1
-
-
-def test_a_typed_error_of_the_job_is_the_error_of_its_job(
-    runner: JobRunner, batch: RecordingBatch, request_document: dict[str, Any]
-) -> None:
-    without_time(runner)
-    result = start(runner, request_document)
-    note_failure(runner.storage, batch.started[0][0], CorruptMediaError("pan.mp4: frame 5: it is damaged"))
-    ended(runner, result.run_id)
-    error = failed(runner).error
-    assert error is not None
-    assert (error.code, error.message) == ("CorruptMediaError", "pan.mp4: frame 5: it is damaged")
-    assert "exit code 137" in error.detail["batch_job"]
-
-
-def test_a_job_that_is_overdue_is_ended_and_fails_its_job(
-    runner: JobRunner, batch: RecordingBatch, request_document: dict[str, Any]
-) -> None:
-    """Also one that never started: nobody tells of a job that waits for ever."""
-    without_time(runner)
-    result = start(runner, request_document)
-    assert look(runner) == (), "it has time yet"
-    age_order(runner, result.run_id, 1)
-    assert look(runner) == (SettledOrder(run_id=result.run_id, engine=None),)
-    assert batch.stopped == [result.run_id]
-    error = failed(runner).error
-    assert error is not None
-    assert "the Batch job was not done by" in error.message
-    assert orders(runner) == []
-
-
-def test_each_route_is_ended_by_its_own_service(
-    runner: JobRunner, batch: RecordingBatch, request_document: dict[str, Any]
-) -> None:
-    gpu = RecordingGpu()
-    runner.services = dataclasses.replace(runner.services, gpu=gpu)
-    on_gpu = start(runner, {**request_document, "task_id": "t2", "engine": "raft"})
-    without_time(runner)
-    here = start(runner, request_document)
-    for run_id in (on_gpu.run_id, here.run_id):
-        age_order(runner, run_id, 1)
-    with_time_again(runner)
-    assert {one.run_id: one.engine for one in look(runner)} == {on_gpu.run_id: "dis", here.run_id: None}
-    assert (gpu.stopped, batch.stopped) == ([on_gpu.run_id], [here.run_id])
-
-
-def test_a_job_that_died_between_record_and_archive_has_its_segments_started(
-    runner: JobRunner, batch: RecordingBatch, request_document: dict[str, Any]
-) -> None:
-    without_time(runner)
-    result = start(runner, request_document)
-    carry_out_on_batch(batch.started[0][0], on_batch(runner))
-    runner.storage.delete([keys.job_flows("t1")])
-    assert [one.engine for one in ended(runner, result.run_id)] == ["dis"]
-    with_time_again(runner)
-    assert runner.segments("t1").state == "done"
-
-
-def test_flows_that_come_after_the_job_was_given_up_are_for_others(
-    runner: JobRunner, batch: RecordingBatch, request_document: dict[str, Any]
-) -> None:
-    without_time(runner)
-    result = start(runner, request_document)
-    order = load_order(runner.storage, batch.started[0][0])
-    ended(runner, result.run_id)
-    put_document(runner.storage, batch.started[0][0], order)
-    with pytest.raises(JobStateError):
-        carry_out_on_batch(batch.started[0][0], on_batch(runner))
-    assert runner.status("t1").state == "failed"
-    assert not runner.storage.exists(keys.job_flows("t1"))
-
-
-def test_a_request_put_again_meanwhile_is_left_alone(
-    runner: JobRunner, batch: RecordingBatch, request_document: dict[str, Any]
-) -> None:
-    without_time(runner)
-    first = start(runner, request_document)
-    second = start(runner, {**request_document, "fps": 8})
-    assert ended(runner, first.run_id) == ()
-    assert orders(runner) == [keys.gpu_order(second.run_id)]
-    assert runner.status("t1").run_id == second.run_id
-    assert runner.status("t1").state == "running"
-
-
-def test_an_order_of_the_gpu_is_not_carried_out_by_batch(runner: JobRunner, request_document: dict[str, Any]) -> None:
-    gpu = RecordingGpu()
-    runner.services = dataclasses.replace(runner.services, gpu=gpu)
-    start(runner, {**request_document, "engine": "raft"})
-    with pytest.raises(JobStateError, match="an order for Batch"):
-        carry_out_on_batch(gpu.started[0][0], runner.services)
-
-
-# --- killed at any request ----------------------------------------------------------------------------
-
-
-class KilledError(Exception):
-    """Nobody expects it, so nobody handles it."""
-
-
-def attempt(runner: JobRunner, key: str, *faults: Fault) -> JobRecord:
-    storage = FaultStorage(runner.storage, *faults)
-    services = dataclasses.replace(
-        on_batch(runner), storage=storage, inputs=Inputs(storage, BUCKET, max_bytes=10**9), requests_at_once=1
-    )
-    return carry_out_on_batch(key, services)
-
-
-@pytest.mark.parametrize("error", [KilledError("killed"), TransientStorageError("no answer")], ids=["killed", "store"])
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_an_attempt_that_ends_at_any_request_is_made_good_by_the_next_or_settled(
-    tmp_path: Path, request_document: dict[str, Any], error: Exception, after: bool
-) -> None:
-    from structureflow.storage.memory import MemoryStorage
-    from structureflow.testing.jobs import png, put_pan_clip
-    from structureflow.testing.videos import texture
-
-    whole: bytes | None = None
-    moment = 0
-    while True:
-        runner = JobRunner(MemoryStorage(), tmp_path)
-        put_pan_clip(runner.storage, VIDEO, tmp_path, height=96, width=160)
-        for name, seed in (("a", 1), ("b", 2)):
-            runner.storage.put(f"images/{name}.png", png(texture(96, 160, seed=seed)))
-        batch = RecordingBatch()
-        runner.services = dataclasses.replace(runner.services, batch=batch)
-        without_time(runner)
-        result = start(runner, request_document)
-        fault = Fault("*", error=error, skip=moment, after=after)
-        died = True
-        try:
-            attempt(runner, batch.started[0][0], fault)
-            died = False
-        except (KilledError, TransientStorageError):
-            pass
-        if not fault.struck:
-            break
-        if moment % 2 and died:
-            # no further attempt: the end is told, and the job is failed, or done if it was committed
-            (settled,) = ended(runner, result.run_id)
-            if settled.engine is None:
-                assert failed(runner).error is not None
-                assert orders(runner) == []
-                moment += 1
-                continue
-        else:
-            attempt(runner, batch.started[0][0])
-            (settled,) = ended(runner, result.run_id, "SUCCEEDED")
-        assert settled.engine == "dis", moment
-        with_time_again(runner)
-        assert runner.segments("t1").state == "done", moment
-        assert orders(runner) == []
-        flows = runner.storage.get(keys.job_flows("t1")).data
-        whole = whole or flows
-        assert flows == whole, moment
-        assert len(runner.keys("cache/timelines/")) == 10
-        moment += 1
-    assert moment > 12
 
 
 def test_what_the_record_says_of_batch(

@@ -176,6 +176,7 @@ def test_the_queue_of_a_batch_part_is_looked_at(
         "status": status,
         "statusReason": "no subnet",
         "priority": 1,
+        "computeEnvironmentOrder": [{"order": 1, "computeEnvironment": "fargate"}],
     }
     account.stub("batch").add_response("describe_job_queues", {"jobQueues": [queue]}, {"jobQueues": [arn]})
     found = examine_stack("s", clients=account.client)[-1]
