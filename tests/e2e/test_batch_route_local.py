@@ -141,7 +141,7 @@ def test_the_role_of_the_job_allows_what_it_does_and_nothing_that_it_never_does(
 
 
 def spare(action: str, resource: str) -> bool:
-    """Tell whether a right may be for nothing here: an archive that rots while the job waits, an extraction that lasts."""
+    """Tell whether a right may go unused here: for an archive that rots while the job waits, for a long extraction."""
     place = resource.partition("/")[2]
     return place == "jobs/*/runs/*/progress/live/*" or (action, place) == ("s3:DeleteObject", "cache/flows/*.npz")
 
