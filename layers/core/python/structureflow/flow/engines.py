@@ -304,7 +304,7 @@ def _raft_preset(model: str, iterations: int, area_px: int) -> EnginePreset:
 DEFAULT_ENGINES: Final = (
     EngineRegistry()
     .register("fast", _preset(DisEngine(finest_scale=2), 384 * 216))
-    .register("balanced", _preset(DisEngine(finest_scale=2), 512 * 288))
+    .register("balanced", _preset(DisEngine(finest_scale=2, variational_iterations=5), 512 * 288))
     .register("best", _preset(DisEngine(finest_scale=1), 640 * 360))
     .register("fast", _preset(FarnebackEngine(iterations=2), 320 * 180))
     .register("balanced", _preset(FarnebackEngine(), 448 * 252))
