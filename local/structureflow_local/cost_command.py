@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -53,7 +54,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _cost(args: argparse.Namespace, output: Output) -> int:
-    from structureflow.jobs.forecast import Plan, forecast
+    from structureflow.jobs.forecast import Plan, batch_forecast, forecast
     from structureflow.models.cost import estimate_cost, fixed_monthly, transitions_of
     from structureflow.models.job import JobRequest
     from structureflow_local.jobfile import checked
@@ -63,22 +64,19 @@ def _cost(args: argparse.Namespace, output: Output) -> int:
     videos = _videos(request, job, args.video)
     items: dict[str, dict[str, float]] = {}
     seconds: dict[str, float] = {}
+    plan = Plan(
+        orchestrator_mb=args.orchestrator_memory,
+        segment_mb=args.segment_memory,
+        concurrency=args.concurrency,
+        architecture=cast(Architecture, args.architecture),
+    )
     for name, cached in (("first", False), ("next", True)):
-        found = forecast(
-            request,
-            videos,
-            Plan(
-                orchestrator_mb=args.orchestrator_memory,
-                segment_mb=args.segment_memory,
-                concurrency=args.concurrency,
-                architecture=cast(Architecture, args.architecture),
-                cached=cached,
-            ),
-        )
+        found = forecast(request, videos, replace(plan, cached=cached))
         transitions = transitions_of(len(request.segments))
         items[name] = estimate_cost(found.usage, transitions=transitions, stored_bytes=found.stored_bytes)
         seconds[name] = round(found.wall_s, 1)
     monthly = fixed_monthly()
+    batch = batch_forecast(request, videos, plan)
     output.give(
         task_id=job.task_id,
         prices={"region": PRICES.region, "as_of": PRICES.as_of},
@@ -86,6 +84,7 @@ def _cost(args: argparse.Namespace, output: Output) -> int:
             name: {"seconds": seconds[name], "usd": sum(one.values()), "items_usd": one} for name, one in items.items()
         },
         stack_usd_per_month=monthly,
+        batch_job=None if batch is None else {"seconds": round(batch.seconds, 1), "usd": batch.usd},
     )
     output.say(
         f"{job.task_id}: about {sum(items['first'].values()):.4f} US dollars and {seconds['first']:.0f} s; "
@@ -101,6 +100,11 @@ def _cost(args: argparse.Namespace, output: Output) -> int:
     output.remark(f"List prices of {PRICES.as_of} in {PRICES.region}, without free tiers; seconds on the safe side.")
     if request.engine == "raft":
         output.remark("Without the GPU instance, about 0.22 US dollars for a lone job (docs/gpu.md).")
+    if batch is not None:
+        output.remark(
+            "No function alone can extract this video. Where its key frames allow no parts, a Batch job does "
+            f"(EnableBatch, docs/batch.md): about {batch.usd:.2f} US dollars more and {batch.seconds:.0f} s on 4 vCPU."
+        )
     return DONE
 
 

@@ -205,7 +205,8 @@ def _docker() -> Finding:
 def examine_stack(
     name: str, *, endpoint_url: str | None = None, clients: Callable[[str], Any] | None = None
 ) -> list[Finding]:
-    """Look at a deployed stack: that it is whole, its bucket, its state machine, and events that were given up.
+    """Look at a deployed stack: that it is whole, its bucket, its state machine, and events that were given up; and at
+    the queue of its Batch part, where it has one.
 
     Args:
         name: of the CloudFormation stack.
@@ -242,6 +243,15 @@ def examine_stack(
             raise LookupError(f"{count} events could not be delivered")
         return "every event was delivered"
 
+    def batch_queue() -> str:
+        arn = _wanted(outputs, "BatchJobQueueArn")
+        (found,) = client("batch").describe_job_queues(jobQueues=[arn])["jobQueues"]
+        if (found["state"], found["status"]) != ("ENABLED", "VALID"):
+            raise LookupError(
+                f"{found['jobQueueName']} is {found['state']}, {found['status']}: {found.get('statusReason')}"
+            )
+        return f"{found['jobQueueName']} takes jobs"
+
     findings = [_examined("stack", stack, "deploy it (sam deploy), or check name, region and credentials")]
     if findings[0].state == "works":
         findings += [
@@ -249,6 +259,8 @@ def examine_stack(
             _examined("state machine", machine, "look at the stack's events"),
             _examined("undelivered events", dead_letters, "docs/operations.md tells how to redrive them"),
         ]
+    if "BatchJobQueueArn" in outputs:
+        findings.append(_examined("Batch queue", batch_queue, "look at its compute environment (docs/batch.md)"))
     return findings
 
 

@@ -34,6 +34,7 @@ from structureflow_local.output import Output
 _STAGES: Final = {
     "orchestrate": "the request arrived",
     "gpu": "RAFT runs as a task of its own; without a GPU a pair takes seconds",
+    "batch": "beyond a function: a Batch job extracts it, a process here",
     "extract": "decoding once: frames and flows",
     "segments": "the state machine fans out",
     "publish": "results take the places of those before",

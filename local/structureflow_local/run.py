@@ -10,6 +10,7 @@ from pathlib import Path
 
 from structureflow import S3Settings, S3Storage, Storage, keys
 from structureflow.models.results import JobStatus
+from structureflow_local.batch import batch_part, together, wants_batch
 from structureflow_local.client import JobClient, PreparedJob, holds_results
 from structureflow_local.cloud import LocalCloud
 from structureflow_local.costs import measured_cost
@@ -48,7 +49,8 @@ def run_job(
         NotFinishedError: it did not end within `timeout_s`.
     """
     gpu = gpu_part(raft_weights) if wants_gpu(job) else {}
-    with JobProgress(output, named=job.in_own_words) as progress, LocalCloud(TEMPLATE, persist=store, **gpu) as cloud:
+    parts = together(gpu, batch_part() if wants_batch(job) else {})
+    with JobProgress(output, named=job.in_own_words) as progress, LocalCloud(TEMPLATE, persist=store, **parts) as cloud:
         progress.say("cloud", f"local cloud at {cloud.endpoint_url}, wired by {TEMPLATE.name}")
         storage = bucket_of(cloud)
         progress.watch_in(storage)
@@ -73,7 +75,7 @@ def run_job(
 
 def serve_cloud(*, store: Path | None, output: Output, raft_weights: Path | None = None) -> None:
     """Run a local cloud until the process is interrupted; print what other processes need to reach it."""
-    with LocalCloud(TEMPLATE, persist=store, **gpu_part(raft_weights)) as cloud:
+    with LocalCloud(TEMPLATE, persist=store, **together(gpu_part(raft_weights), batch_part())) as cloud:
         environment = {**cloud.environment(), "DATA_BUCKET": cloud.bucket(BUCKET)}
         with serving_page(cloud) as url:
             output.give(environment=environment, page=url)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from structureflow.jobs.forecast import Plan, forecast
+from structureflow.jobs.forecast import Plan, batch_forecast, forecast
 from structureflow.media.probe import VideoInfo
-from structureflow.models.cost import estimate_cost, transitions_of
+from structureflow.models.cost import estimate_cost, fargate_usd, transitions_of
 from structureflow.models.job import JobRequest
 from structureflow.testing.videos import pan_frames, write_clip
 from structureflow_local.cli import main
@@ -53,6 +53,36 @@ def test_fewer_at_a_time_take_longer_and_cost_the_same() -> None:
     assert narrow.wall_s - wide.wall_s == pytest.approx(3 * wide.usage[2].duration_s)
 
 
+# --- beyond a function -------------------------------------------------------------------------------
+
+HOUR = VideoInfo(frames=90_000, fps=25.0, width_px=3840, height_px=2160, duration_s=3600.0)
+
+
+def test_what_a_function_can_do_needs_no_batch_job() -> None:
+    assert batch_forecast(request(), [INFO], PLAN) is None
+    assert batch_forecast(request(), [HOUR], Plan(3008, 3008, 40, cached=True)) is None
+    assert batch_forecast(request(), [], PLAN) is None
+
+
+def test_hours_of_video_are_a_batch_jobs_and_their_price_is_fargates() -> None:
+    found = batch_forecast(request(quality="best"), [HOUR], PLAN)
+    assert found is not None
+    assert 3 * 3600 < found.seconds < 6 * 3600
+    assert found.usd == pytest.approx(0.253 * found.seconds / 3600, rel=0.02)
+    arm = batch_forecast(request(quality="best"), [HOUR], Plan(3008, 3008, 40, architecture="arm64"))
+    assert arm is not None
+    assert arm.usd < found.usd
+    # 8K is more than the least memory of a function takes, however short it is.
+    large = VideoInfo(frames=5, fps=25.0, width_px=8192, height_px=4608, duration_s=0.2)
+    assert batch_forecast(request(), [large], PLAN) is None
+    assert batch_forecast(request(), [large], Plan(1769, 3008, 40)) is not None
+
+
+def test_fargate_bills_a_minute_at_least() -> None:
+    assert fargate_usd(1, vcpus=4) == fargate_usd(60, vcpus=4) == pytest.approx(fargate_usd(3600, vcpus=4) / 60)
+    assert fargate_usd(3600, vcpus=8) > 1.8 * fargate_usd(3600, vcpus=4)
+
+
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
     write_clip(tmp_path / "clip.mp4", pan_frames(20, 96, 160, dx=2, dy=0), fps=25)
@@ -92,3 +122,18 @@ def test_a_bad_job_is_refused_as_the_orchestrator_would(job: Path, capsys: pytes
     job.write_text(json.dumps(json.loads(job.read_text()) | {"qualty": "best"}))
     assert main(["cost", str(job)]) == 2
     assert "qualty" in capsys.readouterr().err
+
+
+def test_the_command_tells_of_a_batch_job(
+    job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from structureflow_local import cost_command
+
+    assert main(["cost", str(job), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["batch_job"] is None
+    monkeypatch.setattr(cost_command, "_videos", lambda *_: [HOUR])
+    assert main(["cost", str(job)]) == 0
+    printed = capsys.readouterr()
+    assert "EnableBatch" in printed.out + printed.err
+    assert main(["cost", str(job), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["batch_job"]["usd"] > 0.1

@@ -162,6 +162,28 @@ def test_what_is_amiss_in_a_stack_is_said(account: Account, has: dict[str, Any],
     assert broken.remedy
 
 
+@pytest.mark.parametrize(("status", "state"), [("VALID", "works"), ("INVALID", "broken")])
+def test_the_queue_of_a_batch_part_is_looked_at(
+    account: Account, monkeypatch: pytest.MonkeyPatch, status: str, state: str
+) -> None:
+    arn = "arn:aws:batch:us-east-1:123456789012:job-queue/Extraction"
+    monkeypatch.setitem(OUTPUTS, "BatchJobQueueArn", arn)
+    account.has()
+    queue = {
+        "jobQueueName": "Extraction",
+        "jobQueueArn": arn,
+        "state": "ENABLED",
+        "status": status,
+        "statusReason": "no subnet",
+        "priority": 1,
+        "computeEnvironmentOrder": [{"order": 1, "computeEnvironment": "fargate"}],
+    }
+    account.stub("batch").add_response("describe_job_queues", {"jobQueues": [queue]}, {"jobQueues": [arn]})
+    found = examine_stack("s", clients=account.client)[-1]
+    assert (found.what, found.state) == ("Batch queue", state)
+    assert ("no subnet" in found.said) is (state == "broken")
+
+
 def test_a_stack_of_something_else_is_told_apart(account: Account) -> None:
     stack = {"StackName": "s", "CreationTime": "2026-01-01", "StackStatus": "CREATE_COMPLETE"}
     account.stub("cloudformation").add_response("describe_stacks", {"Stacks": [stack]})

@@ -289,6 +289,7 @@ def test_the_order_carries_no_list_that_grows_with_the_video(
         "notices",
         "timings_s",
         "usage",
+        "route",
         "deadline",
         "weights",
         "failure",

@@ -27,7 +27,7 @@ from tests.functional.outputs import (
     structure_frames,
 )
 from tests.readers import go_with_the_flow, tracks, ttm, vace
-from tests.readers.videos import read_video
+from tests.readers.videos import is_same_video, read_video
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +265,7 @@ def test_asking_for_time_to_move_changes_nothing_of_the_guide(
     published, _ = made
     without = run(job_runner(tmp_path), tmp_path / "published", outputs=[])
     for name in ("guide.mp4", "mask.mp4"):
-        assert (published.folder / name).read_bytes() == (without.folder / name).read_bytes(), name
+        assert is_same_video((published.folder / name).read_bytes(), (without.folder / name).read_bytes()), name
     guide, _ = read_video(published.folder / "guide.mp4")
     mask, _ = read_video(published.folder / "mask.mp4")
     sample = ttm.read_folder(published.folder / "ttm", FRAMES)

@@ -34,6 +34,7 @@ PARAMETERS: dict[str, dict[str, Any]] = TEMPLATE["Parameters"]
 RESOURCES: dict[str, dict[str, Any]] = TEMPLATE["Resources"]
 NUMBERS = {name: body for name, body in PARAMETERS.items() if body["Type"] == "Number"}
 GPU = {"EnableGpu": "true", "GpuImageUri": "raft:1", "GpuVpcId": "vpc-1", "GpuSubnetIds": "subnet-1"}
+BATCH = {"EnableBatch": "true", "BatchImageUri": "batch:1", "BatchVpcId": "vpc-1", "BatchSubnetIds": "subnet-1"}
 
 
 def nodes(node: Any) -> Iterator[Any]:
@@ -46,7 +47,7 @@ def nodes(node: Any) -> Iterator[Any]:
 
 
 def test_a_new_account_takes_every_functions_memory() -> None:
-    for spec in load_template(REPO / "template.yaml", GPU).functions.values():
+    for spec in load_template(REPO / "template.yaml", {**GPU, **BATCH}).functions.values():
         assert spec.memory_mb <= NEW_ACCOUNT_MEMORY_MB, spec.logical_id
 
 
@@ -116,7 +117,7 @@ def test_numbers_have_both_bounds_or_are_chosen(name: str) -> None:
 @pytest.mark.parametrize("bound", ["MinValue", "MaxValue"])
 @pytest.mark.parametrize("name", [name for name, body in NUMBERS.items() if "MinValue" in body])
 def test_the_code_keeps_both_bounds(name: str, bound: str) -> None:
-    template = load_template(REPO / "template.yaml", {**GPU, name: str(NUMBERS[name].get(bound))})
+    template = load_template(REPO / "template.yaml", {**GPU, **BATCH, name: str(NUMBERS[name].get(bound))})
     for spec in template.functions.values():
         Settings.from_environment({**spec.environment, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(spec.memory_mb)})
 
@@ -128,6 +129,9 @@ def test_two_of_the_largest_videos_fit_on_the_disk_of_who_downloads_them() -> No
             # a preview fetches less, of which a structure video and all guides are two
             most = MAX_PREVIEW_BYTES / 1e6 if name == "PreviewFunction" else largest
             assert 2 * most < body["Properties"]["EphemeralStorage"]["Size"], name
+    disk = RESOURCES["BatchJobDefinition"]["Properties"]["ContainerProperties"]["EphemeralStorage"]["SizeInGiB"]
+    assert 2 * PARAMETERS["BatchMaxVideoMegabytes"]["MaxValue"] * 1e6 < disk * 1024**3
+    assert 21 <= disk <= 200, "what Fargate takes"
 
 
 def test_an_order_outlives_its_task() -> None:
@@ -138,6 +142,7 @@ def test_an_order_outlives_its_task() -> None:
         if rule.get("Prefix") == "work/"
     ]
     assert PARAMETERS["GpuTimeoutMinutes"]["MaxValue"] + 60 < days * 24 * 60
+    assert PARAMETERS["BatchTimeoutMinutes"]["MaxValue"] + 60 < days * 24 * 60
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,7 @@ def test_every_handler_does_its_part_of_a_job_from_the_built_artifacts_alone(
             "DATA_BUCKET": sam_containers.BUCKET,
             "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}",
             "GPU_CLUSTER": "",
+            "BATCH_QUEUE": "",
             "TMPDIR": str(tmp_path),
         }
         program = (

@@ -49,9 +49,9 @@ def named(node: Any) -> Iterator[str]:
 
 
 def test_all_of_it_is_conditional() -> None:
-    kinds = ("AWS::ECS::", "AWS::EC2::", "AWS::AutoScaling::")
+    kinds = ("AWS::ECS::", "AWS::EC2::LaunchTemplate", "AWS::AutoScaling::")
     assert {name for name, body in RESOURCES.items() if body["Type"].startswith(kinds)} <= GPU_PART
-    assert {"SettleGpuFunction", "SettleGpuLogGroup", "RaftLogGroup", "RaftTaskRole"} <= GPU_PART
+    assert {"GpuSecurityGroup", "RaftLogGroup", "RaftTaskRole"} <= GPU_PART
 
 
 @pytest.mark.parametrize("name", sorted(set(RESOURCES) - GPU_PART))
@@ -66,7 +66,7 @@ def test_no_output_depends_on_it_unconditionally() -> None:
 
 def test_it_is_off_unless_asked_for_and_then_wants_its_parameters() -> None:
     assert TEMPLATE["Parameters"]["EnableGpu"]["Default"] == "false"
-    (rule,) = TEMPLATE["Rules"].values()
+    rule = TEMPLATE["Rules"]["GpuNeedsItsParameters"]
     assert rule["RuleCondition"] == {"Fn::Equals": [{"Ref": "EnableGpu"}, "true"]}
     assert {ref for one in rule["Assertions"] for ref in named(one["Assert"])} == set(ENABLED) - {"EnableGpu"}
 
@@ -134,7 +134,8 @@ def test_functions_that_ask_for_tasks_know_the_gpu_part(name: str) -> None:
 def test_the_end_of_a_task_is_told_for_this_cluster_only() -> None:
     pattern = properties("SettleGpuFunction")["Events"]["TaskStopped"]["Properties"]["Pattern"]
     assert pattern["source"] == ["aws.ecs"]
-    assert pattern["detail"] == {"clusterArn": [{"Fn::GetAtt": ["GpuCluster", "Arn"]}], "lastStatus": ["STOPPED"]}
+    cluster = {"Fn::If": ["HasGpu", {"Fn::GetAtt": ["GpuCluster", "Arn"]}, "none"]}
+    assert pattern["detail"] == {"clusterArn": [cluster], "lastStatus": ["STOPPED"]}
     schedule = properties("SettleGpuFunction")["Events"]["LookForOverdue"]
     assert schedule["Type"] == "Schedule"
 

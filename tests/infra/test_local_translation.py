@@ -17,6 +17,7 @@ from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 from samtranslator.yaml_helper import yaml_parse
 
+from structureflow_local.batch import batch_part
 from structureflow_local.cloud.template import REGION, STACK_NAME, Template, load_template
 from structureflow_local.cloud.template.resources import Resources
 from structureflow_local.gpu import _PARAMETERS as GPU
@@ -25,6 +26,7 @@ REPO = Path(__file__).resolve().parents[2]
 TEMPLATES: Mapping[str, tuple[Path, Mapping[str, str]]] = {
     "deployed": (REPO / "template.yaml", {}),
     "deployed with the GPU part": (REPO / "template.yaml", GPU),
+    "deployed with the Batch part": (REPO / "template.yaml", batch_part()["parameters"]),
     "of the local cloud's own tests": (REPO / "tests" / "fixtures" / "local" / "template.yaml", {}),
 }
 #: What neither of them has: defaults, layers of Globals and of a function, a rule that is off.
@@ -287,3 +289,19 @@ def test_the_same_buckets_queues_and_tasks(both: tuple[Template, Translated]) ->
         declared = {item["Name"]: str(item["Value"]) for item in container.get("Environment", [])}
         assert dict(task.containers[0].environment) == declared
         assert task.containers[0].image == container["Image"]
+
+
+def test_the_same_batch_jobs(both: tuple[Template, Translated]) -> None:
+    ours, translated = both
+    assert set(translated.of_type("AWS::Batch::JobQueue")) == set(ours.job_queues)
+    jobs = translated.of_type("AWS::Batch::JobDefinition")
+    assert set(jobs) == set(ours.job_definitions)
+    for name, job in ours.job_definitions.items():
+        container, strategy = jobs[name]["ContainerProperties"], jobs[name]["RetryStrategy"]
+        declared = {item["Name"]: str(item["Value"]) for item in container.get("Environment", [])}
+        assert dict(job.container.environment) == declared
+        assert job.container.image == container["Image"]
+        assert job.attempts == strategy["Attempts"]
+        assert [(rule.action, rule.exit_code, rule.reason) for rule in job.exit_rules] == [
+            (rule["Action"], rule.get("OnExitCode"), rule.get("OnReason")) for rule in strategy["EvaluateOnExit"]
+        ]

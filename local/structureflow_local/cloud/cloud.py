@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 from structureflow.errors import InvalidRequestError
 from structureflow_local.cloud import patches as moto_patches
 from structureflow_local.cloud.activity import Activity
+from structureflow_local.cloud.containers import check_commands, serve_containers
 from structureflow_local.cloud.errors import LocalCloudError, UnknownResourceError
 from structureflow_local.cloud.events import EventBus
 from structureflow_local.cloud.function_pool import Invocation, InvocationResult
@@ -28,8 +29,6 @@ from structureflow_local.cloud.processes import Spawner
 from structureflow_local.cloud.queues import Queues
 from structureflow_local.cloud.servers import Servers
 from structureflow_local.cloud.signature import Keyring
-from structureflow_local.cloud.tasks import TARGET as TASKS_TARGET
-from structureflow_local.cloud.tasks import Tasks
 from structureflow_local.cloud.template import BucketSpec, Template, load_template
 from structureflow_local.cloud.tokens import Tokens
 from structureflow_local.doors import DOCKER_HOST, OBJECT_POLICY, Doors
@@ -42,7 +41,7 @@ _one_at_a_time = threading.Lock()
 class LocalCloud:
     """Runs a SAM template on this machine: a context manager.
 
-    S3, Step Functions, SQS and ECS are moto's server in this process, on loopback; functions are processes under
+    S3, Step Functions, SQS, ECS and Batch are one server in this process, on loopback; functions are processes under
     AWS's runtime interface emulator; events find their targets by the template's own rules. There is one at a
     time per process, because moto keeps its state in the process.
 
@@ -53,7 +52,7 @@ class LocalCloud:
         persist: a folder that keeps the objects below `PERSISTED_PREFIXES` from one cloud to the next.
         extra_hosts: further addresses of this machine to listen on, on the same port.
         duplicate_events: deliver each event twice, as EventBridge sometimes does.
-        task_commands: program and arguments that an ECS task runs here, by logical id of its task definition;
+        task_commands: program and arguments that an ECS task or a Batch job runs here, by logical id of its definition;
             one without a command gets no capacity.
         async_retry_delays_s: pauses before the second and third try of an asynchronous call (AWS: 60 and 120 s), and
             of a message whose call failed (AWS: what its function set, or the queue's visibility timeout).
@@ -90,9 +89,7 @@ class LocalCloud:
         self._concurrency = concurrency
         self._tokens = None if token_keys is None else Tokens(token_keys)
         self._task_commands = dict(task_commands or {})
-        for logical_id in self._task_commands:
-            if logical_id not in self.template.task_definitions:
-                raise UnknownResourceError(f"task_commands: no task definition {logical_id!r}")
+        check_commands(self._task_commands, self.template)
         self._activity = Activity()
         self._execution_tokens: dict[str, int] = {}
         self._stack: contextlib.ExitStack | None = None
@@ -195,20 +192,17 @@ class LocalCloud:
             duplicate=self._duplicate_events,
         )
         stack.callback(self._bus.close)
-        tasks = Tasks(
-            self.template.task_definitions,
-            self.template.clusters,
+        serve_containers(
+            self._gateway,
+            self.template,
             commands=self._task_commands,
             spawner=spawner,
             keyring=self._keyring,
             activity=self._activity,
             environment={name: value for name, value in self.environment().items() if "KEY" not in name},
-            region=self.region,
-            account_id=self.template.account_id,
             state_dir=self.state_dir,
             publish=self._bus.publish,
         )
-        self._gateway.add_service(TASKS_TARGET, tasks.handle, tasks.owner_of)
         patches = moto_patches.Patches()
         stack.callback(patches.undo)
         moto_patches.remember_modules(patches)

@@ -95,6 +95,7 @@ class Gateway:
         self._pending = _Pending()
         self._owners: list[Callable[[str], str | None]] = [functions.owner_of]
         self._targets: dict[str, Callable[[str, dict[str, Any]], Reply | None]] = {}
+        self._rest: dict[str, Callable[[str, dict[str, Any]], tuple[str, Reply]]] = {}
         self.calls: list[Call] = []
 
     def add_service(
@@ -108,6 +109,19 @@ class Gateway:
         `owner_of` tells which of the service's own processes signs with an access key.
         """
         self._targets[prefix] = handler
+        self._owners.append(owner_of)
+
+    def add_rest_service(
+        self,
+        service: str,
+        handler: Callable[[str, dict[str, Any]], tuple[str, Reply]],
+        owner_of: Callable[[str], str | None],
+    ) -> None:
+        """Let `handler` answer the requests that are signed for a service, by their path and JSON document.
+
+        It returns the operation's name too; `owner_of` is as in `add_service`.
+        """
+        self._rest[service] = handler
         self._owners.append(owner_of)
 
     def after_answer(self, action: Callable[[], None]) -> None:
@@ -134,6 +148,11 @@ class Gateway:
         target = environ.get("HTTP_X_AMZ_TARGET", "")
         if target:
             return self._json_service(environ, start_response, target, owner, service)
+        if service in self._rest:
+            operation, answer = self._rest[service](path, document := peek_json(environ))
+            resource = document.get("jobDefinition") or document.get("jobQueue") or document.get("jobId")
+            self.calls.append(Call(owner, service, operation, method, None, None, resource, answer[0]))
+            return reply(start_response, *answer)
         if service not in {"s3", ""}:
             captured: list[int] = []
             result = self._inner(environ, capture(start_response, captured))

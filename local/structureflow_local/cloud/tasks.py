@@ -22,8 +22,8 @@ from typing import Any, Final
 from structureflow_local.cloud.activity import Activity
 from structureflow_local.cloud.errors import FunctionProcessError
 from structureflow_local.cloud.processes import Spawner
-from structureflow_local.cloud.signature import Keyring
-from structureflow_local.cloud.template import ClusterSpec, TaskDefinitionSpec
+from structureflow_local.cloud.signature import Key, Keyring
+from structureflow_local.cloud.template import ClusterSpec, ContainerSpec, TaskDefinitionSpec
 
 TARGET: Final = "AmazonEC2ContainerServiceV20141113"
 
@@ -205,19 +205,7 @@ class Tasks:
         log_dir.mkdir(parents=True, exist_ok=True)
         key = self._keyring.issue()
         self._owners[key.access_key] = spec.logical_id
-        environment = {
-            "HOME": str(scratch),
-            "LANG": "en_US.UTF-8",
-            "PATH": os.defpath,
-            "TMPDIR": str(scratch),
-            "PYTHONUNBUFFERED": "1",
-            **container.environment,
-            **{str(item["name"]): str(item["value"]) for item in override.get("environment", ())},
-            **self._environment,
-            "AWS_ACCESS_KEY_ID": key.access_key,
-            "AWS_SECRET_ACCESS_KEY": key.secret,
-            "AWS_SESSION_TOKEN": "local",
-        }
+        environment = container_environment(container, override, scratch, self._environment, key)
         try:
             task.pid = self._spawner.spawn(
                 [*command, *map(str, override.get("command", container.command))],
@@ -309,6 +297,29 @@ class Tasks:
             "stoppedAt": task.stopped_at,
         }
         return {key: value for key, value in described.items() if value is not None}
+
+
+def container_environment(
+    container: ContainerSpec,
+    override: Mapping[str, Any],
+    scratch: Path,
+    local: Mapping[str, str],
+    key: Key,
+) -> dict[str, str]:
+    """Return the whole environment of a container's process: its own, what its start overrides, the local endpoint."""
+    return {
+        "HOME": str(scratch),
+        "LANG": "en_US.UTF-8",
+        "PATH": os.defpath,
+        "TMPDIR": str(scratch),
+        "PYTHONUNBUFFERED": "1",
+        **container.environment,
+        **{str(item["name"]): str(item["value"]) for item in override.get("environment", ())},
+        **local,
+        "AWS_ACCESS_KEY_ID": key.access_key,
+        "AWS_SECRET_ACCESS_KEY": key.secret,
+        "AWS_SESSION_TOKEN": "local",
+    }
 
 
 def _ok(document: dict[str, Any]) -> Reply:

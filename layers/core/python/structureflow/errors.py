@@ -1,8 +1,7 @@
 """The error root of structureflow.
 
-Every error raised on purpose descends from `StructureFlowError`. It is either *permanent* (the same input fails again;
-never retried) or *transient* (a later try may succeed; the state machine and the Lambda queue may retry it).
-Each also descends from the built-in that fits it, so that who knows nothing of structureflow catches it by its kind.
+Every error raised on purpose descends from `StructureFlowError`, and from the built-in that fits it. It is either
+*permanent* (the same input fails again; never retried) or *transient* (a later try may succeed; queues may retry it).
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from structureflow.references import without_queries
 __all__ = [
     "ApiReplyError",
     "ApiUnreachableError",
+    "BatchJobError",
     "CorruptMediaError",
     "DeadlineError",
     "EncodeError",
@@ -91,8 +91,7 @@ def _shown_detail(value: Any) -> Any:
 class StructureFlowError(Exception):
     """Root of all errors of this package; `detail` holds machine-readable facts about the failure.
 
-    Message and detail are cut to `structureflow.limits.MAX_MESSAGE_CHARS`, whatever they were made of.
-    URLs in them lose their queries, which may be signatures: errors stand in records and logs.
+    Both are cut to `structureflow.limits.MAX_MESSAGE_CHARS`, and URLs in them lose their queries: those may be signed.
     """
 
     transient: ClassVar[bool] = False
@@ -326,6 +325,10 @@ class GpuUnavailableError(EngineUnavailableError):
     """The GPU task cannot be started: no capacity, refused, or not deployed; the message says which."""
 
 
+class BatchJobError(EngineUnavailableError):
+    """The Batch job cannot be submitted, or ended without its flows; the message says why."""
+
+
 # --- frame cache -------------------------------------------------------------------------------------
 
 
@@ -391,9 +394,6 @@ class DeadlineError(JobStateError, TimeoutError):
 
 class MemoryLimitError(JobStateError, MemoryError):
     """The work would take more memory than the function has to spare; it is refused before it starts."""
-
-    def __str__(self) -> str:
-        return self.message
 
 
 class IncompleteJobError(JobStateError):

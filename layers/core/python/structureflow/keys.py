@@ -13,7 +13,7 @@ Layout of the bucket::
     jobs/{task_id}/segments/{index:03d}/{guide.mp4,mask.mp4,…}    what the user collects: of the last run published
     jobs/{task_id}/segments/{index:03d}/{ttm,tracks,…}/{name}     outputs of several files
     jobs/{task_id}/{manifest.json,report.html,job.json}           the same, the manifest written last
-    work/.gpu/{run_id}.json                                       what a GPU task shall extract
+    work/.gpu/{run_id}.json                                       what a GPU task or a Batch job shall extract
     work/.settling/{run_id}.json                                  who settles that order just now
     work/.parts/{run_id}/{plan.json,{number:03d}/{name}}          how a run's video is cut, and what its parts left
     cache/flows/{key}.npz                                         flows by content, engine and parameters
@@ -283,7 +283,7 @@ def run_segment_list(task_id: str, run_id: str) -> str:
 
 
 def gpu_order(run_id: str) -> str:
-    """The order of a run that a GPU task extracts; gone when the run's flows are committed."""
+    """The order of a run that a GPU task or a Batch job extracts; gone when the run's flows are committed."""
     return f"{GPU_ORDERS_PREFIX}{check_id(run_id, 'run_id')}.json"
 
 

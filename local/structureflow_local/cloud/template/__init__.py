@@ -1,20 +1,22 @@
 """Typed views of a SAM template: what the local cloud runs.
 
 `load_template` reads the same file that is deployed and says what there is: buckets, queues, functions, state
-machines, rules, routes, ECS tasks. Every resource type is either run here or stands in the list of those that
-do nothing while a job runs (policies, log groups, alarms …); every property of a resource that is run is
-either honoured or stands in the list of those without effect here. All else is a `TemplateError` naming the
+machines, rules, routes, ECS tasks, Batch jobs. Every resource type is either run here or stands in the list of
+those that do nothing while a job runs (policies, log groups, alarms …); every property of a resource that is run
+is either honoured or stands in the list of those without effect here. All else is a `TemplateError` naming the
 place: a local run must not pass by ignoring a part of the wiring.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from structureflow_local.cloud.errors import TemplateError
+from structureflow_local.cloud.template.batch import job_definition, job_queue
 from structureflow_local.cloud.template.functions import FunctionReader
 from structureflow_local.cloud.template.http_api import HttpApiReader
 from structureflow_local.cloud.template.kinds import FUNCTION, STATE_MACHINE
@@ -28,6 +30,8 @@ from structureflow_local.cloud.template.specs import (
     CorsSpec,
     EventSourceSpec,
     FunctionSpec,
+    JobDefinitionSpec,
+    JobQueueSpec,
     QueueSpec,
     RouteSpec,
     RuleSpec,
@@ -47,6 +51,8 @@ __all__ = [
     "CorsSpec",
     "EventSourceSpec",
     "FunctionSpec",
+    "JobDefinitionSpec",
+    "JobQueueSpec",
     "QueueSpec",
     "RouteSpec",
     "RuleSpec",
@@ -101,6 +107,8 @@ def load_template(
         queues=resources.each("AWS::SQS::Queue", others.queue),
         clusters=resources.each("AWS::ECS::Cluster", others.cluster),
         task_definitions=resources.each("AWS::ECS::TaskDefinition", others.task_definition),
+        job_queues=resources.each("AWS::Batch::JobQueue", functools.partial(job_queue, resources)),
+        job_definitions=resources.each("AWS::Batch::JobDefinition", functools.partial(job_definition, resources)),
         rules=tuple(rules.found),
         event_sources=resources.each("AWS::Lambda::EventSourceMapping", others.event_source),
         outputs=resources.outputs(),

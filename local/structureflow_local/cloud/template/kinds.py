@@ -61,6 +61,16 @@ KINDS: Final[Mapping[str, Kind]] = {
         {"TaskDefinitionArn": _arn("ecs", "task-definition/{name}:1")},
         runs=True,
     ),
+    "AWS::Batch::JobQueue": Kind(
+        "JobQueueName",
+        _arn("batch", "job-queue/{name}"),
+        "{arn}",
+        {"JobQueueArn": _arn("batch", "job-queue/{name}")},
+        runs=True,
+    ),
+    "AWS::Batch::JobDefinition": Kind(
+        "JobDefinitionName", _arn("batch", "job-definition/{name}:1"), "{arn}", runs=True
+    ),
     "AWS::ApiGatewayV2::Api": Kind(
         None,
         _arn("apigateway", "/apis/{name}"),
@@ -93,6 +103,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     "AWS::IAM::InstanceProfile": Kind("InstanceProfileName", "arn:aws:iam::{account}:instance-profile/{name}"),
     "AWS::KMS::Key": Kind(None, _arn("kms", "key/{name}"), attributes={"KeyId": "{name}"}),
     "AWS::KMS::Alias": Kind("AliasName", _arn("kms", "{name}")),
+    "AWS::Batch::ComputeEnvironment": Kind(
+        "ComputeEnvironmentName", _arn("batch", "compute-environment/{name}"), "{arn}"
+    ),
     "AWS::ECS::CapacityProvider": Kind("Name", _arn("ecs", "capacity-provider/{name}")),
     "AWS::ECS::ClusterCapacityProviderAssociations": Kind(None, _arn("ecs", "{name}")),
     "AWS::AutoScaling::AutoScalingGroup": Kind("AutoScalingGroupName", _arn("autoscaling", "autoScalingGroup:{name}")),

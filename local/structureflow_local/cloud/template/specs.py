@@ -182,6 +182,42 @@ class TaskDefinitionSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class JobQueueSpec:
+    """A queue of Batch."""
+
+    logical_id: str
+    name: str
+    arn: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExitRule:
+    """What becomes of an attempt that ended without success, as ``EvaluateOnExit`` says it; None fits everything."""
+
+    action: str
+    exit_code: str | None = None
+    reason: str | None = None
+    status_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobDefinitionSpec:
+    """A Batch job definition of one container; `arn` ends in its only revision, 1.
+
+    Attributes:
+        attempts: how often a job is begun at most.
+        exit_rules: the first that fits decides; where none does, the job is tried again.
+    """
+
+    logical_id: str
+    name: str
+    arn: str
+    container: ContainerSpec
+    attempts: int = 1
+    exit_rules: tuple[ExitRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Template:
     """Everything of a template that the local cloud runs, by logical id where there is one."""
 
@@ -196,6 +232,8 @@ class Template:
     queues: Mapping[str, QueueSpec]
     clusters: Mapping[str, ClusterSpec]
     task_definitions: Mapping[str, TaskDefinitionSpec]
+    job_queues: Mapping[str, JobQueueSpec]
+    job_definitions: Mapping[str, JobDefinitionSpec]
     rules: tuple[RuleSpec, ...]
     event_sources: Mapping[str, EventSourceSpec]
     outputs: Mapping[str, Any]

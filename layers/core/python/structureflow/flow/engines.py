@@ -303,7 +303,7 @@ def _raft_preset(model: str, iterations: int, area_px: int) -> EnginePreset:
 #: Chosen by the end result, anchored paths over a gap, per second of the whole job; see `docs/decisions.md`.
 DEFAULT_ENGINES: Final = (
     EngineRegistry()
-    .register("fast", _preset(DisEngine(finest_scale=2, variational_iterations=5), 384 * 216))
+    .register("fast", _preset(DisEngine(finest_scale=2), 384 * 216))
     .register("balanced", _preset(DisEngine(finest_scale=2, variational_iterations=5), 512 * 288))
     .register("best", _preset(DisEngine(finest_scale=1), 640 * 360))
     .register("fast", _preset(FarnebackEngine(iterations=2), 320 * 180))

@@ -49,16 +49,16 @@ class Matching:
     """
 
     finest_scale: int = 2
-    smoothings: int = 5
+    smoothings: int = 1
     every: int = 1
     spread_px: int = 6
 
 
 #: By the end result, see `docs/decisions.md`.
 MATCHING: Final = {
-    "fast": Matching(finest_scale=2, smoothings=5, every=2, spread_px=0),
-    "balanced": Matching(finest_scale=2, smoothings=5),
-    "best": Matching(finest_scale=0, smoothings=1),
+    "fast": Matching(every=2, spread_px=0),
+    "balanced": Matching(),
+    "best": Matching(finest_scale=0),
 }
 
 
@@ -161,15 +161,14 @@ class Refiner:
 
     def _offer(self, now: Look, best: Field32, path: Field32, *, steps_follow: bool = False) -> None:
         """Take `path` into `best` where it shows what is more like the frame; for `_step`, what it shows too."""
-        offered = self._offered if steps_follow else self._offered[:2]
-        self._look_along(now, path, offered, self._offer_unlike)
+        self._look_along(now, path, self._offered, self._offer_unlike)
         better = cv2.compare(self._offer_unlike, self._unlike, cv2.CMP_LT)
         # a mask of both numbers of each vector is copied along faster than one of vectors
         height, width = better.shape
         flat = (height, 2 * width)
         cv2.copyTo(path.reshape(flat), cv2.merge([better, better]).reshape(flat), best.reshape(flat))
         if steps_follow:
-            for source, target in zip(offered, self._chosen, strict=True):
+            for source, target in zip(self._offered, self._chosen, strict=True):
                 cv2.copyTo(source, better, target)
         cv2.copyTo(self._offer_unlike, better, self._unlike)
 
@@ -178,7 +177,7 @@ class Refiner:
 
         Args:
             now, path: the frame, and the way to the anchor.
-            seen: for the first of the anchor's local and broad contrast and gradients across and down; two or four.
+            seen: for the anchor's local and broad contrast and gradients across and down.
             unlike: for the difference.
         """
         cv2.remap(
@@ -189,11 +188,7 @@ class Refiner:
             dst=self._seen,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        if len(seen) == self._seen.shape[2]:
-            cv2.split(self._seen, seen)
-        else:
-            for channel, plane in enumerate(seen):
-                cv2.extractChannel(self._seen, channel, dst=plane)
+        cv2.split(self._seen, seen)
         cv2.absdiff(now.local, seen[0], dst=unlike)
         cv2.absdiff(now.broad, seen[1], dst=self._spare)
         np.add(unlike, self._spare, out=self._spare)

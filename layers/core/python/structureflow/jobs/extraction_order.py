@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from pydantic import Field
 
@@ -34,9 +35,10 @@ class ExtractionOrder(Model):
         flow_cache: the archive that the request gives in place of an extraction.
         engine: what computes the flows: ``dis``, ``farneback`` or ``raft``.
         fallbacks, notices, timings_s, usage: what happened before.
-        deadline: when the order counts as lost; only an order for the GPU has one.
+        route: who carries it out, if it is left for somebody: a GPU task, or a Batch job.
+        deadline: when the order counts as lost; only one that was left has it.
         weights: of RAFT, where the GPU task has others than the preset names.
-        failure: what a GPU task said of itself when it failed.
+        failure: what the task said of itself when it failed.
     """
 
     bucket: str
@@ -54,6 +56,7 @@ class ExtractionOrder(Model):
     notices: tuple[str, ...] = ()
     timings_s: dict[str, float] = Field(default_factory=dict)
     usage: tuple[StepUsage, ...] = ()
+    route: Literal["gpu", "batch"] = "gpu"
     deadline: datetime | None = None
     weights: str | None = None
     failure: str | None = None

@@ -91,7 +91,7 @@ def _fail_extraction(task_id: str, run_id: str, error: CaughtError, services: Se
     storage = services.storage
     failed = None
     if not storage.exists(keys.run_claim(task_id, run_id)):
-        failed = _end(services, task_id, run_id, typed_error(error, stage="extract"))
+        failed = end_run(task_id, run_id, typed_error(error, stage="extract"), services)
     storage.delete([info.key for info in storage.list(keys.parts_prefix(run_id))])
     return failed
 
@@ -111,14 +111,14 @@ def fail_request(key: str, etag: str, error_type: str, error_message: str, servi
     if (etag and etag != begun.request.info.etag) or storage.exists(keys.run_claim(task_id, begun.run_id)):
         return None
     error = ErrorInfo(code=error_type, message=error_message, stage="orchestrate")
-    return _end(services, task_id, begun.run_id, error)
+    return end_run(task_id, begun.run_id, error, services)
 
 
 def reject_request(
     task_id: str, run_id: str, error: StructureFlowError, stage: str, services: Services
 ) -> JobStatus | None:
     """End a run with an error that the orchestrator itself found; None where it is not open any more."""
-    return _end(services, task_id, run_id, describe_error(error, stage))
+    return end_run(task_id, run_id, describe_error(error, stage), services)
 
 
 def typed_error(error: CaughtError, *, stage: str) -> ErrorInfo:
@@ -144,8 +144,11 @@ def typed_error(error: CaughtError, *, stage: str) -> ErrorInfo:
     return ErrorInfo(code=error.name, message=message, stage=stage, detail={"segment": number})
 
 
-def _end(services: Services, task_id: str, run_id: str, error: ErrorInfo) -> JobStatus | None:
-    """End a run before its segments as failed, and delete what the orchestrator left in its folder."""
+def end_run(task_id: str, run_id: str, error: ErrorInfo, services: Services) -> JobStatus | None:
+    """End a run before its segments as failed, and delete what the orchestrator left in its folder.
+
+    Returns None, and leaves the job alone, where the run is not open any more.
+    """
     failed = _fail(services, task_id, run_id, error)
     if failed is not None:
         remove_run(services.storage, task_id, run_id)

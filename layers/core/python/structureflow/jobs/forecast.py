@@ -10,18 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from structureflow.jobs.estimate import extraction_s, segment_s
+from structureflow.jobs.estimate import extraction_mb, extraction_s, segment_s
 from structureflow.jobs.progress import EVERY_S
-from structureflow.limits import MB_PER_VCPU
+from structureflow.limits import MAX_FUNCTION_S, MB_PER_VCPU, MEMORY_SHARE, STOP_BEFORE_END_S
 from structureflow.media.probe import VideoInfo
-from structureflow.models.cost import Architecture, StepUsage
+from structureflow.models.cost import Architecture, StepUsage, fargate_usd
 from structureflow.models.job import JobRequest, Segment
 from structureflow.models.targets import output_size
 
-__all__ = ["Plan", "forecast"]
+__all__ = ["Plan", "batch_forecast", "forecast"]
 
 #: Beside the work itself: a cold start, the first requests.
 START_S: Final = 1.5
+#: Of a Batch job: until Fargate has found a place and pulled the image.
+BATCH_START_S: Final = 90.0
 #: Of the functions without pixels: to claim and list; to check, copy and report, for each segment.
 PLAN_S: Final = 0.5
 ASSEMBLE_S: Final = 1.0
@@ -75,7 +77,7 @@ def forecast(request: JobRequest, videos: Sequence[VideoInfo], plan: Plan) -> Fo
         videos: its structure videos, in order; none where its flows are given.
         plan: where it runs.
     """
-    engine = "dis" if request.engine in ("auto", "raft") else request.engine
+    engine = _engine(request)
     processors = plan.orchestrator_mb / MB_PER_VCPU
     frames = sum(info.frames for info in videos)
     extract_s = 0.0
@@ -136,6 +138,45 @@ def forecast(request: JobRequest, videos: Sequence[VideoInfo], plan: Plan) -> Fo
     # every job has a copy of the flows of its own
     stored += FLOW_BYTES * max(0, frames - 1)
     return Forecast(usage, int(stored), START_S + extract_s + PLAN_S + waves_s + assemble_s)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchForecast:
+    """What a Batch job will take: seconds from its submission on, and US dollars."""
+
+    seconds: float
+    usd: float
+
+
+def batch_forecast(
+    request: JobRequest, videos: Sequence[VideoInfo], plan: Plan, *, vcpus: int = 4
+) -> BatchForecast | None:
+    """Estimate the Batch job of a video that one function cannot extract; None where it can.
+
+    Whether it comes to that is known by the video's key frames alone: one that is cut into parts is extracted by
+    functions, unless they have not the memory.
+
+    Args:
+        request: of the job.
+        videos: its structure videos; several are extracted by functions only.
+        plan: where functions run.
+        vcpus: of the Batch job.
+    """
+    if len(videos) != 1 or request.structure_videos or request.flow_cache is not None or plan.cached:
+        return None
+    (info,) = videos
+    engine = _engine(request)
+    in_function_s = extraction_s(info, engine, request.quality, processors=plan.orchestrator_mb / MB_PER_VCPU)
+    has_time = in_function_s <= MAX_FUNCTION_S - STOP_BEFORE_END_S
+    if has_time and extraction_mb(info) <= MEMORY_SHARE * plan.orchestrator_mb:
+        return None
+    works_s = extraction_s(info, engine, request.quality, processors=vcpus)
+    usd = fargate_usd(works_s, vcpus=vcpus, architecture=plan.architecture)
+    return BatchForecast(BATCH_START_S + works_s, usd)
+
+
+def _engine(request: JobRequest) -> str:
+    return "dis" if request.engine in ("auto", "raft") else request.engine
 
 
 def _said(seconds: float) -> int:

@@ -1,4 +1,4 @@
-"""Who settles a GPU order: one at a time, since the end of a task and the schedule may both find it."""
+"""Who settles an order: one at a time, since the end of a task and the schedule may both find it."""
 
 from __future__ import annotations
 

@@ -82,17 +82,21 @@ class Source:
     verified_by: VerifiedBy | None = None
     _location: _Location = field(repr=False, compare=False, kw_only=True)
     _etag: str = field(repr=False, compare=False, kw_only=True)
+    _max_bytes: int = field(repr=False, compare=False, kw_only=True)
 
     def fetch(self, path: Path) -> Source:
         """Download the bytes into the file `path`, verified, and return this source with their digest.
 
         Raises:
+            MediaLimitError: it is larger than what has room here; nothing is read.
             InputChangedError: the object was overwritten since it was found.
             InputNotFoundError: it is gone.
             InputNotAllowedError: the store refuses it.
             TransientError: the store broke off, or gives other bytes each time.
         """
         location = self._location
+        if self.size_bytes > self._max_bytes:
+            raise _too_large(self.reference, self.size_bytes, self._max_bytes)
 
         def fetch() -> Verified:
             return fetch_verified(
@@ -134,11 +138,7 @@ class Source:
             MediaLimitError: it has more than `max_bytes`; nothing is read.
         """
         if self.size_bytes > max_bytes:
-            raise MediaLimitError(
-                f"{self.reference!s:.300}: expected at most {max_bytes} bytes, got {self.size_bytes}",
-                size_bytes=self.size_bytes,
-                max_bytes=max_bytes,
-            )
+            raise _too_large(self.reference, self.size_bytes, max_bytes)
         store, key = self._location.store, self._location.key
 
         def get() -> StoredObject:
@@ -204,8 +204,12 @@ class Inputs:
         self._web = web
         self._max_bytes = max_bytes
 
-    def find(self, reference: Reference) -> Source:
+    def find(self, reference: Reference, *, max_bytes: int | None = None) -> Source:
         """Look an input up, without its bytes.
+
+        Args:
+            reference: of the request.
+            max_bytes: of one that may be larger than what is downloaded here.
 
         Raises:
             InputNotAllowedError: it lies where the settings, or the layout of the bucket, do not allow.
@@ -214,12 +218,9 @@ class Inputs:
         """
         location = self._locate(reference)
         info = _guarded(reference, lambda: location.store.head(location.key))
-        if info.size_bytes > self._max_bytes:
-            raise MediaLimitError(
-                f"{reference!s:.300}: expected at most {self._max_bytes} bytes, got {info.size_bytes}",
-                size_bytes=info.size_bytes,
-                max_bytes=self._max_bytes,
-            )
+        most = max(self._max_bytes, max_bytes or 0)
+        if info.size_bytes > most:
+            raise _too_large(reference, info.size_bytes, most)
         if info.size_bytes == 0:
             raise MediaLimitError(f"{reference!s:.300}: the file is empty", size_bytes=0)
         return self._source(
@@ -250,8 +251,7 @@ class Inputs:
             )
         return self._source(reference, location, pin, pin.identity[len(begin) : -len(end)])
 
-    @staticmethod
-    def _source(reference: Reference, location: _Location, pin: InputPin, etag: str) -> Source:
+    def _source(self, reference: Reference, location: _Location, pin: InputPin, etag: str) -> Source:
         return Source(
             reference=reference,
             name=PurePosixPath(location.key.partition("?")[0]).name,
@@ -261,6 +261,7 @@ class Inputs:
             verified_by=pin.verified_by,
             _location=location,
             _etag=etag,
+            _max_bytes=self._max_bytes,
         )
 
     def _locate(self, reference: Reference) -> _Location:
@@ -300,6 +301,14 @@ class Inputs:
         if key.startswith("/") or any(part in {"", ".", ".."} for part in key.split("/")):
             raise InputNotAllowedError(f"expected a plain key without '..' or empty parts, got {key!r:.300}")
         return key
+
+
+def _too_large(reference: Reference, size_bytes: int, max_bytes: int) -> MediaLimitError:
+    return MediaLimitError(
+        f"{reference!s:.300}: expected at most {max_bytes} bytes, got {size_bytes}",
+        size_bytes=size_bytes,
+        max_bytes=max_bytes,
+    )
 
 
 def _guarded(reference: Reference, action: Callable[[], _Result]) -> _Result:

@@ -1,10 +1,9 @@
-"""From a request to its segments: validate, find the flows or have them extracted once, here or on a GPU."""
+"""From a request to its segments: validate, find the flows or have them extracted once, here or by a task."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,16 +11,17 @@ from pydantic import BaseModel, ConfigDict
 
 from structureflow import keys
 from structureflow.errors import (
+    BatchJobError,
     DeadlineError,
     GpuUnavailableError,
-    MediaError,
+    MediaLimitError,
+    MemoryLimitError,
     ObjectNotFoundError,
     StructureFlowError,
     SupersededRunError,
     VideoPartsError,
 )
 from structureflow.flow.fields import FlowMeta
-from structureflow.guide.images import check_guide_image
 from structureflow.jobs.documents import load_record
 from structureflow.jobs.estimate import frame_s
 from structureflow.jobs.extract_job import check_extraction, commit_cached, extract_and_commit
@@ -29,17 +29,17 @@ from structureflow.jobs.extraction_order import ExtractionOrder, look_up
 from structureflow.jobs.extraction_parts import PartsPlan, StartMachine, cut_video, leave_plan, start_parts
 from structureflow.jobs.fail_job import reject_request
 from structureflow.jobs.given_flows import start_given
-from structureflow.jobs.gpu_route import order_gpu
+from structureflow.jobs.guide_checks import check_guides
 from structureflow.jobs.inputs import Source
 from structureflow.jobs.joined_flows import start_joined
 from structureflow.jobs.joined_sources import joined_pin
 from structureflow.jobs.pointer import advance, begin_run
 from structureflow.jobs.publish import remove_run
 from structureflow.jobs.services import Services
+from structureflow.jobs.task_route import leave_order
 from structureflow.jobs.timeline import default_timeline_id, keep_frames
-from structureflow.limits import MAX_ALONE_FRAMES, MAX_FUNCTION_S, MAX_IMAGE_BYTES, STOP_BEFORE_END_S
+from structureflow.limits import MAX_ALONE_FRAMES, MAX_FUNCTION_S, STOP_BEFORE_END_S
 from structureflow.media.decode import DecodeLimits, VideoInfo, VideoReader
-from structureflow.media.still import FILES_IN_FLIGHT, PIXELS_IN_FLIGHT
 from structureflow.models.bounds import check_request_bytes
 from structureflow.models.cost import StepUsage
 from structureflow.models.job import JobRequest
@@ -49,7 +49,7 @@ from structureflow.storage.base import Storage
 
 __all__ = ["OrchestrateInput", "orchestrate"]
 
-_IMAGE_CHECKS = 8
+_NO_BATCH = "with the parameter EnableBatch, a stack has a Batch job do it (docs/batch.md)"
 
 
 class OrchestrateInput(BaseModel):
@@ -64,7 +64,7 @@ class OrchestrateInput(BaseModel):
 class OrchestrateResult(BaseModel):
     """What became of the request: `running` when its segments are on their way, `failed` when it was refused.
 
-    A job that a GPU task extracts, or that is extracted in parts, is `running` without a `flows_key`.
+    A job that a GPU task or a Batch job extracts, or that is extracted in parts, is `running` without a `flows_key`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -79,7 +79,7 @@ class OrchestrateResult(BaseModel):
 
 
 def orchestrate(event: OrchestrateInput, services: Services) -> OrchestrateResult:
-    """Carry a request to the point where its segments start, or a GPU task has its order.
+    """Carry a request to the point where its segments start, or a task has its order.
 
     It is the request that lies there now which counts, whichever event came. A permanent error ends the job as
     failed, with a typed error in ``status.json``, and is returned, not raised: a retry would fail again. A transient
@@ -158,8 +158,8 @@ class _Orchestration:
         if self._request.structure_videos:
             return self._start_joined()
         with self._timed("validate"):
-            source = self._services.inputs.find(self._request.motion_source)
-            guides = self._check_guides()
+            source = self._find_video()
+            guides = check_guides(self._request, self._services)
         timeline_id = self._request.timeline_id or default_timeline_id(source.identity)
         self._update(source=source.pin(), guides=tuple(guide.pin() for guide in guides), timeline_id=timeline_id)
         if self._request.flow_cache is not None:
@@ -172,39 +172,17 @@ class _Orchestration:
         with self._services.scratch() as folder:
             return self._extract(folder, source)
 
-    def _check_guides(self) -> list[Source]:
-        """Look at every guide before any work is done: a missing or broken one fails the job at once."""
-        videos = {
-            guide.video for segment in self._request.segments for guide in segment.guides if guide.video is not None
-        }
-
-        def check(reference: Reference) -> Source:
-            found = self._services.inputs.find(reference)
-            if reference in videos:
-                return self._check_guide_video(found)
-            with FILES_IN_FLIGHT.hold(min(found.size_bytes, MAX_IMAGE_BYTES)):
-                data, source = found.read(max_bytes=MAX_IMAGE_BYTES)
-                check_guide_image(data, what=str(reference))
-            return source
-
-        with ThreadPoolExecutor(
-            min(_IMAGE_CHECKS, self._services.requests_at_once), thread_name_prefix="guides"
-        ) as pool:
-            return list(pool.map(check, self._request.references()))
-
-    def _check_guide_video(self, found: Source) -> Source:
-        """Open a guide video; that it is as long as asked for shows when its frames are decoded."""
-        with self._services.scratch() as folder:
-            path = folder / "guide_video"
-            source = found.fetch(path)
-            limits = DecodeLimits(max_frames=self._services.max_video_frames, min_frames=1)
-            try:
-                # One at a time: what a decoder takes for its first picture is known only when it has it.
-                with PIXELS_IN_FLIGHT.hold(PIXELS_IN_FLIGHT.capacity_bytes):
-                    VideoReader(path, limits, threads=1).close()
-            except MediaError as error:
-                raise error.within(f"guide video {found.reference}") from error
-        return source
+    def _find_video(self) -> Source:
+        """Look the structure video up; one that has no room in a function only where a Batch job would take it."""
+        batch, reference = self._services.batch, self._request.motion_source
+        if batch is not None:
+            return self._services.inputs.find(reference, max_bytes=batch.max_video_bytes)
+        try:
+            return self._services.inputs.find(reference)
+        except MediaLimitError as error:
+            if not error.detail.get("size_bytes"):
+                raise
+            raise MediaLimitError(f"{error.message}; {_NO_BATCH}", **error.detail) from error
 
     # --- which engine ---------------------------------------------------------------------------------
 
@@ -243,7 +221,7 @@ class _Orchestration:
     def _start_joined(self) -> OrchestrateResult:
         with self._timed("validate"):
             sources = [self._services.inputs.find(video.path) for video in self._request.structure_videos]
-            guides = self._check_guides()
+            guides = check_guides(self._request, self._services)
         pins = tuple(source.pin() for source in sources)
         joined = joined_pin(self._request, pins)
         self._update(
@@ -261,13 +239,20 @@ class _Orchestration:
         return _started(start_given(self._order, given, video, self._services))
 
     def _extract(self, folder: Path, source: Source) -> OrchestrateResult:
+        large = source.size_bytes > self._services.max_input_bytes
         if self._request.engine == "raft":
-            if self._order_gpu():
+            if large:
+                self._fall_back("route", "raft", "dis", "the video is larger than what GPU tasks take")
+            elif self._order_gpu():
                 return self._ordered()
             self._update(engine="dis")
             self._order, meta = look_up(self._order, self._services)
             if meta is not None:
                 return self._start_cached(meta, source)
+        if large:
+            self._update(engine=self._engine_here())
+            most = self._services.max_input_bytes
+            return self._hand_on(MediaLimitError(f"{source.size_bytes} bytes of video, and functions take {most}"))
         if self._services.start_extraction is not None and self._cut(source, self._services.start_extraction):
             return self._ordered()
         video = folder / "structure_video"
@@ -279,8 +264,11 @@ class _Orchestration:
         if self._is_heavy(info) and self._order_gpu():
             return self._ordered()
         self._update(engine=self._engine_here())
-        if not self._ends_in_time(info):
-            return self._ordered()
+        try:
+            check_extraction(self._order, info, self._services)
+            self._check_time(info)
+        except (DeadlineError, MemoryLimitError) as error:
+            return self._hand_on(error)
         if info.frames <= MAX_ALONE_FRAMES:
             self._update(notices=())
         return _started(extract_and_commit(self._order, source, self._services, fetched=video))
@@ -289,7 +277,7 @@ class _Orchestration:
         return "farneback" if self._request.engine == "farneback" else "dis"
 
     def _cut(self, source: Source, start: StartMachine) -> bool:
-        """Have a long video extracted in parts, or by a GPU; False, with the reason on record, where that cannot be."""
+        """Have a long video extracted in parts, or by a task; False, with the reason on record, where it cannot be."""
         order, services = self._order, self._services
         try:
             with self._timed("plan"):
@@ -309,7 +297,11 @@ class _Orchestration:
         if part_s > MAX_FUNCTION_S - 2 * STOP_BEFORE_END_S:
             self._update(notices=(f"extracted by one function: a part of {longest} frames is too long for one",))
             return False
-        check_extraction(self._order, video.info, services)
+        try:
+            check_extraction(self._order, video.info, services)
+        except MemoryLimitError as error:
+            self._hand_on(error)
+            return True
         advance(services.storage, order.task_id, order.run_id, stage="extract")
         # What it has used until now; the function that joins the parts writes the record.
         self._update(usage=services.usage("Orchestrator"))
@@ -322,34 +314,56 @@ class _Orchestration:
         if gpu is None:
             self._fall_back("route", "raft", "dis", "the GPU part of the stack is not deployed")
             return False
-        self._update(engine="raft")
+        self._update(engine="raft", route="gpu")
         advance(self._services.storage, self._order.task_id, self._order.run_id, stage="gpu")
         try:
-            order_gpu(self._order, gpu, self._services)
+            leave_order(self._order, gpu, self._services)
         except GpuUnavailableError as error:
             self._fall_back("route", "raft", "dis", error.message)
             return False
         return True
 
-    def _ends_in_time(self, info: VideoInfo) -> bool:
-        """Tell whether the extraction can be done here; False where a GPU task has the order instead.
+    def _hand_on(self, beyond: DeadlineError | MediaLimitError | MemoryLimitError) -> OrchestrateResult:
+        """Have a Batch job do what is `beyond` a function; without one a GPU task, where time alone is the matter.
 
         Raises:
-            DeadlineError: neither can do it.
+            DeadlineError, MediaLimitError, MemoryLimitError: nobody takes it; `beyond`, with what was tried.
+        """
+        services, order = self._services, self._order
+        said = _NO_BATCH
+        if services.batch is not None:
+            advance(services.storage, order.task_id, order.run_id, stage="batch")
+            notices = (f"extracted by a Batch job: {beyond.message}",)
+            self._update(notices=notices, route="batch", usage=services.usage("Orchestrator"))
+            try:
+                leave_order(self._order, services.batch, services)
+            except BatchJobError as error:
+                self._update(notices=order.notices, usage=order.usage)
+                said = error.message
+            else:
+                return self._ordered()
+        if isinstance(beyond, DeadlineError) and services.gpu is not None:
+            self._fall_back("route", order.engine, "raft", f"{beyond.message}; {said}")
+            if self._order_gpu():
+                return self._ordered()
+        raise type(beyond)(f"{beyond.message}; {said}", **beyond.detail) from beyond
+
+    def _check_time(self, info: VideoInfo) -> None:
+        """Go on, if the extraction can end here in time.
+
+        Raises:
+            DeadlineError: it cannot.
         """
         order, services = self._order, self._services
         per_frame_s = frame_s(info, order.engine, self._request.quality, processors=services.processors)
         if services.deadline.fits(info.frames * per_frame_s):
-            return True
+            return
         left_s = services.deadline.left_s or 0.0
         why = (
             f"{order.engine} at quality {self._request.quality} needs about {info.frames * per_frame_s:.0f} s for "
             f"{info.frames} frames of {info.width_px}x{info.height_px}, and {left_s:.0f} s are left; "
             f"up to {int(left_s / per_frame_s)} such frames can be extracted here"
         )
-        self._fall_back("route", order.engine, "raft", why)
-        if services.gpu is not None and self._order_gpu():
-            return False
         raise DeadlineError(why, frames=info.frames, left_s=round(left_s))
 
     # --- bookkeeping ----------------------------------------------------------------------------------

@@ -47,24 +47,20 @@ METRICS = (
 _SCRATCH: Final = "structureflow-"
 
 
-class GpuLauncher(Protocol):
-    """Starts and stops GPU tasks."""
+class TaskLauncher(Protocol):
+    """Starts and stops what carries out orders beside the functions."""
 
     @property
     def timeout_s(self) -> float:
         """After which a task counts as lost, waiting for capacity included."""
         ...
 
-    @property
-    def auto_pixel_frames(self) -> int:
-        """``engine: auto`` takes the GPU from this many pixels times frames on."""
-        ...
-
     def start(self, order_key: str, run_id: str) -> str:
         """Start a task for an order and return its ARN; a second call for the same run starts no second task.
 
         Raises:
-            GpuUnavailableError: refused, or no capacity.
+            EngineUnavailableError: refused, or no capacity.
+            TransientError: it is not known whether it was started; a later try may succeed.
         """
         ...
 
@@ -72,8 +68,26 @@ class GpuLauncher(Protocol):
         """Stop the tasks of a run; none running is no error.
 
         Raises:
-            GpuUnavailableError: the call was refused.
+            EngineUnavailableError: the call was refused.
         """
+        ...
+
+
+class GpuLauncher(TaskLauncher, Protocol):
+    """Starts and stops GPU tasks; its errors are `GpuUnavailableError`."""
+
+    @property
+    def auto_pixel_frames(self) -> int:
+        """``engine: auto`` takes the GPU from this many pixels times frames on."""
+        ...
+
+
+class BatchLauncher(TaskLauncher, Protocol):
+    """Submits and ends Batch jobs; its errors are `BatchJobError`, and `TransientError` where it is asked too often."""
+
+    @property
+    def max_video_bytes(self) -> int:
+        """Of the largest video that a Batch job takes."""
         ...
 
 
@@ -85,7 +99,7 @@ class Services:
         storage: the data bucket.
         inputs: opens what a request names: keys, ``s3://`` URIs, ``https://`` URLs.
         max_video_frames: bound of every decoded video.
-        max_input_bytes: bound of every downloaded input.
+        max_input_bytes: bound of every downloaded input; a larger structure video is a Batch job's.
         workers: threads that computation may use: the vCPUs that the function pays for, one begun included.
         work_dir: folder for temporary files.
         start_extraction: starts the state machine that extracts in parts, likewise; None where there is none.
@@ -93,6 +107,7 @@ class Services:
             the flow archive could not be written, for its arrival starts the machine otherwise.
         count: counts a metric.
         gpu: starts GPU tasks; None where the GPU part is not deployed.
+        batch: submits Batch jobs, for what is beyond a function; None where the Batch part is not deployed.
         max_concurrent_segments: segments of one job that are rendered at the same time.
         allowed_origins: of pages that may ask the API, beside its own host's.
         requests_at_once: small requests to the store that are in flight at the same time.
@@ -116,6 +131,7 @@ class Services:
     start_segments: Callable[[str, Mapping[str, Any]], None]
     count: Counter
     gpu: GpuLauncher | None = None
+    batch: BatchLauncher | None = None
     start_extraction: Callable[[str, Mapping[str, Any]], None] | None = None
     max_concurrent_segments: int = MAX_CONCURRENT_SEGMENTS
     allowed_origins: tuple[str, ...] = ()

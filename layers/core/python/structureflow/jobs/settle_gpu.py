@@ -1,4 +1,6 @@
-"""The way back from the GPU: a task ended, or is overdue; whoever has no flows then gets them by DIS.
+"""The way back from a GPU task or a Batch job: it ended, or is overdue; whoever has no flows then gets them by DIS.
+
+What a Batch job was asked for is beyond a function: without its flows the job is failed, and says why.
 
 Nobody waits for a task. Its end is an event, and a schedule looks for orders past their deadline; whichever comes
 first settles the order, and both may come.
@@ -15,8 +17,8 @@ from pydantic import BaseModel, ConfigDict
 
 from structureflow import keys
 from structureflow.errors import (
+    BatchJobError,
     EngineUnavailableError,
-    GpuUnavailableError,
     JobStateError,
     StructureFlowError,
     SupersededRunError,
@@ -25,11 +27,12 @@ from structureflow.errors import (
 from structureflow.jobs.documents import check_current
 from structureflow.jobs.extract_job import commit_cached, extract_and_commit, finish_commit
 from structureflow.jobs.extraction_order import ExtractionOrder, committed_record, load_order, look_up, order_source
-from structureflow.jobs.fail_job import reject_request
+from structureflow.jobs.fail_job import end_run, reject_request
 from structureflow.jobs.gpu_claim import settling
 from structureflow.jobs.pointer import check_open
 from structureflow.jobs.services import Services
 from structureflow.jobs.timeline import keep_frames
+from structureflow.models.results import ErrorInfo
 
 __all__ = ["SettleGpuInput", "settle_gpu"]
 
@@ -42,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 
 class SettleGpuInput(BaseModel):
-    """The run whose task ended and why; without a run, every order is looked at for its deadline."""
+    """The run whose task or Batch job ended, and why; without a run, every order is looked at for its deadline."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -75,7 +78,7 @@ def settle_gpu(event: SettleGpuInput, services: Services) -> SettleGpuResult:
 
     A run that is committed loses its order, and its segments start if they did not. A run without an order is somebody
     else's task, or settled already. An order of a job that was started again meanwhile goes, and the job is left
-    alone. All others are extracted here by DIS, and their record says so.
+    alone. All others are extracted here by DIS, and their record says so; those of Batch jobs are failed.
 
     Raises:
         TransientError: the store broke off; that order is still there for the next try, all others are settled.
@@ -123,15 +126,18 @@ def _overdue_orders(services: Services) -> Iterator[ExtractionOrder]:
 
 
 def _stop(order: ExtractionOrder, services: Services) -> None:
-    if services.gpu is not None:
+    launcher = services.batch if order.route == "batch" else services.gpu
+    if launcher is not None:
         try:
-            services.gpu.stop(order.run_id, "structureflow: not done in time")
-        except GpuUnavailableError as error:
+            launcher.stop(order.run_id, "structureflow: not done in time")
+        except EngineUnavailableError as error:
             # The job does not need the task to end; what the task still writes is for other jobs.
             _log.warning("run %s: %s", order.run_id, error.message)
 
 
 def _overdue_reason(order: ExtractionOrder) -> str:
+    if order.route == "batch":
+        return f"the Batch job was not done by {order.deadline:%Y-%m-%d %H:%M} UTC"
     return f"the GPU task was not done by {order.deadline:%H:%M:%S} UTC"
 
 
@@ -169,6 +175,9 @@ def _engine_of(order: ExtractionOrder, reason: str, services: Services) -> str |
         # The task may have died between the record and the archive.
         finish_commit(order, record, services)
         return record.engine
+    if order.route == "batch":
+        _fail_batch(order, reason, services)
+        return None
     try:
         if order.deadline is not None and services.clock() > order.deadline + _GIVE_UP_AFTER:
             raise EngineUnavailableError(
@@ -182,6 +191,16 @@ def _engine_of(order: ExtractionOrder, reason: str, services: Services) -> str |
             raise
         reject_request(order.task_id, order.run_id, error, "extract", services)
         return None
+
+
+def _fail_batch(order: ExtractionOrder, reason: str, services: Services) -> None:
+    """End a job whose Batch job left no flows: by the error that it named, if it did, else by what became of it."""
+    if order.failure is None:
+        reject_request(order.task_id, order.run_id, BatchJobError(reason), "extract", services)
+        return
+    code, _, message = order.failure.partition(": ")
+    error = ErrorInfo(code=code, message=message, stage="extract", detail={"batch_job": reason})
+    end_run(order.task_id, order.run_id, error, services)
 
 
 def _extract_here(order: ExtractionOrder, reason: str, services: Services) -> str:

@@ -17,6 +17,7 @@ __all__ = [
     "Architecture",
     "StepUsage",
     "estimate_cost",
+    "fargate_usd",
     "fixed_monthly",
     "price_class",
     "transitions_of",
@@ -99,13 +100,20 @@ class PriceTable:
     dashboard: float
     custom_metric: float
     ecr_gb: float
+    #: Of Fargate, an hour of each; of the disk, what is above the first 20 GB.
+    fargate_vcpu_x86_64: float
+    fargate_vcpu_arm64: float
+    fargate_gb_x86_64: float
+    fargate_gb_arm64: float
+    fargate_disk_gb: float
 
     def gb_second(self, architecture: Architecture) -> float:
         """Price of a GB-second of Lambda."""
         return self.lambda_gb_second_arm64 if architecture == "arm64" else self.lambda_gb_second_x86_64
 
 
-#: From the price pages of AWS Lambda, Amazon S3, AWS Step Functions, Amazon EventBridge, Amazon CloudWatch, Amazon ECR.
+#: From the price pages of AWS Lambda, Amazon S3, AWS Step Functions, Amazon EventBridge, Amazon CloudWatch, Amazon ECR,
+#: AWS Fargate.
 PRICES: Final = PriceTable(
     region="us-east-1",
     as_of="2026-01",
@@ -121,6 +129,11 @@ PRICES: Final = PriceTable(
     dashboard=3.0,
     custom_metric=0.30,
     ecr_gb=0.10,
+    fargate_vcpu_x86_64=0.04048,
+    fargate_vcpu_arm64=0.03238,
+    fargate_gb_x86_64=0.004445,
+    fargate_gb_arm64=0.00356,
+    fargate_disk_gb=0.000111,
 )
 
 #: What the template deploys, whatever runs: metrics of all alarms, dashboards, metrics of our own, and the media image
@@ -129,6 +142,10 @@ ALARM_METRICS: Final = 26
 DASHBOARDS: Final = 1
 CUSTOM_METRICS: Final = 12
 IMAGES_GB: Final = 7 * 0.33
+#: Of a Batch job, as the template has it; a disk of 20 GB costs nothing.
+BATCH_GB_PER_VCPU: Final = 4
+BATCH_DISK_GB: Final = 200
+_FREE_DISK_GB: Final = 20
 
 
 def transitions_of(segments: int) -> int:
@@ -169,6 +186,27 @@ def spent_usd(usage: Iterable[StepUsage], *, transitions: int = 0) -> float | No
     """Return US dollars that calls of functions have taken, without what is stored; None where nobody measured."""
     used = tuple(usage)
     return sum(estimate_cost(used, transitions=transitions, stored_bytes=0).values()) if used else None
+
+
+def fargate_usd(
+    seconds: float, *, vcpus: int, architecture: Architecture = "x86_64", prices: PriceTable = PRICES
+) -> float:
+    """Estimate US dollars of a Batch job on Fargate, with the memory and the disk that the template gives it.
+
+    Args:
+        seconds: that it runs; Fargate bills a minute at least, from the pull of the image on.
+        vcpus: of the job.
+        architecture: of the job.
+        prices: the table.
+    """
+    arm = architecture == "arm64"
+    vcpu, gb = (
+        (prices.fargate_vcpu_arm64, prices.fargate_gb_arm64)
+        if arm
+        else (prices.fargate_vcpu_x86_64, prices.fargate_gb_x86_64)
+    )
+    hourly = vcpus * (vcpu + BATCH_GB_PER_VCPU * gb) + (BATCH_DISK_GB - _FREE_DISK_GB) * prices.fargate_disk_gb
+    return max(60.0, seconds) / 3600 * hourly
 
 
 def fixed_monthly(prices: PriceTable = PRICES) -> dict[str, float]:

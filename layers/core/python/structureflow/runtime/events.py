@@ -193,6 +193,32 @@ class _Container(BaseModel):
     reason: str = ""
 
 
+class _Attempt(BaseModel):
+    container: _Container = _Container()
+    status_reason: str = Field(alias="statusReason", default="")
+
+
+class EndedBatchJob(BaseModel):
+    """What EventBridge says of a Batch job that ended: its name is that of its run."""
+
+    run_id: str = Field(alias="jobName")
+    status: str
+    status_reason: str = Field(alias="statusReason", default="")
+    container: _Container = _Container()
+    attempts: tuple[_Attempt, ...] = ()
+
+    @property
+    def reason(self) -> str:
+        """Why it ended, with the exit code of its last container and the number of attempts, for people."""
+        said = [self.status_reason, self.container.reason]
+        if self.container.exit_code is not None:
+            said.append(f"exit code {self.container.exit_code}")
+        if len(self.attempts) > 1:
+            said.append(f"attempt {len(self.attempts)}")
+        shown = "; ".join(dict.fromkeys(part for part in said if part))
+        return f"the Batch job ended as {self.status}: {shown or 'no reason given'}"
+
+
 class StoppedTask(BaseModel):
     """What EventBridge says of an ECS task that stopped."""
 
@@ -207,6 +233,18 @@ class StoppedTask(BaseModel):
         codes = [str(c.exit_code) for c in self.containers if c.exit_code is not None]
         exits = [f"exit code {', '.join(codes)}"] if codes else []
         return "the GPU task stopped: " + ("; ".join([part for part in said if part] + exits) or "no reason given")
+
+
+def parse_ended_batch_job(event: dict[str, Any]) -> EndedBatchJob:
+    """Parse a "Batch Job State Change" event of EventBridge.
+
+    Raises:
+        InvalidRequestError: it is none.
+    """
+    try:
+        return EndedBatchJob.model_validate(event["detail"])
+    except (KeyError, ValidationError) as error:
+        raise InvalidRequestError("expected a state change of a Batch job") from error
 
 
 def parse_stopped_task(event: dict[str, Any]) -> StoppedTask:

@@ -37,6 +37,22 @@ class GpuSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchSettings:
+    """Where Batch jobs run, and what they take.
+
+    Attributes:
+        queue, job_definition: of Batch.
+        timeout_s: after which a job counts as lost, waiting for its turn included.
+        max_video_bytes: of the largest video.
+    """
+
+    queue: str
+    job_definition: str
+    timeout_s: float
+    max_video_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Typed environment.
 
@@ -58,6 +74,7 @@ class Settings:
         queue_url: of the queue that the function works off; None where it works off none.
         max_tries: after so many the queue gives a message away.
         gpu: the GPU part; None where it is not deployed.
+        batch: the Batch part; None where it is not deployed.
     """
 
     data_bucket: str
@@ -78,6 +95,7 @@ class Settings:
     queue_url: str | None = None
     max_tries: int | None = None
     gpu: GpuSettings | None = None
+    batch: BatchSettings | None = None
 
     @property
     def workers(self) -> int:
@@ -115,6 +133,7 @@ class Settings:
             queue_url=environment.get("QUEUE_URL") or None,
             max_tries=_optional_positive(environment, "MAX_TRIES"),
             gpu=_gpu(environment),
+            batch=_batch(environment),
         )
 
 
@@ -128,6 +147,18 @@ def _gpu(environment: Mapping[str, str]) -> GpuSettings | None:
         capacity_provider=_required(environment, "GPU_CAPACITY_PROVIDER"),
         timeout_s=60.0 * _positive(environment, "GPU_TIMEOUT_MINUTES"),
         auto_pixel_frames=1_000_000 * _positive(environment, "GPU_AUTO_MEGAPIXEL_FRAMES"),
+    )
+
+
+def _batch(environment: Mapping[str, str]) -> BatchSettings | None:
+    """Read the settings of the Batch part; without a queue it is not deployed."""
+    if not environment.get("BATCH_QUEUE", "").strip():
+        return None
+    return BatchSettings(
+        queue=_required(environment, "BATCH_QUEUE"),
+        job_definition=_required(environment, "BATCH_JOB_DEFINITION"),
+        timeout_s=60.0 * _positive(environment, "BATCH_TIMEOUT_MINUTES"),
+        max_video_bytes=1_000_000 * _positive(environment, "BATCH_MAX_VIDEO_MEGABYTES"),
     )
 
 

@@ -1,6 +1,6 @@
-"""The environment of the GPU task, read once and typed, and what the task works with.
+"""The environment of the GPU task and of the Batch job, read once and typed, and what they work with.
 
-Buckets, hosts and limits are those of `structureflow.runtime.settings`; the variables here are the task's own.
+Buckets, hosts and limits are those of `structureflow.runtime.settings`; the variables here are the tasks' own.
 """
 
 from __future__ import annotations
@@ -80,14 +80,16 @@ def task_settings() -> TaskSettings:
 def task_services() -> Services:
     """Build the adapters of a function, for a process that has its machine to itself.
 
-    It may use every CPU, and its time is not billed as a function's, so its steps report no usage.
+    It may use every CPU, and its time is not billed as a function's, so its steps report no usage. Its memory is what
+    ``TASK_MEMORY_MB`` says, or as much as a function of so many CPUs has.
 
     Raises:
         SettingsError: a variable is missing, empty or malformed.
     """
     cpus = os.cpu_count() or 1
     # A function derives its CPUs from the memory that Lambda tells it; outside of Lambda nobody sets that.
-    os.environ.setdefault(_MEMORY_VARIABLE, str(cpus * MB_PER_VCPU))
+    memory_mb = _whole_number(os.environ, "TASK_MEMORY_MB", cpus * MB_PER_VCPU)
+    os.environ.setdefault(_MEMORY_VARIABLE, str(memory_mb))
     return replace(wiring.services(), workers=cpus, vcpus=cpus, usage=lambda _: ())
 
 

@@ -15,7 +15,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from structureflow.errors import SettingsError, StructureFlowError
 from structureflow.jobs.deadline import Deadline
 from structureflow.jobs.inputs import Inputs
-from structureflow.jobs.services import GpuLauncher, Services, clear_leftovers
+from structureflow.jobs.services import BatchLauncher, GpuLauncher, Services, clear_leftovers
 from structureflow.limits import MAX_CONCURRENT_SEGMENTS
 from structureflow.runtime.events import check_event, event_subject
 from structureflow.runtime.meter import Meter
@@ -91,6 +91,7 @@ def services() -> Services:
         else functools.partial(_start, "EXTRACTION_MACHINE_ARN", found.extraction_machine_arn),
         count=_count,
         gpu=_gpu(found),
+        batch=_batch(found),
         max_concurrent_segments=found.max_concurrent_segments or MAX_CONCURRENT_SEGMENTS,
         allowed_origins=found.allowed_origins,
         memory_mb=found.memory_mb,
@@ -177,6 +178,19 @@ def _gpu(found: Settings) -> GpuLauncher | None:
         capacity_provider=found.gpu.capacity_provider,
         timeout_s=found.gpu.timeout_s,
         auto_pixel_frames=found.gpu.auto_pixel_frames,
+    )
+
+
+def _batch(found: Settings) -> BatchLauncher | None:
+    if found.batch is None:
+        return None
+    from structureflow.runtime.batch import BatchQueue
+
+    return BatchQueue(
+        queue=found.batch.queue,
+        job_definition=found.batch.job_definition,
+        timeout_s=found.batch.timeout_s,
+        max_video_bytes=found.batch.max_video_bytes,
     )
 
 

@@ -1,0 +1,69 @@
+"""What runs in containers on AWS, and as processes here: tasks of ECS, and jobs of Batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from structureflow_local.cloud.activity import Activity
+from structureflow_local.cloud.batch_jobs import SERVICE, BatchJobs
+from structureflow_local.cloud.errors import UnknownResourceError
+from structureflow_local.cloud.gateway import Gateway
+from structureflow_local.cloud.processes import Spawner
+from structureflow_local.cloud.signature import Keyring
+from structureflow_local.cloud.tasks import TARGET, Publish, Tasks
+from structureflow_local.cloud.template import Template
+
+
+def check_commands(commands: Mapping[str, Sequence[str]], template: Template) -> None:
+    """Make sure that commands are for definitions that there are.
+
+    Raises:
+        UnknownResourceError: one is not.
+    """
+    for logical_id in commands:
+        if logical_id not in {*template.task_definitions, *template.job_definitions}:
+            raise UnknownResourceError(f"task_commands: no task or job definition {logical_id!r}")
+
+
+def serve_containers(
+    gateway: Gateway,
+    template: Template,
+    *,
+    commands: Mapping[str, Sequence[str]],
+    spawner: Spawner,
+    keyring: Keyring,
+    activity: Activity,
+    environment: Mapping[str, str],
+    state_dir: Path,
+    publish: Publish,
+) -> None:
+    """Let the gateway answer requests to ECS and to Batch."""
+    tasks = Tasks(
+        template.task_definitions,
+        template.clusters,
+        commands=commands,
+        spawner=spawner,
+        keyring=keyring,
+        activity=activity,
+        environment=environment,
+        region=template.region,
+        account_id=template.account_id,
+        state_dir=state_dir,
+        publish=publish,
+    )
+    gateway.add_service(TARGET, tasks.handle, tasks.owner_of)
+    jobs = BatchJobs(
+        template.job_definitions,
+        template.job_queues,
+        commands=commands,
+        spawner=spawner,
+        keyring=keyring,
+        activity=activity,
+        environment=environment,
+        region=template.region,
+        account_id=template.account_id,
+        state_dir=state_dir,
+        publish=publish,
+    )
+    gateway.add_rest_service(SERVICE, jobs.handle, jobs.owner_of)
