@@ -27,6 +27,7 @@ VIEWS = {
     "timelines": ("#/timelines", ".list tbody tr"),
     "timeline": ("#/timelines/reel", ".cell.there img"),
     "archives": ("#/archives", ".list tbody tr"),
+    "archive": ("#/archives?key=jobs/walk-1/structure_flows_walk-1.npz", ".single .pane[data-shown='0']"),
     "new job": ("#/new", ".verdict p"),
     "nowhere": ("#/nowhere", ".empty"),
 }

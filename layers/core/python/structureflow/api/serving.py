@@ -99,7 +99,7 @@ class _Router(APIGatewayHttpRouter):
 
         def register(function: Any) -> Any:
             asked = inspect.signature(make).bind(*given, **named)
-            asked.arguments["summary"] = (inspect.getdoc(function) or "").partition("\n")[0]
+            asked.arguments["summary"] = (inspect.getdoc(function) or "").partition("\n")[0].replace("``", "")
             return make(*asked.args, **asked.kwargs)(function)
 
         return register

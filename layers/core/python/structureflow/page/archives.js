@@ -58,7 +58,7 @@ async function one(main, key, signal) {
   ];
   const now = h("h2");
   fill(main, h("div", { class: "job archive" },
-    h("div", { class: "head" }, h("h1", { text: key.split("/").at(-1) }), h("p", { class: "soft", text: key })),
+    h("div", { class: "head" }, h("h1", { text: key.split("/").at(-1) }), h("p", { class: "soft", text: key.slice(0, key.lastIndexOf("/")) })),
     h("div", { class: "results" },
       h("div", { class: "desk" }, h("section", { class: "stage single", "aria-label": "Picture" }, pane.element),
         h("aside", { class: "inspector", "aria-label": "Numbers" },

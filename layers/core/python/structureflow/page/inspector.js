@@ -48,11 +48,11 @@ export function numbersOf(segment) {
   ];
 }
 
-export function details(segment) {
+export function details(segment, job) {
   return h("section", { class: "group" }, h("h2", { text: `Segment ${segment.index}` }), pairs(numbersOf(segment)),
     segment.fallbacks.map((one) => h("p", { class: "notice warn" }, h("b", { text: one.stage }), `: wanted ${one.wanted}, used `,
       h("b", { text: one.used }), `. ${one.reason}`)),
-    segment.notices.map((text) => h("p", { class: "notice", text })));
+    segment.notices.filter((text) => !job.notices.includes(text)).map((text) => h("p", { class: "notice", text })));
 }
 
 /** Return the files of the job, by the program that takes them; they are asked for when opened. */
