@@ -34,12 +34,20 @@ class Doors:
         hosts: names and addresses beside those of loopback by which it may be called, without ports.
         policy: its Content-Security-Policy, where an answer has none of its own.
         subdomains: whether ``anything.localhost`` is one of its names too, as S3's virtual-host addressing has it.
+        origins: of pages that may knock too; `app` tells their browsers so (CORS).
     """
 
     def __init__(
-        self, app: WSGIApplication, *, hosts: Collection[str] = (), policy: str, subdomains: bool = False
+        self,
+        app: WSGIApplication,
+        *,
+        hosts: Collection[str] = (),
+        policy: str,
+        subdomains: bool = False,
+        origins: Collection[str] = (),
     ) -> None:
         self._app = app
+        self._origins = frozenset(origins)
         self._hosts = LOOPBACK_HOSTS | {host.lower() for host in hosts}
         self._subdomains = subdomains
         self._headers = {
@@ -54,7 +62,8 @@ class Doors:
         """Answer one request: 403 to a foreign one."""
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
-            given = [(name, value) for name, value in headers if not name.lower().startswith("access-control-")]
+            may = environ.get("HTTP_ORIGIN") in self._origins
+            given = [(name, value) for name, value in headers if may or not name.lower().startswith("access-control-")]
             names = {name.lower() for name, _ in given}
             given += [(name, value) for name, value in self._headers.items() if name.lower() not in names]
             return start_response(status, given, exc_info)
@@ -74,6 +83,8 @@ class Doors:
         if match is None or not self._is_ours(match[1]):
             return f"expected a Host of this machine, got {host!r:.80}"
         origin = environ.get("HTTP_ORIGIN")
+        if origin in self._origins:
+            return None
         if origin is not None and origin.lower() != f"{environ['wsgi.url_scheme']}://{host}":
             return f"expected no Origin or this server's own, got {origin!r:.80}"
         site = environ.get("HTTP_SEC_FETCH_SITE", "none").lower()

@@ -38,7 +38,7 @@ FRAMES: Final = 25
 ORDER: Final = (
     ("orchestrator/request_queued",),
     ("plan_segments/flows_arrived", "api/timeline_frames", "settle_gpu/look_for_overdue", "extract_part/sample"),
-    ("render_segment/first", "join_flows/sample"),
+    ("render_segment/first", "join_flows/sample", "preview/gap"),
     # Not beside the segment, which shows frames of the same timeline in its report.
     ("assemble_job/finished", "rebuild_timeline/sample"),
     ("fail_job/segment_failed",),

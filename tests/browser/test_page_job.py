@@ -13,6 +13,8 @@ from typing import Any
 from playwright.sync_api import Page, expect
 
 from structureflow import keys
+from structureflow.jobs import live_keys
+from structureflow.models.results import PartProgress
 from structureflow.storage.local import LocalStorage
 from structureflow.testing.browser import Watched
 from tests.browser.sites import FRAMES, difference, job_document, nearest, pixels, video
@@ -299,6 +301,11 @@ def test_a_running_job_shows_how_far_it_is_until_it_ends(page: Page, site: str, 
     running(store, "live")
     expect(page.locator(".running h2")).to_have_text("segments")
     expect(page.locator(".parts")).to_contain_text("0 of 3")
+    expect(page.get_by_role("region", name="Progress")).not_to_contain_text("$")
+    part = PartProgress(step="segment", index=1, done=40, total=81, updated_at=datetime.now(UTC), cost_usd=0.0123)
+    store.put(live_keys.run_progress("live", "r1", "segment", 1, ended=False), part.to_json())
+    expect(page.locator(".parts")).to_contain_text("40 of 81 frames")
+    expect(page.get_by_role("region", name="Progress")).to_contain_text("about $0.0123 so far")
     error = {"code": "SegmentFailedError", "message": "the disk is full", "stage": "segment 2"}
     running(store, "live", state="failed", error=error)
     expect(page.get_by_role("alert")).to_contain_text("SegmentFailedError at segment 2")

@@ -78,7 +78,7 @@ def test_a_job_is_made_and_sent_and_runs(
     add_video(page, tmp_path)
     expect(page.locator(".verdict")).to_contain_text("A job needs an image.")
     add_images(page, tmp_path, 3)
-    expect(page.locator(".verdict")).to_contain_text("Ready. 2 segments")
+    expect(page.locator(".verdict")).to_contain_text(re.compile(r"Ready. 2 segments · on AWS about \d.* s and \$0\.0"))
     expect(page.get_by_label("Segments")).to_have_value("2")
     assert page.locator(".pins .filled").count() == 2
     assert Axe().run(page).violations_count == 0

@@ -14,6 +14,7 @@ from structureflow.frames.cache import FrameCache
 from structureflow.storage.local import LocalStorage
 from structureflow.testing.browser import Watched
 from structureflow.testing.frames import make_frames
+from structureflow.testing.videos import pan_frames, write_clip
 from tests.browser.sites import long_timeline
 
 FRAMES = 10_000
@@ -161,6 +162,41 @@ def test_clearing_asks_first(page: Page, site: str, store: LocalStorage) -> None
     expect(page.locator("h1")).to_have_text("Timelines")
     expect(page.get_by_text("No frames are cached")).to_be_visible()
     assert list(store.list("cache/timelines/short/")) == []
+
+
+def test_rebuilding_asks_first_and_writes_every_frame_anew(
+    page: Page, site: str, store: LocalStorage, tmp_path: Path
+) -> None:
+    chunk = tmp_path / "chunk.mp4"
+    write_clip(chunk, pan_frames(9, 96, 160, dx=2, dy=0), fps=25)
+    store.put_file("timelines/old/chunks/000.mp4", chunk)
+    FrameCache(store).cache_frames("old", make_frames(6))
+    before = store.head(keys.timeline_manifest("old")).etag
+    page.goto(f"{site}#/timelines/old")
+    expect(page.locator(".facts")).to_contain_text("6 frames")
+    page.get_by_role("button", name="Rebuild…").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("decoded again from its 1 chunk")
+    expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    assert store.head(keys.timeline_manifest("old")).etag == before
+    page.get_by_role("button", name="Rebuild…").click()
+    dialog.get_by_label("JPEG quality").fill("55")
+    dialog.get_by_role("button", name="Rebuild", exact=True).click()
+    expect(page.get_by_text("Rebuilding…")).to_be_visible()
+    expect(page.locator(".facts")).to_contain_text("9 frames", timeout=60_000)
+    expect(page.locator("#cell-8 img")).to_be_visible()
+    assert FrameCache(store).manifest("old").quality == 55
+
+
+def test_what_a_rebuilding_fails_of_is_said(page: Page, site: str, store: LocalStorage) -> None:
+    store.put("timelines/old/chunks/000.mp4", b"no video")
+    FrameCache(store).cache_frames("old", make_frames(6))
+    page.goto(f"{site}#/timelines/old")
+    page.get_by_role("button", name="Rebuild…").click()
+    page.get_by_role("dialog").get_by_role("button", name="Rebuild", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("NotAVideoError", timeout=60_000)
 
 
 def test_a_timeline_that_is_not_there_is_said(page: Page, site: str) -> None:

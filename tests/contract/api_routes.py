@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from structureflow.api.app import light_api
+from structureflow.api.app import whole_api
 from structureflow.jobs.services import Services
 
 #: What stands for the parameters of the API's routes.
@@ -17,6 +17,6 @@ def every_route() -> list[tuple[str, str]]:
     def no_services() -> Services:
         raise AssertionError("nothing is asked of a store")
 
-    paths = json.loads(light_api(no_services).schema())["paths"]
+    paths = json.loads(whole_api(no_services).schema())["paths"]
     routes = [(method.upper(), path.format(**NAMES)) for path, one in paths.items() for method in one]
     return [*routes, ("GET", "/openapi.json"), ("GET", "/elsewhere")]

@@ -61,6 +61,7 @@ _STRANGERS = "what another writer of the same frames left at the same moment is 
 SPARE = {
     ("OrchestratorFunction", "s3:GetObject", "*"): _ANY_INPUT,
     ("RenderSegmentFunction", "s3:GetObject", "*"): _ANY_INPUT,
+    ("PreviewFunction", "s3:GetObject", "*"): _ANY_INPUT,
     ("SettleGpuFunction", "s3:GetObject", "*"): _ANY_INPUT,
     ("OrchestratorFunction", "s3:DeleteObject", "jobs/*/runs/*/job.json"): _ENDED,
     ("OrchestratorFunction", "s3:DeleteObject", "jobs/*/status.json"): _ENDED,

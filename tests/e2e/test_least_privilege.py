@@ -10,115 +10,22 @@ import json
 import sys
 import urllib.error
 import urllib.request
-from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 
 from structureflow import keys
 from structureflow.jobs import live_keys
-from structureflow.jobs.documents import load_record
 from structureflow.models.outputs import ExtraOutput
-from structureflow.models.results import JobRecord, Manifest, PartProgress, Publication
+from structureflow.models.results import PartProgress
 from structureflow.testing.iam import Request, allows, function_statements, requests_of
-from structureflow.testing.jobs import png
-from structureflow.testing.videos import pan_frames, texture, write_clip
-from structureflow_local.client import JobClient, PreparedJob
 from structureflow_local.cloud import LocalCloud
 from structureflow_local.cloud.gateway import Call
-from structureflow_local.cloud.signature import sign
-from structureflow_local.run import bucket_of
 from tests.e2e.parts_ways import extract_in_parts
+from tests.e2e.privilege_runs import Run
 from tests.e2e.privileges import BUCKET, FUNCTIONS, GPU, LONG, REPO, SPARE, TEMPLATE, TOPS, is_probe, place_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e"), pytest.mark.timeout(900)]
-
-
-class Run:
-    """Jobs on one local cloud."""
-
-    def __init__(self, cloud: LocalCloud, folder: Path) -> None:
-        self.cloud = cloud
-        self.storage = bucket_of(cloud)
-        self.client = JobClient(self.storage)
-        write_clip(folder / "clip.mp4", pan_frames(9, 96, 160, dx=2, dy=0), fps=25)
-        self.storage.put_file("library/clip.mp4", folder / "clip.mp4")
-        write_clip(folder / "other.mp4", pan_frames(9, 96, 160, dx=1, dy=1, seed=5), fps=25)
-        self.storage.put_file("library/other.mp4", folder / "other.mp4")
-        self.storage.put_file("timelines/reel/chunks/000.mp4", folder / "clip.mp4")
-        self.storage.put("library/broken.mp4", b"no video")
-        for name, seed in (("a", 1), ("b", 2)):
-            self.storage.put(f"library/{name}.png", png(texture(96, 160, seed=seed)))
-
-    def document(self, **changes: Any) -> dict[str, Any]:
-        guides: list[dict[str, Any]] = [
-            {"at": [0, 2], "image": "library/a.png"},
-            {"at": [7, 8], "video": "library/clip.mp4", "from": 1},
-        ]
-        return {
-            "structure_video": "library/clip.mp4",
-            "timeline_id": "reel",
-            "segments": [{"frames": 9, "guides": guides}],
-        } | changes
-
-    def job(self, task_id: str, **changes: Any) -> str:
-        """Put a request, wait for its end, and return the state."""
-        before = self.client.status(task_id)
-        self.client.submit(PreparedJob(task_id, json.dumps(self.document(task_id=task_id, **changes)).encode(), {}))
-        status = self.client.wait(task_id, timeout_s=300, newer_than=before)
-        self.cloud.wait_idle(60)
-        return status.state
-
-    def reopen(self, task_id: str) -> None:
-        """Let a run that ended run again, as far as the status says."""
-        status = self.client.status(task_id)
-        assert status is not None
-        running = status.model_copy(update={"state": "running", "published": None})
-        self.storage.put(keys.job_status(task_id), running.to_json())
-
-    def break_off(self, task_id: str) -> None:
-        """Put a finished job back to the moment when its publisher died, its turn being over."""
-        status = self.client.status(task_id)
-        assert status is not None
-        run = status.run_id
-        manifest = Manifest.model_validate_json(self.storage.get(keys.job_manifest(task_id)).data)
-        for info in list(self.storage.list(keys.segments_prefix(task_id))):
-            self.storage.copy(info.key, info.key.replace("/segments/", f"/runs/{run}/segments/"))
-        self.storage.copy(keys.job_report(task_id), keys.run_report(task_id, run))
-        planned = manifest.to_json().replace(b"/segments/", f"/runs/{run}/segments/".encode())
-        planned = planned.replace(b"/report.html", f"/runs/{run}/report.html".encode())
-        self.storage.put(keys.run_manifest(task_id, run), planned)
-        self.storage.put(keys.segment_file(task_id, 7, "guide.mp4"), b"old")
-        turn = Publication(run_id=run, token="dead", until=status.updated_at)
-        dead = status.model_copy(update={"state": "running", "published": None, "publishing": turn})
-        self.storage.put(keys.job_status(task_id), dead.to_json())
-
-    def record(self, task_id: str) -> JobRecord:
-        return load_record(self.storage, task_id)
-
-    def ask(self, path: str, method: str = "GET", body: Any = None) -> tuple[int, Any]:
-        """Ask the HTTP API; return status and answer."""
-        url = f"{self.cloud.api_url}{path}"
-        data = b"" if body is None else json.dumps(body).encode()
-        signing: Any = {"service": "execute-api", "region": self.cloud.region, "body": data}
-        signed = sign(self.cloud.key, method=method, url=url, **signing) | {"Content-Type": "application/json"}
-        request = urllib.request.Request(url, data or None, signed, method=method)  # noqa: S310 - loopback
-        try:
-            with urllib.request.urlopen(request) as reply:  # noqa: S310 - loopback
-                return reply.status, json.load(reply)
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, json.load(error)
-
-    def open(self, url: str) -> bytes:
-        """Read a signed URL, as a screen would."""
-        with urllib.request.urlopen(url) as reply:  # noqa: S310 - loopback
-            data: bytes = reply.read()
-        return data
-
-    def invoke(self, stem: str, **event: Any) -> Any:
-        name = "".join(part.title() for part in stem.split("_")) + "Function"
-        return self.cloud.invoke(name, event)
 
 
 def run_everything(run: Run) -> None:
@@ -205,7 +112,11 @@ def look_at_everything(run: Run) -> None:
     run.reopen("third")
     part = PartProgress(step="segment", index=0, done=3, total=9, updated_at=done.updated_at)
     run.storage.put(live_keys.run_progress("third", done.run_id, "segment", 0, ended=False), part.to_json())
-    assert run.ask("/jobs/third")[1]["progress"]["parts"][0]["done"] == 3
+    whole = part.model_copy(update={"index": 1, "done": 9, "cost_usd": 0.25})
+    run.storage.put(live_keys.run_progress("third", done.run_id, "segment", 1, ended=True), whole.to_json())
+    looked_at = run.ask("/jobs/third")[1]
+    assert looked_at["progress"]["parts"][0]["done"] == 3
+    assert looked_at["cost_usd"] >= 0.25
     run.storage.put(keys.job_status("third"), done.to_json())
     assert [row["timeline_id"] for row in run.ask("/timelines")[1]["timelines"]] == ["another", "reel"]
     assert run.ask("/timelines/reel")[1]["can_rebuild"] is True
@@ -213,6 +124,22 @@ def look_at_everything(run: Run) -> None:
     assert run.ask("/timelines/reel/overlays/jobs")[1]["jobs"]
     pages = run.ask("/timelines/reel/frames?limit=2&width_px=16")[1], run.ask("/timelines/reel/frames/urls")[1]
     assert [len(page["frames"]) for page in pages] == [2, 9]
+    (archive, *_) = run.ask("/archives")[1]["archives"]
+    assert run.ask(f"/archives/meta?key={archive['key']}")[1]["flows"] == 8
+    assert run.picture(f"/archives/flow?key={keys.job_flows('third')}&flow=3").startswith(b"\xff\xd8")
+    assert run.ask("/archives/meta?key=cache/flows/0123456789abcdef.npz")[0] == 404
+    # A gap from the flows of a job, from cached frames, from a video that no job has seen, and of one that is missing.
+    for changes, source in (
+        ({}, "cache"),
+        ({"quality": "fast"}, "frames"),
+        ({"structure_video": "library/unseen.mp4", "timeline_id": None}, "video"),
+    ):
+        wish = {"request": run.document(task_id="seen", **changes), "segment": 0, "frames": 3}
+        status, seen = run.ask("/previews", "POST", wish)
+        assert (status, seen.get("flow_source")) == (200, source), seen
+    assert run.ask("/forecasts", "POST", {"request": run.document(task_id="seen")})[1]["flows_found"] is True
+    missing = {"request": run.document(task_id="seen", structure_video="library/none.mp4"), "segment": 0}
+    assert run.ask("/previews", "POST", missing)[0] == 404
     overlays = run.ask("/timelines/reel/overlays?job_id=first")[1]["overlays"]
     for url in (pages[1]["frames"][0]["url"], overlays[0]["url"]):
         assert run.open(url)

@@ -75,6 +75,7 @@ def test_the_media_image_is_below_a_gigabyte_and_holds_what_it_should(image: str
         "extract_part",
         "join_flows",
         "orchestrator",
+        "preview",
         "rebuild_timeline",
         "render_segment",
         "settle_gpu",
@@ -98,5 +99,6 @@ def test_every_function_runs_in_its_container(template: Path) -> None:
     assert payloads["RenderSegmentFunction"]["flow_source"] == "cache"
     assert payloads["RenderSegmentFunction"]["fallbacks"] == 0
     assert payloads["AssembleJobFunction"]["segments"] == 1
+    assert len(json.loads(payloads["PreviewFunction"]["body"])["frames"]) == 3
     assert payloads["FailJobFunction"]["error"]["code"] == "NotAnImageError"
     assert any(f"decode to {sam_containers.FRAMES} frames" in line for line in lines)

@@ -227,6 +227,13 @@ def test_the_api_describes_itself_by_what_validates_it(ask: Ask) -> None:
     assert {f"{method} {path}" for path, one in document["paths"].items() for method in one} == {
         "get /",
         "get /page/{name}",
+        "get /docs",
+        "get /docs/{name}",
+        "get /archives",
+        "get /archives/meta",
+        "get /archives/flow",
+        "post /previews",
+        "post /forecasts",
         "get /about",
         "get /inputs",
         "get /jobs",
@@ -251,6 +258,9 @@ def test_the_api_describes_itself_by_what_validates_it(ask: Ask) -> None:
         "post /timelines/{timeline_id}/rebuild",
         "delete /timelines/{timeline_id}",
     }
+    said = {one["summary"] for path in document["paths"].values() for one in path.values()}
+    assert "A page of frames as base64 JPEGs." in said
+    assert all(len(text) > 10 and "{" not in text for text in said), said
     frames = document["paths"]["/timelines/{timeline_id}/frames"]["get"]
     named = {one["name"] for one in frames["parameters"]}
     assert named == {"timeline_id", "sequences", "page", "limit", "width_px", "quality", "damaged"}
@@ -268,6 +278,8 @@ def test_the_api_describes_itself_by_what_validates_it(ask: Ask) -> None:
         "post /jobs/{task_id}/check": "JobRequest",
         "post /jobs/{task_id}/uploads": "UploadWish",
         "post /timelines/{timeline_id}/rebuild": "RebuildWish",
+        "post /previews": "PreviewWish",
+        "post /forecasts": "ForecastWish",
     }
     for name in re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)):
         assert name in document["components"]["schemas"], name

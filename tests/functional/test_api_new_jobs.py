@@ -181,6 +181,9 @@ def test_a_timeline_is_rebuilt_and_says_how_that_went(client: ApiClient, runner:
     runner.storage.put("timelines/reel/chunks/2.mp4", b"no video")
     client.rebuild("reel")
     failed = wait_for_rebuild(runner)
+    with pytest.raises(errors.TimelineNotFoundError, match="NotAVideoError") as lost:
+        client.timeline("reel")
+    assert lost.value.detail["rebuild"]["state"] == "failed"
     assert (failed.state, failed.error and failed.error.code) == ("failed", "NotAVideoError")
     assert client.clear("reel") >= 0
 
@@ -236,6 +239,45 @@ def test_a_gap_is_shown_small_before_anything_is_sent(
     assert all(picture is not None and picture.shape == (64, 106, 3) for picture in pictures)
     assert any(np.abs(pictures[0].astype(int) - other).mean() > 1 for other in pictures[1:])  # type: ignore[union-attr]
     assert (way == "cache") == (not shown.notices)
+
+
+def test_what_a_job_will_take_is_told_before_it_is_sent(
+    client: ApiClient, runner: JobRunner, document: dict[str, Any]
+) -> None:
+    first = client.forecast(document)
+    assert (first.frames, first.flows_found) == (9, False)
+    assert 0 < first.seconds < 60
+    assert first.cost_usd == pytest.approx(sum(first.items_usd.values()), abs=1e-6)
+    larger = client.forecast(document | {"resolution": [1280, 768], "outputs": ["visibility"]})
+    assert larger.cost_usd > first.cost_usd
+    client.send("earlier", document | {"task_id": "earlier"})
+    again = client.forecast(document)
+    assert again.flows_found
+    assert again.cost_usd < first.cost_usd
+    several = [
+        {"path": "videos/pan.mp4", "start_frame": 0, "end_frame": 9},
+        {"path": "videos/pan.mp4", "start_frame": 9},
+    ]
+    without = {name: value for name, value in document.items() if name not in {"structure_video", "timeline_id"}}
+    assert client.forecast(without | {"structure_videos": several}).frames == 9, (
+        "it is looked at once, as it is extracted"
+    )
+    with pytest.raises(errors.InputNotFoundError):
+        client.forecast(document | {"structure_video": "videos/none.mp4"})
+    with pytest.raises(errors.InvalidRequestError, match="fps"):
+        client.forecast(document | {"fps": -1})
+    with pytest.raises(errors.NotAVideoError):
+        client.forecast(document | {"structure_video": "images/a.png"})
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "avi"])
+def test_a_forecast_counts_the_frames_of_any_container(
+    client: ApiClient, runner: JobRunner, document: dict[str, Any], tmp_path: Path, kind: str
+) -> None:
+    """Of some the index tells, and of others only the whole file."""
+    write_clip(tmp_path / f"clip.{kind}", pan_frames(14, 96, 160, dx=2, dy=0), fps=25)
+    runner.storage.put_file(f"videos/clip.{kind}", tmp_path / f"clip.{kind}")
+    assert client.forecast(document | {"structure_video": f"videos/clip.{kind}"}).frames == 14
 
 
 def test_previews_that_cannot_be_are_refused(client: ApiClient, document: dict[str, Any]) -> None:

@@ -36,8 +36,8 @@ class Clock:
         self.now += timedelta(seconds=seconds)
 
 
-def report(storage: Any, clock: Clock) -> PartReport:
-    return PartReport(storage, "t1", "r1", "segment", 2, 100, clock=clock)
+def report(storage: Any, clock: Clock, **more: Any) -> PartReport:
+    return PartReport(storage, "t1", "r1", "segment", 2, 100, clock=clock, **more)
 
 
 def running(**changes: Any) -> JobStatus:
@@ -114,8 +114,45 @@ def test_reading_counts_whole_parts_and_reads_the_newest_live_ones(monkeypatch: 
     found = read_progress(storage, running(segments=7))
     assert (found.segments_done, found.whole) == (1, frozenset({4}))
     assert [part.index for part in found.parts] == [2, 3]
-    assert storage.requests == {"list": 1, "get": 2}
+    # two of parts under way, and of the whole one, for its cost
+    assert storage.requests == {"list": 1, "get": 3}
     assert read_progress(storage, running(segments=7), parts=False).parts == ()
+
+
+def test_the_cost_so_far_is_that_of_parts_under_way_of_whole_ones_and_of_what_came_before() -> None:
+    clock = Clock()
+    storage = CountingStorage(MemoryStorage(now=clock))
+
+    def write(index: int, cost_usd: float | None, *, ended: bool) -> None:
+        clock.pass_s(1)
+        part = PartProgress(step="segment", index=index, done=3, total=9, updated_at=clock(), cost_usd=cost_usd)
+        storage.put(live_keys.run_progress("t1", "r1", "segment", index, ended=ended), part.to_json())
+
+    assert read_progress(storage, running(segments=30)).cost_usd is None
+    write(0, None, ended=False)
+    assert read_progress(storage, running(segments=30)).cost_usd is None, "nobody measures"
+    write(0, 0.5, ended=False)
+    assert read_progress(storage, running(segments=30)).cost_usd == 0.5
+    for index in range(1, 21):
+        write(index, 2.0, ended=True)
+    storage.requests.clear()
+    found = read_progress(storage, running(segments=30, cost_usd=0.25))
+    assert found.cost_usd == 0.25 + 0.5 + 20 * 2.0
+    assert storage.requests == {"list": 1, "get": 5}, (
+        "of whole parts some are read, and the others are taken to be alike"
+    )
+
+
+def test_a_part_says_what_it_has_taken() -> None:
+    storage, clock = CountingStorage(MemoryStorage()), Clock()
+    with report(storage, clock, cost=lambda: 0.125) as part:
+        clock.pass_s(3)
+        part.advance(50)
+        settle(part)
+        assert PartProgress.model_validate_json(storage.get(LIVE).data).cost_usd == 0.125
+        part.announce()
+    (ended,) = storage.list("jobs/t1/runs/r1/progress/ended/")
+    assert PartProgress.model_validate_json(storage.get(ended.key).data).cost_usd == 0.125
 
 
 def test_a_run_that_ended_is_not_looked_at() -> None:

@@ -17,6 +17,10 @@ RESOURCES: dict[str, Any] = yaml_parse((REPO / "template.yaml").read_text())["Re
 FUNCTIONS = {name: body for name, body in RESOURCES.items() if body["Type"] == "AWS::Serverless::Function"}
 ALARMS = {name: body["Properties"] for name, body in RESOURCES.items() if body["Type"] == "AWS::CloudWatch::Alarm"}
 
+#: Each pair watches all functions: those of jobs, and those that answer screens.
+NEAR = ("NearTimeoutAlarm", "ScreensNearTimeoutAlarm")
+THROTTLED = ("ThrottlesAlarm", "ScreensThrottledAlarm")
+
 
 def chosen(node: Any, *, tasks: bool) -> Any:
     """What a value is with a part that orders are left for, the GPU's or Batch's, or without."""
@@ -53,16 +57,27 @@ def test_the_function_of_the_way_back_is_one_of_them() -> None:
 
 
 @pytest.mark.parametrize("tasks", [False, True])
-@pytest.mark.parametrize("alarm", ["NearTimeoutAlarm", "ThrottlesAlarm"])
-def test_every_deployed_function_is_watched(alarm: str, tasks: bool) -> None:
-    expression, watched = metrics(alarm, tasks=tasks)
-    assert set(watched.values()) == deployed(tasks=tasks)
-    assert set(re.findall(r"\bm\d+\b", expression)) == set(watched)
+@pytest.mark.parametrize("pair", [NEAR, THROTTLED], ids=["near", "throttled"])
+def test_every_deployed_function_is_watched_once(pair: tuple[str, str], tasks: bool) -> None:
+    named: list[str] = []
+    for alarm in pair:
+        expression, watched = metrics(alarm, tasks=tasks)
+        assert set(re.findall(r"\bm\d+\b", expression)) == set(watched)
+        named += watched.values()
+    assert sorted(named) == sorted(deployed(tasks=tasks))
+
+
+@pytest.mark.parametrize("alarm", ALARMS)
+def test_no_alarm_has_more_metrics_than_cloudwatch_takes(alarm: str) -> None:
+    """A hard limit of alarms on metric math (CloudWatch User Guide, "Limits that apply to alarms …")."""
+    queries = chosen(ALARMS[alarm].get("Metrics", []), tasks=True)
+    assert sum("MetricStat" in query for query in queries) <= 10
 
 
 @pytest.mark.parametrize("tasks", [False, True])
-def test_near_is_near_each_functions_own_timeout(tasks: bool) -> None:
-    expression, watched = metrics("NearTimeoutAlarm", tasks=tasks)
+@pytest.mark.parametrize("alarm", NEAR)
+def test_near_is_near_each_functions_own_timeout(alarm: str, tasks: bool) -> None:
+    expression, watched = metrics(alarm, tasks=tasks)
     limits = dict(re.findall(r"FILL\((m\d+), 0\)/(\d+)", expression))
     assert {name: int(limits[metric]) for metric, name in watched.items()} == {
         name: FUNCTIONS[name]["Properties"]["Timeout"] * 1000 for name in watched.values()

@@ -17,6 +17,7 @@ from structureflow.limits import (
     MAX_CONCURRENT_SEGMENTS,
     MAX_JOB_FRAMES,
     MAX_MAP_CHILDREN,
+    MAX_PREVIEW_BYTES,
     MAX_SEGMENTS,
     NEW_ACCOUNT_MEMORY_MB,
 )
@@ -125,7 +126,9 @@ def test_two_of_the_largest_videos_fit_on_the_disk_of_who_downloads_them() -> No
     largest = PARAMETERS["MaxVideoMegabytes"]["MaxValue"]
     for name, body in RESOURCES.items():
         if body.get("Properties", {}).get("PackageType") == "Image":
-            assert 2 * largest < body["Properties"]["EphemeralStorage"]["Size"], name
+            # a preview fetches less, of which a structure video and all guides are two
+            most = MAX_PREVIEW_BYTES / 1e6 if name == "PreviewFunction" else largest
+            assert 2 * most < body["Properties"]["EphemeralStorage"]["Size"], name
     disk = RESOURCES["BatchJobDefinition"]["Properties"]["ContainerProperties"]["EphemeralStorage"]["SizeInGiB"]
     assert 2 * PARAMETERS["BatchMaxVideoMegabytes"]["MaxValue"] * 1e6 < disk * 1024**3
     assert 21 <= disk <= 200, "what Fargate takes"
@@ -186,22 +189,29 @@ def test_estimates_before_a_run_are_of_the_templates_defaults() -> None:
 # --- browsers ----------------------------------------------------------------------------------------
 
 
+ROUTES = {name: body["Properties"] for name, body in RESOURCES.items() if body["Type"] == "AWS::ApiGatewayV2::Route"}
+
+
 def test_browsers_are_answered_before_they_sign() -> None:
     """API Gateway answers OPTIONS by itself where CORS is configured and no route takes it, as ANY would."""
-    routes = [
-        event["Properties"]
-        for body in RESOURCES.values()
-        for event in body.get("Properties", {}).get("Events", {}).values()
-        if event["Type"] == "HttpApi"
-    ]
-    cors = RESOURCES["HttpApi"]["Properties"]["CorsConfiguration"]
-    assert {route["Method"] for route in routes} == {*cors["AllowMethods"]}
-    assert not {"ANY", "OPTIONS"} & {route["Method"] for route in routes}
-    assert not any("AllowCredentials" in node for node in nodes(cors) if isinstance(node, dict))
-    condition, given, none = cors["AllowOrigins"]["Fn::If"]
-    assert (condition, given) == ("HasApiOrigins", {"Ref": "ApiAllowedOrigins"})
-    assert all(origin.endswith(".invalid") for origin in none), "a name that nobody can have (RFC 2606)"
-    assert {"authorization", "x-amz-date"} <= set(cors["AllowHeaders"])
+    condition, cors, none = RESOURCES["HttpApi"]["Properties"]["CorsConfiguration"]["Fn::If"]
+    assert (condition, none) == ("HasApiOrigins", {"Ref": "AWS::NoValue"})
+    methods = {route["RouteKey"].split(" ")[0] for route in ROUTES.values()}
+    assert methods == {*cors["AllowMethods"]}
+    assert not {"ANY", "OPTIONS", "$default"} & methods
+    assert "AllowCredentials" not in cors
+    assert cors["AllowOrigins"] == {"Ref": "ApiAllowedOrigins"}
+    assert {"authorization", "x-amz-date", "content-type"} <= set(cors["AllowHeaders"])
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_no_route_is_public(name: str) -> None:
+    """Of whoever signs, or, with an issuer, of whoever carries one of its tokens."""
+    assert ROUTES[name]["AuthorizationType"] == {"Fn::If": ["HasApiTokens", "JWT", "AWS_IAM"]}
+    assert ROUTES[name]["AuthorizerId"] == {
+        "Fn::If": ["HasApiTokens", {"Ref": "HttpApiTokens"}, {"Ref": "AWS::NoValue"}]
+    }
+    assert RESOURCES["HttpApiTokens"]["Condition"] == "HasApiTokens"
 
 
 # --- time --------------------------------------------------------------------------------------------

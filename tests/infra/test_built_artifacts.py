@@ -240,6 +240,8 @@ def test_every_handler_does_its_part_of_a_job_from_the_built_artifacts_alone(
     assert payloads["ExtractPartFunction"] == {"part": 0, "flows": 96}
     assert payloads["JoinFlowsFunction"]["joined"]
     assert any(f"decode to {sam_containers.FRAMES} frames" in line for line in lines)
+    seen = json.loads(payloads["PreviewFunction"]["body"])
+    assert (seen["flow_source"], len(seen["frames"])) == ("cache", 3)
     page = json.loads(payloads["ApiFunction"]["body"])
     assert [frame["width_px"] for frame in page["frames"]] == [64] * 4, "thumbnails, so that Pillow was needed"
 

@@ -29,7 +29,7 @@ TEMPLATES: Mapping[str, tuple[Path, Mapping[str, str]]] = {
     "deployed with the Batch part": (REPO / "template.yaml", batch_part()["parameters"]),
     "of the local cloud's own tests": (REPO / "tests" / "fixtures" / "local" / "template.yaml", {}),
 }
-#: What neither of them has: defaults, layers of Globals and of a function, routes of several kinds, a rule that is off.
+#: What neither of them has: defaults, layers of Globals and of a function, a rule that is off.
 SPARSE: Mapping[str, Any] = {
     "Transform": "AWS::Serverless-2016-10-31",
     "Globals": {
@@ -60,8 +60,6 @@ SPARSE: Mapping[str, Any] = {
                         "Type": "EventBridgeRule",
                         "Properties": {"Pattern": {"source": ["z"]}, "State": "DISABLED"},
                     },
-                    "Read": {"Type": "HttpApi", "Properties": {"Path": "/things/{id}", "Method": "get"}},
-                    "Write": {"Type": "HttpApi", "Properties": {"Path": "/things", "Method": "POST"}},
                 },
             },
         },
@@ -253,23 +251,6 @@ def test_the_same_state_machines_with_the_same_substitutions(both: tuple[Templat
         for variable in wanted:
             text = text.replace(f"${{{variable}}}", str(body["DefinitionSubstitutions"][variable]))
         assert json.loads(spec.definition) == json.loads(text)
-
-
-def test_the_same_routes_signed_alike(both: tuple[Template, Translated]) -> None:
-    ours, translated = both
-    theirs = set()
-    for body in translated.of_type("AWS::ApiGatewayV2::Api").values():
-        for path, methods in body["Body"]["paths"].items():
-            for method, operation in methods.items():
-                called = "ANY" if method == "x-amazon-apigateway-any-method" else method.upper()
-                (function,) = re.findall(
-                    r"(arn:aws:lambda:\S+)/invocations", operation["x-amazon-apigateway-integration"]["uri"]
-                )
-                theirs.add((called, path, function, operation.get("security", []) == [{"AWS_IAM": []}]))
-    mine = {
-        (route.method, route.path, spec.arn, route.signed) for spec in ours.functions.values() for route in spec.routes
-    }
-    assert mine == theirs
 
 
 def test_the_same_functions_work_off_the_same_queues(both: tuple[Template, Translated]) -> None:

@@ -107,6 +107,7 @@ def test_one_image_for_every_function_that_touches_pixels() -> None:
         "ExtractPartFunction",
         "JoinFlowsFunction",
         "OrchestratorFunction",
+        "PreviewFunction",
         "RebuildTimelineFunction",
         "RenderSegmentFunction",
         "SettleGpuFunction",

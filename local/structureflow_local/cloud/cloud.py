@@ -30,6 +30,7 @@ from structureflow_local.cloud.queues import Queues
 from structureflow_local.cloud.servers import Servers
 from structureflow_local.cloud.signature import Keyring
 from structureflow_local.cloud.template import BucketSpec, Template, load_template
+from structureflow_local.cloud.tokens import Tokens
 from structureflow_local.doors import DOCKER_HOST, OBJECT_POLICY, Doors
 
 _API_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
@@ -57,6 +58,7 @@ class LocalCloud:
             of a message whose call failed (AWS: what its function set, or the queue's visibility timeout).
         concurrency: functions that run at the same time; more calls are throttled, as in an account with that quota.
             None lets calls wait for a process instead.
+        token_keys: public keys (a JSON Web Key Set) of the issuer whose tokens the template's API takes.
 
     Raises:
         TemplateError: the template has something that cannot be run here.
@@ -74,6 +76,7 @@ class LocalCloud:
         task_commands: Mapping[str, Sequence[str]] | None = None,
         async_retry_delays_s: Sequence[float] = (0.5, 1.0),
         concurrency: int | None = None,
+        token_keys: Mapping[str, Any] | None = None,
     ) -> None:
         self.template: Template = load_template(template, parameters)
         self._wanted_state_dir = state_dir
@@ -84,6 +87,7 @@ class LocalCloud:
         self._duplicate_events = duplicate_events
         self._retry_delays_s = tuple(async_retry_delays_s)
         self._concurrency = concurrency
+        self._tokens = None if token_keys is None else Tokens(token_keys)
         self._task_commands = dict(task_commands or {})
         check_commands(self._task_commands, self.template)
         self._activity = Activity()
@@ -171,8 +175,9 @@ class LocalCloud:
         if self._functions.with_routes:
             self._api_server = Servers(["127.0.0.1"], self.state_dir / "server.log")
             stack.callback(self._api_server.close)
-            api = HttpApi(self._functions.with_routes, self._functions, self._keyring)
-            self._api_server.start(Doors(api, policy=_API_POLICY))
+            cors = self.template.cors
+            api = HttpApi(self._functions.with_routes, self._functions, self._keyring, tokens=self._tokens, cors=cors)
+            self._api_server.start(Doors(api, policy=_API_POLICY, origins=cors.origins if cors else ()))
 
     def _start_moto(self, stack: contextlib.ExitStack, spawner: Spawner) -> None:
         self._moto = MotoServices(self.template, stack, self.state_dir / "moto.log")

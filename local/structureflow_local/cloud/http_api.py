@@ -13,7 +13,8 @@ from urllib.parse import unquote
 from structureflow_local.cloud.errors import LocalCloudError
 from structureflow_local.cloud.functions import MAX_SYNC_BYTES, Functions
 from structureflow_local.cloud.signature import Keyring, SignatureError
-from structureflow_local.cloud.template import FunctionSpec, RouteSpec
+from structureflow_local.cloud.template import CorsSpec, FunctionSpec, RouteSpec, TokensSpec
+from structureflow_local.cloud.tokens import TokenError, Tokens
 from structureflow_local.doors import content_length
 from structureflow_local.http_event import http_event, sent_reply, wsgi_path
 
@@ -33,6 +34,7 @@ class _Route:
     weight: tuple[int, int, int]
     function: FunctionSpec
     signed: bool
+    tokens: TokensSpec | None
 
 
 class HttpApi:
@@ -43,11 +45,23 @@ class HttpApi:
             parameter before ``$default``, a method before ``ANY``).
         functions: that are called.
         keyring: whose keys sign the requests to routes that ask for it; any other request to them is forbidden.
+        tokens: checks those that callers of other routes carry.
+        cors: which pages of browsers may ask; None: none may.
     """
 
-    def __init__(self, specs: Sequence[FunctionSpec], functions: Functions, keyring: Keyring) -> None:
+    def __init__(
+        self,
+        specs: Sequence[FunctionSpec],
+        functions: Functions,
+        keyring: Keyring,
+        *,
+        tokens: Tokens | None = None,
+        cors: CorsSpec | None = None,
+    ) -> None:
         self._functions = functions
         self._keyring = keyring
+        self._tokens = tokens
+        self._cors = cors
         routes = [_compile(route, spec) for spec in specs for route in spec.routes]
         self._routes = sorted(routes, key=lambda route: route.weight, reverse=True)
 
@@ -55,11 +69,16 @@ class HttpApi:
         """Answer one request."""
         method = environ["REQUEST_METHOD"]
         path = wsgi_path(environ)
+        if self._cors is not None and "HTTP_ORIGIN" in environ:
+            start_response = _with_cors(start_response, self._cors, environ["HTTP_ORIGIN"])
         for route in self._routes:
             match = route.pattern.fullmatch(path)
             if match and route.method in {method, "ANY"}:
                 parameters = {name: unquote(value) for name, value in match.groupdict().items()}
                 return self._call(route, environ, path, parameters, start_response)
+        if method == "OPTIONS" and self._cors is not None:
+            # answered by the gateway itself, before anybody signs
+            return _reply(start_response, 204, [], b"")
         return _reply(start_response, 404, [_JSON], b'{"message":"Not Found"}')
 
     def _call(
@@ -79,9 +98,23 @@ class HttpApi:
                 self._keyring.check(environ, lambda: body)
             except SignatureError:
                 return _reply(start_response, 403, [_JSON], b'{"message":"Forbidden"}')
-        return self._answer(
-            route.function, http_event(environ, body, key=route.key, path=path, parameters=parameters), start_response
-        )
+        event = http_event(environ, body, key=route.key, path=path, parameters=parameters)
+        if route.tokens is not None:
+            try:
+                event["requestContext"]["authorizer"] = {"jwt": self._claims(environ, route.tokens)}
+            except TokenError:
+                return _reply(start_response, 401, [_JSON], b'{"message":"Unauthorized"}')
+        return self._answer(route.function, event, start_response)
+
+    def _claims(self, environ: WSGIEnvironment, wanted: TokensSpec) -> dict[str, Any]:
+        """Return what a function is told of a token: its claims as text, as API Gateway hands them over."""
+        if self._tokens is None:
+            raise TokenError(f"no keys of {wanted.issuer} are known here")
+        claims = self._tokens.check(str(environ.get("HTTP_AUTHORIZATION", "")), wanted)
+        said = {
+            name: f"[{' '.join(map(str, one))}]" if isinstance(one, list) else str(one) for name, one in claims.items()
+        }
+        return {"claims": said, "scopes": None}
 
     def _answer(self, spec: FunctionSpec, event: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         failed = [_JSON], b'{"message":"Internal Server Error"}'
@@ -104,7 +137,7 @@ class HttpApi:
 def _compile(wanted: RouteSpec, spec: FunctionSpec) -> _Route:
     method, path = wanted.method, wanted.path
     if path == "$default":
-        return _Route("ANY", "$default", re.compile(r"/?.*", re.DOTALL), (-1, 0, 0), spec, wanted.signed)
+        return _Route("ANY", "$default", re.compile(r"/?.*", re.DOTALL), (-1, 0, 0), spec, wanted.signed, wanted.tokens)
     parts = []
     literal = greedy = 0
     for part in path.strip("/").split("/"):
@@ -118,7 +151,29 @@ def _compile(wanted: RouteSpec, spec: FunctionSpec) -> _Route:
         else:
             parts.append(f"(?P<{parameter[1]}>[^/]+)")
     pattern = re.compile("/" + "/".join(parts) + "/?", re.DOTALL)
-    return _Route(method, f"{method} {path}", pattern, (literal, -greedy, int(method != "ANY")), spec, wanted.signed)
+    weight = (literal, -greedy, int(method != "ANY"))
+    return _Route(method, f"{method} {path}", pattern, weight, spec, wanted.signed, wanted.tokens)
+
+
+def _with_cors(start_response: StartResponse, cors: CorsSpec, origin: str) -> StartResponse:
+    """Return a `start_response` that tells a browser what a page may ask, if it is one of those that may.
+
+    What a function says of it itself is dropped, as API Gateway does.
+    """
+    told = [
+        ("Access-Control-Allow-Origin", origin),
+        ("Access-Control-Allow-Methods", ",".join(cors.methods)),
+        ("Access-Control-Allow-Headers", ",".join(cors.headers)),
+        ("Access-Control-Expose-Headers", ",".join(cors.exposed)),
+        ("Access-Control-Max-Age", str(cors.max_age_s)),
+        ("Vary", "Origin"),
+    ]
+
+    def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        kept = [(name, value) for name, value in headers if not name.lower().startswith("access-control-")]
+        return start_response(status, kept + (told if origin in cors.origins else []), exc_info)
+
+    return start
 
 
 def _reply(start_response: StartResponse, status: int, headers: list[tuple[str, str]], body: bytes) -> Iterable[bytes]:

@@ -161,10 +161,12 @@ MAX_VIDEO_FRAMES: Final = MAX_FLOWS + 1
 #: Of one reply as Lambda hands it over: 6 MB (Lambda quotas), of which JSON's escapes and the headers take some.
 MAX_REPLY_BYTES: Final = 5_500_000
 
-#: Of a segment whose gap a preview shows: all of it is rendered, within 29 seconds.
+#: Of a segment whose gap a preview shows: all of it is rendered, within 18 seconds.
 MAX_PREVIEW_FRAMES: Final = 241
 #: Of the structure video that a preview decodes for flows that nobody has extracted yet, and holds small.
 MAX_PREVIEW_WINDOW: Final = 600
+#: Of a structure video, or of all guides, that a preview fetches whole while somebody waits.
+MAX_PREVIEW_BYTES: Final = 256 * 2**20
 #: Of the gap that one preview shows.
 MAX_PREVIEW_SHOWN: Final = 24
 

@@ -13,11 +13,12 @@ import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from structureflow_local.cloud.errors import TemplateError
 from structureflow_local.cloud.template.batch import job_definition, job_queue
 from structureflow_local.cloud.template.functions import FunctionReader
+from structureflow_local.cloud.template.http_api import HttpApiReader
 from structureflow_local.cloud.template.kinds import FUNCTION, STATE_MACHINE
 from structureflow_local.cloud.template.others import OtherReader
 from structureflow_local.cloud.template.resources import Resources
@@ -26,6 +27,7 @@ from structureflow_local.cloud.template.specs import (
     BucketSpec,
     ClusterSpec,
     ContainerSpec,
+    CorsSpec,
     EventSourceSpec,
     FunctionSpec,
     JobDefinitionSpec,
@@ -36,6 +38,7 @@ from structureflow_local.cloud.template.specs import (
     StateMachineSpec,
     TaskDefinitionSpec,
     Template,
+    TokensSpec,
 )
 
 __all__ = [
@@ -45,6 +48,7 @@ __all__ = [
     "BucketSpec",
     "ClusterSpec",
     "ContainerSpec",
+    "CorsSpec",
     "EventSourceSpec",
     "FunctionSpec",
     "JobDefinitionSpec",
@@ -55,6 +59,7 @@ __all__ = [
     "StateMachineSpec",
     "TaskDefinitionSpec",
     "Template",
+    "TokensSpec",
     "load_template",
 ]
 
@@ -62,19 +67,6 @@ __all__ = [
 ACCOUNT_ID: Final = "123456789012"
 REGION: Final = "us-east-1"
 STACK_NAME: Final = "structureflow-local"
-_HTTP_API_PASSIVE: Final = frozenset(
-    {
-        "AccessLogSettings",
-        "Auth",
-        "CorsConfiguration",
-        "DefaultRouteSettings",
-        "Description",
-        "Name",
-        "RouteSettings",
-        "StageName",
-        "Tags",
-    }
-)
 
 
 def load_template(
@@ -99,14 +91,10 @@ def load_template(
     rules = Rules(resources)
     functions, others = FunctionReader(resources, rules), OtherReader(resources, rules)
 
-    def http_api(logical_id: str, resource: dict[str, Any]) -> None:
-        resources.properties(logical_id, resource, _HTTP_API_PASSIVE, "HttpApi")
-
     # rules keep the order of functions, state machines, rules of their own
-    read_functions = resources.each(FUNCTION, functions.read)
+    read_functions, cors = HttpApiReader(resources).read(resources.each(FUNCTION, functions.read))
     state_machines = resources.each(STATE_MACHINE, others.state_machine)
     resources.each("AWS::Events::Rule", rules.resource)
-    resources.each("AWS::Serverless::HttpApi", http_api)
     template = Template(
         path=path,
         region=region,
@@ -124,6 +112,7 @@ def load_template(
         rules=tuple(rules.found),
         event_sources=resources.each("AWS::Lambda::EventSourceMapping", others.event_source),
         outputs=resources.outputs(),
+        cors=cors,
         physical_ids=resources.physical_ids(),
     )
     _check_targets(template)

@@ -1,4 +1,4 @@
-"""Functions of a template: what they run and with what, as zip files or as images, and the routes to them."""
+"""Functions of a template: what they run and with what, as zip files or as images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from structureflow_local.cloud.dockerfile import copied_folders
 from structureflow_local.cloud.errors import TemplateError
 from structureflow_local.cloud.template.resources import Resources
 from structureflow_local.cloud.template.rules import Rules
-from structureflow_local.cloud.template.specs import FunctionSpec, RouteSpec
+from structureflow_local.cloud.template.specs import FunctionSpec
 from structureflow_local.cloud.template.values import integer, refuse_unknown
 
 _FUNCTION_PASSIVE: Final = frozenset(
@@ -79,13 +79,8 @@ class FunctionReader:
         properties = self._stack.properties(logical_id, resource, _FUNCTION_ACTIVE | _FUNCTION_PASSIVE, "Function")
         code = self._image(resource, properties, place) or self._zip(properties, place)
         arn = self._stack.arn(logical_id)
-        routes = []
         for name, event in (properties.get("Events") or {}).items():
-            where = f"{place}.Events.{name}"
-            if event.get("Type") == "HttpApi":
-                routes.append(self._route(event.get("Properties") or {}, f"{where}.Properties"))
-            else:
-                self._rules.event(event, logical_id, name, arn, where)
+            self._rules.event(event, logical_id, name, arn, f"{place}.Events.{name}")
         asynchronous = self._stack.value(properties, "EventInvokeConfig", place, {})
         refuse_unknown(
             asynchronous,
@@ -118,7 +113,6 @@ class FunctionReader:
             ),
             on_failure_arn=(destinations.get("OnFailure") or {}).get("Destination"),
             dead_letter_arn=dead_letters.get("TargetArn"),
-            routes=tuple(routes),
         )
 
     def _zip(self, properties: Mapping[str, Any], place: str) -> _Code:
@@ -191,23 +185,6 @@ class FunctionReader:
             elif "BuildMethod" not in (resource.get("Metadata") or {}):
                 raise TemplateError(f"Resources.{by_arn[layer]}: {folder} has no python folder and no BuildMethod")
         return tuple(folders)
-
-    def _route(self, properties: Mapping[str, Any], place: str) -> RouteSpec:
-        refuse_unknown(
-            properties,
-            frozenset({"ApiId", "Auth", "Method", "Path", "PayloadFormatVersion", "TimeoutInMillis"}),
-            place,
-        )
-        if str(properties.get("PayloadFormatVersion", "2.0")) != "2.0":
-            raise TemplateError(f"{place}.PayloadFormatVersion: only 2.0 is understood")
-        method = str(self._stack.value(properties, "Method", place, "ANY")).upper()
-        path = self._stack.value(properties, "Path", place, "$default")
-        return RouteSpec(
-            place=place,
-            method="ANY" if method == "X-AMAZON-APIGATEWAY-ANY-METHOD" else method,
-            path=path,
-            signed=self._stack.authorizer(properties, place) == "AWS_IAM",
-        )
 
 
 def _handler(value: Any, place: str) -> str:

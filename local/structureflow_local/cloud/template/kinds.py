@@ -71,14 +71,19 @@ KINDS: Final[Mapping[str, Kind]] = {
     "AWS::Batch::JobDefinition": Kind(
         "JobDefinitionName", _arn("batch", "job-definition/{name}:1"), "{arn}", runs=True
     ),
-    "AWS::Serverless::HttpApi": Kind(
+    "AWS::ApiGatewayV2::Api": Kind(
         None,
         _arn("apigateway", "/apis/{name}"),
-        attributes={"ApiEndpoint": "https://{name}.execute-api.{region}.amazonaws.com"},
+        attributes={"ApiId": "{name}", "ApiEndpoint": "https://{name}.execute-api.{region}.amazonaws.com"},
         runs=True,
         lower_case=True,
     ),
+    "AWS::ApiGatewayV2::Stage": Kind(None, _arn("apigateway", "{name}"), runs=True),
+    "AWS::ApiGatewayV2::Integration": Kind(None, _arn("apigateway", "{name}"), runs=True),
+    "AWS::ApiGatewayV2::Route": Kind(None, _arn("apigateway", "{name}"), runs=True),
+    "AWS::ApiGatewayV2::Authorizer": Kind(None, _arn("apigateway", "{name}"), runs=True),
     "AWS::Lambda::EventSourceMapping": Kind(None, _arn("lambda", "event-source-mapping:{name}"), runs=True),
+    "AWS::Lambda::Permission": Kind(None, _arn("lambda", "{name}"), runs=True),
     # Without effect on how a job runs here.
     "AWS::S3::BucketPolicy": Kind(None, "arn:aws:s3:::{name}"),
     "AWS::SQS::QueuePolicy": Kind(None, _arn("sqs", "{name}")),
@@ -96,7 +101,6 @@ KINDS: Final[Mapping[str, Kind]] = {
     "AWS::IAM::Policy": Kind("PolicyName", "arn:aws:iam::{account}:policy/{name}"),
     "AWS::IAM::ManagedPolicy": Kind("ManagedPolicyName", "arn:aws:iam::{account}:policy/{name}", "{arn}"),
     "AWS::IAM::InstanceProfile": Kind("InstanceProfileName", "arn:aws:iam::{account}:instance-profile/{name}"),
-    "AWS::Lambda::Permission": Kind(None, _arn("lambda", "{name}")),
     "AWS::KMS::Key": Kind(None, _arn("kms", "key/{name}"), attributes={"KeyId": "{name}"}),
     "AWS::KMS::Alias": Kind("AliasName", _arn("kms", "{name}")),
     "AWS::Batch::ComputeEnvironment": Kind(

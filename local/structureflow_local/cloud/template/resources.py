@@ -17,7 +17,7 @@ from structureflow_local.cloud.template.kinds import FUNCTION, KINDS, STATE_MACH
 from structureflow_local.cloud.template.values import merge, refuse_unknown
 
 _T = TypeVar("_T")
-_GLOBALS_KNOWN: Final = frozenset({"Api", "Function", "HttpApi", "LayerVersion", "StateMachine"})
+_GLOBALS_KNOWN: Final = frozenset({"Function", "LayerVersion", "StateMachine"})
 _RESOURCE_KEYS: Final = frozenset(
     {
         "Condition",
@@ -152,9 +152,6 @@ class Resources:
         owner = self._declared.get(logical_id.removesuffix("Role"))
         if owner is not None and logical_id.endswith("Role") and owner.get("Type") in {FUNCTION, STATE_MACHINE}:
             return self._format(KINDS["AWS::IAM::Role"], f"{self.stack_name}-{logical_id}", attribute, place)
-        if logical_id == "ServerlessHttpApi":
-            name = f"{self.stack_name}-{logical_id}".lower()
-            return self._format(KINDS["AWS::Serverless::HttpApi"], name, attribute, place)
         raise TemplateError(f"{place}: no parameter or resource {logical_id!r}")
 
     def _format(self, kind: Kind, name: str, attribute: str | None, place: str) -> str:
@@ -227,16 +224,3 @@ class Resources:
         if not folder.is_dir():
             raise TemplateError(f"{place}: no such folder: {folder}")
         return folder
-
-    def authorizer(self, properties: Mapping[str, Any], place: str) -> str:
-        """Return who may call a route: its own authorizer, its API's, or that of the globals."""
-        reference = properties.get("ApiId")
-        api = self._declared.get(reference.get("Ref", "")) if isinstance(reference, dict) else None
-        settings = ((self._document.get("Globals") or {}).get("HttpApi") or {}, (api or {}).get("Properties") or {})
-        found = "NONE"
-        for owner in settings:
-            found = (owner.get("Auth") or {}).get("DefaultAuthorizer", found)
-        found = (properties.get("Auth") or {}).get("Authorizer", found)
-        if found not in {"NONE", "AWS_IAM"}:
-            raise TemplateError(f"{place}: expected the authorizer AWS_IAM or NONE, got {found!r:.80}")
-        return str(found)

@@ -34,16 +34,36 @@ class RuleSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TokensSpec:
+    """Whose tokens (JWT) a route takes: those of an issuer that are for one of some audiences."""
+
+    issuer: str
+    audience: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CorsSpec:
+    """Which pages of browsers may ask an HTTP API: by origins, methods, and headers both ways."""
+
+    origins: tuple[str, ...]
+    methods: tuple[str, ...]
+    headers: tuple[str, ...]
+    exposed: tuple[str, ...]
+    max_age_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class RouteSpec:
     """A route of an HTTP API to a function; `path` may hold ``{name}`` and ``{name+}``; `method` may be ``ANY``.
 
-    `signed` tells whether callers must sign (``AWS_IAM``).
+    `signed` tells whether callers must sign (``AWS_IAM``), `tokens` whose tokens they must carry (``JWT``).
     """
 
     place: str
     method: str
     path: str
     signed: bool = False
+    tokens: TokensSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,4 +237,5 @@ class Template:
     rules: tuple[RuleSpec, ...]
     event_sources: Mapping[str, EventSourceSpec]
     outputs: Mapping[str, Any]
+    cors: CorsSpec | None = None
     physical_ids: Mapping[str, str] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from typing import Final
 from pydantic import BaseModel
 
 from structureflow.api import job_routes, media_routes, new_job_routes, page_routes, timeline_routes
-from structureflow.api.queries import PreviewWish, RebuildWish, UploadWish
+from structureflow.api.queries import ForecastWish, PreviewWish, RebuildWish, UploadWish
 from structureflow.api.serving import Api
 from structureflow.jobs.services import Services
 from structureflow.models.job import JobRequest
@@ -19,20 +19,24 @@ _BODIES: Final[dict[tuple[str, str], type[BaseModel]]] = {
     ("post", "/jobs/{task_id}/check"): JobRequest,
     ("put", "/jobs/{task_id}"): JobRequest,
     ("post", "/previews"): PreviewWish,
+    ("post", "/forecasts"): ForecastWish,
     ("post", "/timelines/{timeline_id}/rebuild"): RebuildWish,
 }
+_LIGHT: Final = tuple(one.router for one in (job_routes, new_job_routes, timeline_routes, page_routes))
 
 __all__ = ["whole_api"]
 
 
 def light_api(services: Callable[[], Services]) -> Api:
-    """Return the API without the routes that need numpy and OpenCV: archives and previews."""
-    routers = (job_routes, new_job_routes, timeline_routes, page_routes)
-    bodies = {place: model for place, model in _BODIES.items() if place[1] != "/previews"}
-    return Api(services, *(one.router for one in routers), bodies=bodies)
+    """Return the API without the routes that need numpy and OpenCV, which `media_api` answers; all are described."""
+    return Api(services, *_LIGHT, described_by=whole_api(services))
+
+
+def media_api(services: Callable[[], Services]) -> Api:
+    """Return the routes that need numpy and OpenCV: archives, previews and forecasts."""
+    return Api(services, media_routes.router, described_by=whole_api(services))
 
 
 def whole_api(services: Callable[[], Services]) -> Api:
     """Return the API over what `services` gives at each request."""
-    routers = (job_routes, new_job_routes, timeline_routes, media_routes, page_routes)
-    return Api(services, *(one.router for one in routers), bodies=_BODIES)
+    return Api(services, *_LIGHT, media_routes.router, bodies=_BODIES)

@@ -196,6 +196,10 @@ class ApiClient:
         wish = {"request": request, "segment": segment, "gap": gap, "frames": frames}
         return self._send(media_replies.PreviewReply, "POST", "previews", wish)
 
+    def forecast(self, request: Mapping[str, Any]) -> media_replies.ForecastReply:
+        """Return what a job will take, about: seconds and US dollars."""
+        return self._send(media_replies.ForecastReply, "POST", "forecasts", {"request": request})
+
     # --- timelines -------------------------------------------------------------------------------------
 
     def timelines(self) -> Iterator[timeline_replies.TimelineRow]:

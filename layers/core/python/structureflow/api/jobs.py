@@ -83,7 +83,8 @@ def _row(task_id: str, services: Services) -> JobRow | None:
         started_at=status.started_at,
         updated_at=status.updated_at,
         elapsed_s=_elapsed_s(status, services.clock()),
-        cost_usd=status.cost_usd,
+        # of one that goes on a list would have to read each part
+        cost_usd=None if status.state == "running" else status.cost_usd,
         error=status.error,
     )
 
@@ -96,8 +97,9 @@ def job_status(task_id: str, services: Services) -> JobView:
     """
     status = _document(services, keys.job_status(task_id), JobStatus, made_by="the orchestrator")
     progress = read_progress(services.storage, status)
+    known = {name: getattr(status, name) for name in JobStatus.model_fields}
     return JobView(
-        **{name: getattr(status, name) for name in JobStatus.model_fields},
+        **known | ({"cost_usd": progress.cost_usd} if status.state == "running" else {}),
         elapsed_s=_elapsed_s(status, services.clock()),
         progress=Progress(segments_done=progress.segments_done, parts=progress.parts),
     )

@@ -43,6 +43,19 @@ class ArchiveView(Model):
     display_max_px: float
 
 
+class ForecastReply(Model):
+    """What a job will take, about: seconds until it is done, and US dollars, also by item.
+
+    `frames` are those of its structure videos; `flows_found` says whether their flows are there already.
+    """
+
+    seconds: float
+    cost_usd: float
+    items_usd: dict[str, float]
+    frames: int
+    flows_found: bool
+
+
 class PreviewFrame(Model):
     """A frame of a preview: base64 JPEGs of guide and mask, and the share of its pixels that an anchor shows."""
 

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Query
 
-from structureflow.api import archives, previews
-from structureflow.api.media_replies import ArchivePage, ArchiveView, PreviewReply
-from structureflow.api.queries import ArchivesQuery, FlowQuery, KeyQuery, Nothing, PreviewWish
+from structureflow.api import archives, forecasts, previews
+from structureflow.api.media_replies import ArchivePage, ArchiveView, ForecastReply, PreviewReply
+from structureflow.api.queries import ArchivesQuery, FlowQuery, ForecastWish, KeyQuery, Nothing, PreviewWish
 from structureflow.api.serving import Reply, answers, body_as, bytes_answers, known, later, new_router
 from structureflow.jobs.services import Services
 
@@ -20,6 +20,14 @@ def preview() -> Response[Any]:
     known(router, Nothing())
     wish = body_as(router, PreviewWish)
     return later(lambda services: previews.preview(wish, services))
+
+
+@router.post("/forecasts", responses=answers(ForecastReply))
+def forecast() -> Response[Any]:
+    """What a job will take: seconds and US dollars, before it is sent; of its videos their indexes are read."""
+    known(router, Nothing())
+    wish = body_as(router, ForecastWish)
+    return later(lambda services: forecasts.forecast_job(wish, services))
 
 
 @router.get("/archives", responses=answers(ArchivePage))

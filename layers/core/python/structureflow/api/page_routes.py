@@ -1,10 +1,12 @@
-"""The web page, served from where its data comes from."""
+"""The web page, and that of the API's documentation, served from where their data comes from."""
 
+from collections.abc import Callable
 from typing import Any
 
 from aws_lambda_powertools.event_handler import Response
 
-from structureflow.api.page_files import page_file, page_policy
+from structureflow.api.docs_page import DOCS_POLICY, docs_file
+from structureflow.api.page_files import PageFile, page_file, page_policy
 from structureflow.api.serving import Reply, bytes_answers, later, new_router
 from structureflow.jobs.services import Services
 
@@ -14,24 +16,36 @@ router = new_router()
 @router.get("/", responses=bytes_answers("text/html"))
 def page() -> Response[Any]:
     """The web page."""
-    return _file("index.html")
+    return _file(lambda: page_file("index.html"))
 
 
 @router.get("/page/<name>", responses=bytes_answers("application/octet-stream"))
 def file(name: str) -> Response[Any]:
     """A file of the web page."""
-    return _file(name)
+    return _file(lambda: page_file(name))
 
 
-def _file(name: str) -> Response[Any]:
+@router.get("/docs", responses=bytes_answers("text/html"))
+def docs() -> Response[Any]:
+    """What you read: all routes, from ``/openapi.json``."""
+    return _file(lambda: docs_file("index.html"), DOCS_POLICY)
+
+
+@router.get("/docs/<name>", responses=bytes_answers("application/octet-stream"))
+def docs_part(name: str) -> Response[Any]:
+    """A file of that page."""
+    return _file(lambda: docs_file(name), DOCS_POLICY)
+
+
+def _file(find: Callable[[], PageFile], policy: str | None = None) -> Response[Any]:
     headers = router.current_event.headers
     held = headers.get("if-none-match") or ""
 
     def work(services: Services) -> Reply:
-        found = page_file(name)
+        found = find()
         said = {
             "Cache-Control": "no-cache",
-            "Content-Security-Policy": page_policy(services.storage.url_origin),
+            "Content-Security-Policy": policy or page_policy(services.storage.url_origin),
             "ETag": found.etag,
         }
         if held == found.etag:

@@ -152,6 +152,12 @@ class PreviewWish(_Parameters):
     frames: int = Field(default=12, ge=1, le=MAX_PREVIEW_SHOWN)
 
 
+class ForecastWish(_Parameters):
+    """A job whose cost is asked for: its request."""
+
+    request: dict[str, Any]
+
+
 class SendQuery(_Parameters):
     """Whether a request of that name may be there already."""
 

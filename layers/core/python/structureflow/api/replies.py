@@ -88,7 +88,7 @@ class Progress(Model):
 class JobView(JobStatus):
     """``status.json``, and how far the run is.
 
-    `elapsed_s` counts from the start to the end, or to now.
+    `elapsed_s` counts from the start to the end, or to now; `cost_usd` of a run that goes on is what it took until now.
     """
 
     elapsed_s: float | None

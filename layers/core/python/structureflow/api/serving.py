@@ -7,6 +7,7 @@ What a route does, it leaves for later (`later`): on AWS that is at once, in the
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import logging
 import threading
@@ -26,6 +27,7 @@ from structureflow import __version__
 from structureflow.api.queries import check_names, check_origin, refusal
 from structureflow.api.replies import Refusal
 from structureflow.errors import (
+    DeadlineError,
     FrameCorruptError,
     InvalidRequestError,
     JobStateError,
@@ -46,7 +48,10 @@ __all__ = ["Api", "error_body", "status_code"]
 _log = logging.getLogger(__name__)
 
 #: Said at the top of ``/openapi.json``.
-SIGNED: Final = "Jobs, timelines and their frames. Every request is signed (AWS SigV4, service execute-api)."
+SIGNED: Final = (
+    "Jobs, timelines and their frames. Every request to a stack is signed (AWS SigV4, service execute-api), or carries "
+    "a token (JWT), whichever the stack was set up for."
+)
 _JSON: Final = "application/json"
 #: How browsers are to take every answer: as what it says it is, nothing in it runs, and its URLs are not kept.
 ANSWER_HEADERS: Final = {
@@ -86,9 +91,23 @@ _found = _Found()
 _resolving = threading.Lock()
 
 
+class _Router(APIGatewayHttpRouter):
+    """Describes each route by the docstring of its function, where the resolver says method and path once more."""
+
+    def route(self, *given: Any, **named: Any) -> Callable[[Any], Any]:
+        make = super().route
+
+        def register(function: Any) -> Any:
+            asked = inspect.signature(make).bind(*given, **named)
+            asked.arguments["summary"] = (inspect.getdoc(function) or "").partition("\n")[0]
+            return make(*asked.args, **asked.kwargs)(function)
+
+        return register
+
+
 def new_router() -> APIGatewayHttpRouter:
     """Return a router without routes."""
-    return APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
+    return _Router()  # type: ignore[no-untyped-call]
 
 
 def later(work: Work, *, status: int = 200) -> Response[Any]:
@@ -147,6 +166,7 @@ class Api:
         services: gives what the routes work with, at each request.
         routers: the routes.
         bodies: of requests, by method and path as OpenAPI has it: routes read them by `body_as` or `body_bytes`.
+        described_by: an API with all routes, where others of them are answered elsewhere; None: this one.
     """
 
     def __init__(
@@ -154,8 +174,10 @@ class Api:
         services: Callable[[], Services],
         *routers: APIGatewayHttpRouter,
         bodies: Mapping[tuple[str, str], type[BaseModel]] = MappingProxyType({}),
+        described_by: Api | None = None,
     ) -> None:
         self._services = services
+        self._described_by = described_by or self
         self._bodies = bodies
         self._app = APIGatewayHttpResolver(enable_validation=True)
         self._app.use(middlewares=[self._refuse_foreign_pages])
@@ -194,7 +216,7 @@ class Api:
         return json.dumps(document)
 
     def _openapi(self) -> Response[Any]:
-        return Response(status_code=200, content_type=_JSON, body=self.schema())
+        return Response(status_code=200, content_type=_JSON, body=self._described_by.schema())
 
     def _refuse_foreign_pages(self, app: APIGatewayHttpResolver, next_middleware: NextMiddleware) -> Response[str]:
         """Let nobody but programs, pages of the API's own host, and those that the stack allows come to a route."""
@@ -234,6 +256,7 @@ def _event_reply(reply: Reply) -> dict[str, Any]:
 #: The first kind that fits wins: those that are also a ValueError come before it.
 _STATUS_CODES: Final[tuple[tuple[type[Exception], int], ...]] = (
     (TransientError, 503),
+    (DeadlineError, 503),
     (ReplyTooLargeError, 413),
     (FileNotFoundError, 404),
     (FrameCorruptError, 500),

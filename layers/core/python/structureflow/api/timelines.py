@@ -104,10 +104,17 @@ def timeline(timeline_id: str, services: Services) -> TimelineView:
     """Return what a timeline's frame cache holds.
 
     Raises:
-        TimelineNotFoundError: no cached frames.
+        TimelineNotFoundError: no cached frames; where a rebuilding took them and failed, with what it says (`rebuild`).
         FrameCacheError: the manifest cannot be used.
     """
-    manifest, etag = _known.read(services.storage, timeline_id)
+    try:
+        manifest, etag = _known.read(services.storage, timeline_id)
+    except TimelineNotFoundError as error:
+        lost = _rebuild_state(timeline_id, services)
+        if lost is None or lost.error is None:
+            raise
+        message = f"{error.message}; they were to be rebuilt: {lost.error.code}: {lost.error.message}"
+        raise TimelineNotFoundError(message, **error.detail, rebuild=lost.model_dump(mode="json")) from error
     sequences = manifest.frames.sequence
     first, last = (sequences[0], sequences[-1]) if sequences else (0, -1)
     sources = services.storage.list(keys.timeline_chunks_prefix(timeline_id))

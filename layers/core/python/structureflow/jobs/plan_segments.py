@@ -13,7 +13,7 @@ from structureflow.jobs.documents import load_record, read_status
 from structureflow.jobs.pointer import advance
 from structureflow.jobs.services import Services
 from structureflow.limits import MAX_CLAIM_BYTES, MAX_CONCURRENT_SEGMENTS, MAX_INLINE_SEGMENTS
-from structureflow.models.cost import StepUsage
+from structureflow.models.cost import StepUsage, spent_usd, transitions_of
 from structureflow.models.results import JobStatus
 from structureflow.storage.base import Storage
 from structureflow.storage.bounded import read_bounded
@@ -74,7 +74,8 @@ def plan_segments(event: PlanSegmentsInput, services: Services) -> SegmentPlan:
         return SegmentPlan(task_id=task_id, run_id=status.run_id if status else "", claimed=False, segments=())
     record = load_record(storage, task_id, status.run_id)
     count = len(record.request.segments)
-    advance(storage, task_id, record.run_id, stage="segments", segments=count)
+    cost_usd = spent_usd(record.usage, transitions=transitions_of(count))
+    advance(storage, task_id, record.run_id, stage="segments", segments=count, cost_usd=cost_usd)
     remove_overlays(storage, record.timeline_id, task_id)
     plan = SegmentPlan(
         task_id=task_id,

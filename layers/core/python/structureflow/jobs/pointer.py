@@ -105,8 +105,16 @@ def change_status(storage: Storage, task_id: str, change: Change) -> JobStatus |
     raise _contended(task_id)
 
 
-def advance(storage: Storage, task_id: str, run_id: str, *, stage: str, segments: int | None = None) -> JobStatus:
-    """Say that a run has come to a stage.
+def advance(
+    storage: Storage,
+    task_id: str,
+    run_id: str,
+    *,
+    stage: str,
+    segments: int | None = None,
+    cost_usd: float | None = None,
+) -> JobStatus:
+    """Say that a run has come to a stage, and what it took until then, where that is known.
 
     Raises:
         SupersededRunError: the job is at another run, deleted, or its run ended.
@@ -115,7 +123,8 @@ def advance(storage: Storage, task_id: str, run_id: str, *, stage: str, segments
     def further(status: JobStatus) -> JobStatus | None:
         if not is_open(status, run_id):
             return None
-        return status.model_copy(update={"stage": stage, "segments": segments or status.segments})
+        known = {"segments": segments or status.segments, "cost_usd": cost_usd or status.cost_usd}
+        return status.model_copy(update={"stage": stage, **known})
 
     changed = change_status(storage, task_id, further)
     if changed is None:
@@ -129,7 +138,7 @@ def fail_run(storage: Storage, task_id: str, run_id: str, error: ErrorInfo) -> J
     def failed(status: JobStatus) -> JobStatus | None:
         if not is_open(status, run_id) or is_publishing(status, run_id):
             return None
-        return status.model_copy(update={"state": "failed", "stage": error.stage, "error": error})
+        return status.model_copy(update={"state": "failed", "stage": error.stage, "error": error, "cost_usd": None})
 
     try:
         return change_status(storage, task_id, failed)

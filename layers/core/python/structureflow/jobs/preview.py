@@ -33,15 +33,15 @@ from structureflow.guide.ports import Mask, Picture, StructureFrames
 from structureflow.guide.refine import MATCHING
 from structureflow.guide.render import RenderOutcome, RenderSettings, render_segment
 from structureflow.guide.spans import flow_window, unguided_ranges
-from structureflow.jobs.extraction_order import ExtractionOrder
+from structureflow.jobs.estimate import EXTRACTION_MB_PER_MPX, SEGMENT_BASE_MB
 from structureflow.jobs.flow_sources import ComputedFlows
 from structureflow.jobs.guides import FittedGuides
 from structureflow.jobs.inputs import Source
 from structureflow.jobs.preview_frames import CachedGrays, SmallGrays
 from structureflow.jobs.render_segment import masking_of
 from structureflow.jobs.services import Services
-from structureflow.jobs.timeline import default_timeline_id
-from structureflow.limits import MAX_PREVIEW_FRAMES, MAX_PREVIEW_WINDOW, MAX_WORKING_GRID_PX
+from structureflow.jobs.shared_flows import shared_flow_keys, timeline_of
+from structureflow.limits import MAX_PREVIEW_BYTES, MAX_PREVIEW_FRAMES, MAX_PREVIEW_WINDOW, MAX_WORKING_GRID_PX
 from structureflow.media.decode import DecodeLimits, VideoReader
 from structureflow.media.planes import planes_to_rgb
 from structureflow.models.job import JobRequest, Segment
@@ -104,6 +104,7 @@ def preview_gap(
     Raises:
         InvalidRequestError: the segment has no such gap, or is too long; or the request has several structure videos.
         InputNotFoundError, MediaError, GuidanceError, FlowError: as a job would fail.
+        MemoryLimitError: it takes more memory than the function has.
         DeadlineError: it takes longer than the function has.
     """
     begin = time.perf_counter()
@@ -111,6 +112,7 @@ def preview_gap(
     chosen = _gap(segment, gap)
     source = services.inputs.find(request.motion_source)
     sources = {reference: services.inputs.find(reference) for reference in segment.references()}
+    _check_size(sum(one.size_bytes for one in sources.values()), f"segments.{index}.guides")
     with services.scratch() as folder:
         motion = _Motion(request, index, source, services, folder)
         height, width = _size(request, motion.flows.meta)
@@ -158,6 +160,14 @@ def _segment(request: JobRequest, index: int) -> Segment:
             f"segments.{index}.frames: expected at most {MAX_PREVIEW_FRAMES} for a preview, got {segment.frames}"
         )
     return segment
+
+
+def _check_size(size_bytes: int, what: str) -> None:
+    if size_bytes > MAX_PREVIEW_BYTES:
+        raise InvalidRequestError(
+            f"{what}: expected at most {MAX_PREVIEW_BYTES} bytes for a preview, which fetches them whole, got "
+            f"{size_bytes}; a job takes more"
+        )
 
 
 def _gap(segment: Segment, asked: tuple[int, int] | None) -> tuple[int, int]:
@@ -247,6 +257,7 @@ class _Motion:
         else:
             self.source = "video"
             video = folder / "structure_video"
+            _check_size(source.size_bytes, "structure_video, whose flows no job has extracted yet")
             source.fetch(video)
             self._compute(*self._of_video(video), source)
 
@@ -256,21 +267,7 @@ class _Motion:
 
     def _archive(self, source: Source) -> FlowArchive | None:
         """Return the flows that a job would find, of the first engine whose there are."""
-        request, pin = self._request, source.pin()
-        engines = ("raft", "dis", "farneback") if request.engine == "auto" else (request.engine,)
-        order = ExtractionOrder(
-            bucket="",
-            task_id=request.task_id,
-            run_id="preview",
-            request=request,
-            source=pin,
-            flow_cache=pin if request.structure_video is None else None,
-            timeline_id=self._timeline_id(source),
-            engine=engines[0],
-            created_at=self._services.clock(),
-        )
-        for engine in engines:
-            key = order.model_copy(update={"engine": engine}).shared_key
+        for key in shared_flow_keys(self._request, source, self._services):
             try:
                 archive = open_flow_archive(self._services.storage, key, workers=self._services.workers)
                 return archive.within(MAX_WORKING_GRID_PX)
@@ -280,13 +277,10 @@ class _Motion:
                 self.notices.append(f"{key} is damaged, the job will extract it anew: {error.message}")
         return None
 
-    def _timeline_id(self, source: Source) -> str:
-        return self._request.timeline_id or default_timeline_id(source.identity)
-
     def _manifest(self, source: Source) -> FrameManifest | None:
         try:
             return FrameCache(self._services.storage).manifest(
-                self._timeline_id(source), source_identity=source.identity
+                timeline_of(self._request, source), source_identity=source.identity
             )
         except FrameCacheError:
             return None
@@ -345,8 +339,12 @@ class _Motion:
         frames: Iterator[Image],
         source: Source,
     ) -> None:
-        small_height, small_width = max(32, height // _SHARE), max(32, width // _SHARE)
-        first = self.window[0]
+        scale = min(1 / _SHARE, (_MAX_PIXELS / (width * height)) ** 0.5)
+        small_height, small_width = max(32, int(height * scale)), max(32, int(width * scale))
+        first, last = self.window
+        held_mb = (last - first + 2) * small_height * small_width * 3 / 1e6
+        decoding_mb = EXTRACTION_MB_PER_MPX * width * height / 1e6
+        self._services.check_memory(SEGMENT_BASE_MB + decoding_mb + held_mb, "the preview")
         small: list[Image] = []
         for image in frames:
             self._services.deadline.check("the preview")

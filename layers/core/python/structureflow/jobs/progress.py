@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from heapq import nlargest
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import ValidationError
 
@@ -36,6 +36,8 @@ EVERY_S: Final = 2.0
 #: Parts under way that are read of a run, the last ones written; an inline Map runs 40 at a time.
 MAX_PARTS: Final = 64
 _READS: Final = 16
+#: Whole parts whose cost is read of a run, the last ones written; the others count as their mean.
+_SAMPLE: Final = 4
 _UNKNOWN: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -53,6 +55,7 @@ class PartReport:
         total: frames that it has.
         every_s: least time between two writings.
         clock: tells the time.
+        cost: tells what the part has taken, in US dollars; None where nobody measures.
     """
 
     def __init__(
@@ -66,8 +69,10 @@ class PartReport:
         *,
         every_s: float = EVERY_S,
         clock: Callable[[], datetime] = now,
+        cost: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._storage = storage
+        self._cost = cost
         self._live = live_keys.run_progress(task_id, run_id, step, index, ended=False)
         self._ended = live_keys.run_progress(task_id, run_id, step, index, ended=True)
         self._clock = clock
@@ -93,7 +98,7 @@ class PartReport:
 
     def announce(self) -> None:
         """Write down that the part is whole, for whoever counts them."""
-        whole = self._first.model_copy(update={"done": self._first.total, "updated_at": self._clock()})
+        whole = self._first.model_copy(update={"done": self._first.total} | self._said(self._clock()))
         self._try(lambda: self._storage.put(self._ended, whole.to_json(), content_type="application/json"))
 
     def advance(self, done: int) -> None:
@@ -103,8 +108,12 @@ class PartReport:
             if moment < self._due or self._refused or (self._writing is not None and not self._writing.done()):
                 return
             self._due = moment + self._every
-            known = self._first.model_copy(update={"done": done, "updated_at": moment})
+            known = self._first.model_copy(update={"done": done} | self._said(moment))
             self._writing = self._pool.submit(self._write, known)
+
+    def _said(self, moment: datetime) -> dict[str, Any]:
+        cost_usd = self._cost()
+        return {"updated_at": moment, "cost_usd": None if cost_usd is None else round(cost_usd, 8)}
 
     def _write(self, known: PartProgress) -> None:
         self._try(lambda: self._storage.put(self._live, known.to_json(), content_type="application/json"))
@@ -126,40 +135,61 @@ class RunProgress:
         segments_done: how many segments are whole; None before it is known how many there are.
         whole: which ones, by index.
         parts: that are under way.
+        cost_usd: what the run has taken until now, about; None where nobody measures, or it was not asked for.
     """
 
     segments_done: int | None
     whole: frozenset[int]
     parts: tuple[PartProgress, ...]
+    cost_usd: float | None = None
 
 
 def read_progress(storage: Storage, status: JobStatus, *, parts: bool = True) -> RunProgress:
     """Return how far the run of a status is.
 
-    One listing, and a request for each of the `MAX_PARTS` parts under way that were written last; none but the listing
-    without `parts`, and nothing at all where the run has ended.
+    One listing, and a request for each of the `MAX_PARTS` parts under way that were written last, and for the cost of
+    some whole ones; none but the listing without `parts`, and nothing at all where the run has ended.
     """
     if status.state != "running":
         done = status.segments if status.state == "done" else None
         return RunProgress(done, frozenset(range(done or 0)), ())
-    whole: set[tuple[str, int]] = set()
+    whole: dict[tuple[str, int], ObjectInfo] = {}
     live: dict[tuple[str, int], ObjectInfo] = {}
     for info in storage.list(live_keys.run_progress_prefix(status.task_id, status.run_id)):
         found = live_keys.parse_run_progress(info.key)
-        if found is not None and found[0]:
-            whole.add(found[1:])
-        elif found is not None:
-            live[found[1:]] = info
+        if found is not None:
+            (whole if found[0] else live)[found[1:]] = info
     segments = frozenset(index for step, index in whole if step == "segment")
     segments_done = None if status.segments is None else len(segments)
-    # A part that was tried again after its function died may have left both.
-    waiting = [info for part, info in live.items() if part not in whole]
-    if not parts or not waiting:
+    if not parts:
         return RunProgress(segments_done, segments, ())
-    newest = nlargest(MAX_PARTS, waiting, key=lambda info: info.last_modified or _UNKNOWN)
-    with ThreadPoolExecutor(min(_READS, len(newest)), thread_name_prefix="progress") as pool:
-        read = [one for one in pool.map(lambda info: _read(storage, info.key), newest) if one is not None]
-    return RunProgress(segments_done, segments, tuple(sorted(read, key=lambda one: (one.step, one.index))))
+    # A part that was tried again after its function died may have left both.
+    under_way = _newest((info for part, info in live.items() if part not in whole), MAX_PARTS)
+    ended = _newest(whole.values(), _SAMPLE)
+    read = dict(zip((one.key for one in under_way + ended), _read_all(storage, under_way + ended), strict=True))
+    now_at = [part for info in under_way if (part := read[info.key]) is not None]
+    costs = [part.cost_usd for info in ended if (part := read[info.key]) is not None and part.cost_usd is not None]
+    spent = [status.cost_usd, *(part.cost_usd for part in now_at)]
+    if costs:
+        spent.append(sum(costs) / len(costs) * len(whole))
+    known = [one for one in spent if one is not None]
+    return RunProgress(
+        segments_done,
+        segments,
+        tuple(sorted(now_at, key=lambda one: (one.step, one.index))),
+        round(sum(known), 8) if known else None,
+    )
+
+
+def _newest(found: Iterable[ObjectInfo], count: int) -> list[ObjectInfo]:
+    return nlargest(count, found, key=lambda info: info.last_modified or _UNKNOWN)
+
+
+def _read_all(storage: Storage, found: Sequence[ObjectInfo]) -> list[PartProgress | None]:
+    if not found:
+        return []
+    with ThreadPoolExecutor(min(_READS, len(found)), thread_name_prefix="progress") as pool:
+        return list(pool.map(lambda info: _read(storage, info.key), found))
 
 
 def _read(storage: Storage, key: str) -> PartProgress | None:

@@ -18,7 +18,7 @@ from structureflow.jobs.deadline import Deadline
 from structureflow.jobs.inputs import Inputs
 from structureflow.jobs.progress import EVERY_S, PartReport, Step
 from structureflow.limits import MAX_CONCURRENT_SEGMENTS, MEMORY_SHARE
-from structureflow.models.cost import StepUsage
+from structureflow.models.cost import StepUsage, spent_usd
 from structureflow.models.results import now
 from structureflow.storage.base import Storage
 
@@ -167,7 +167,15 @@ class Services:
     def report(self, task_id: str, run_id: str, step: Step, index: int, total: int) -> PartReport:
         """Return what writes down how far a part of a run is, whose frames are `total`."""
         return PartReport(
-            self.storage, task_id, run_id, step, index, total, every_s=self.progress_every_s, clock=self.clock
+            self.storage,
+            task_id,
+            run_id,
+            step,
+            index,
+            total,
+            every_s=self.progress_every_s,
+            clock=self.clock,
+            cost=lambda: spent_usd(self.usage(step)),
         )
 
     @contextmanager

@@ -138,10 +138,10 @@ PRICES: Final = PriceTable(
 
 #: What the template deploys, whatever runs: metrics of all alarms, dashboards, metrics of our own, and the media image
 #: in gigabytes, once for each function that it is pushed for.
-ALARM_METRICS: Final = 24
+ALARM_METRICS: Final = 26
 DASHBOARDS: Final = 1
 CUSTOM_METRICS: Final = 12
-IMAGES_GB: Final = 6 * 0.33
+IMAGES_GB: Final = 7 * 0.33
 #: Of a Batch job, as the template has it; a disk of 20 GB costs nothing.
 BATCH_GB_PER_VCPU: Final = 4
 BATCH_DISK_GB: Final = 200
@@ -180,6 +180,12 @@ def estimate_cost(
     items["EventBridge events"] = sum(one.s3_events for one in used) * prices.event
     items[f"S3 storage for {_DAYS_STORED} days"] = stored_bytes / 1e9 * prices.s3_gb_month
     return items
+
+
+def spent_usd(usage: Iterable[StepUsage], *, transitions: int = 0) -> float | None:
+    """Return US dollars that calls of functions have taken, without what is stored; None where nobody measured."""
+    used = tuple(usage)
+    return sum(estimate_cost(used, transitions=transitions, stored_bytes=0).values()) if used else None
 
 
 def fargate_usd(

@@ -251,13 +251,17 @@ class Manifest(Model):
 
 
 class PartProgress(Model):
-    """How far a part of a run is: `done` of `total` frames, when that was written down."""
+    """How far a part of a run is: `done` of `total` frames, when that was written down.
+
+    `cost_usd` is what its function has taken until then; None where nobody measures.
+    """
 
     step: Literal["extract", "segment"]
     index: int
     done: int
     total: int
     updated_at: datetime
+    cost_usd: float | None = None
 
 
 class RebuildState(Model):
@@ -283,7 +287,8 @@ class JobStatus(Model):
         error: why the run failed.
         started_at: when the run began.
         segments: how many the run has, from where they are known.
-        cost_usd: what the run cost, as its manifest estimates it by item; none until it is done.
+        cost_usd: what the run cost, as its manifest estimates it by item; while its segments are rendered, what it took
+            before them; none of a run that failed.
         published: the run whose results lie at the documented keys; none, or an older one, until this run is done.
         publishing: the turn of whoever puts results there at this moment.
     """

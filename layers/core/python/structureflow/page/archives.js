@@ -1,6 +1,6 @@
 // The flows of any archive, frame by frame.
 
-import { ApiError, address, get, pages } from "./api.js";
+import { address, get, pages } from "./api.js";
 import { empty, fill, h } from "./dom.js";
 import { pictures } from "./frames.js";
 import { Pane } from "./panes.js";
@@ -14,13 +14,8 @@ const WIDTH_PX = 960;
 
 export async function view(main, { query, signal }) {
   const key = query.get("key");
-  try {
-    if (key) await one(main, key, signal);
-    else await all(main, signal);
-  } catch (error) {
-    if (!(error instanceof ApiError && error.code === "RouteNotFoundError")) throw error;
-    fill(main, empty("Archives are not shown here", h("p", { text: "structureflow viewer shows those of any store." })));
-  }
+  if (key) await one(main, key, signal);
+  else await all(main, signal);
 }
 
 async function all(main, signal) {

@@ -64,11 +64,11 @@ function progressOf(status) {
     h("span", { class: "number soft", text: said }));
   return h("section", { class: "panel running", "aria-label": "Progress" },
     h("h2", { text: status.stage ?? "waiting to start" }),
-    h("p", { class: "soft", title: moment(status.updated_at), text: !status.updated_at ? "requested" : `last sign ${ago(status.updated_at)}${status.elapsed_s ? `, running for ${seconds(status.elapsed_s)}` : ""}` }),
+    h("p", { class: "soft", title: moment(status.updated_at), text: !status.updated_at ? "requested" : `last sign ${ago(status.updated_at)}${status.elapsed_s ? `, running for ${seconds(status.elapsed_s)}` : ""}${status.cost_usd ? `, about ${dollars(status.cost_usd)} so far` : ""}` }),
     h("ul", { class: "parts" },
       status.segments ? bar("segments", done ?? 0, status.segments, `${done ?? 0} of ${status.segments}`) : null,
       parts.map((part) => bar(part.step === "segment" ? `segment ${part.index}` : part.step === "extract" ? `extraction ${part.index}` : part.step,
-        part.done, part.total, `${part.done} of ${plural(part.total, part.unit.replace(/s$/, ""))}`))));
+        part.done, part.total, `${part.done} of ${plural(part.total, "frame")}`))));
 }
 
 function failureOf(status) {

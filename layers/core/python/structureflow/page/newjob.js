@@ -198,15 +198,19 @@ export async function view(main, { signal }) {
     if (mine !== asked) return;
     pins.unguided = found.segments.map((segment) => segment.unguided);
     pins.draw();
+    const cost = h("span", { class: "soft" });
     fill(verdict, found.problems.length
       ? h("div", { class: "problem" }, h("strong", { text: plural(found.problems.length, "thing is", "things are") + " amiss" }), h("ul", {}, found.problems.map((text) => h("li", { text }))))
-      : h("p", { class: "good" }, h("b", { text: "Ready. " }), [plural(found.segments.length, "segment"),
-        found.forecast && `about ${seconds(found.forecast.seconds)}`, found.forecast && `about ${dollars(found.forecast.cost_usd)}`].filter(Boolean).join(" · ")));
+      : h("p", {}, h("b", { class: "good", text: "Ready. " }), plural(found.segments.length, "segment"), cost));
     const gaps = found.segments.flatMap((segment, index) => segment.unguided.map((range) => ({ index, range })));
     fill(gap, gaps.map(({ index, range }) => h("option", { value: JSON.stringify([index, range]), text: `segment ${index}: ${range.join("–")}` })));
     gap.hidden = gaps.length < 2;
     look.disabled = !found.valid || gaps.length === 0;
     go.disabled = !found.valid || !about.sends;
+    if (found.valid) await guarded(async () => {
+      const { seconds: time, cost_usd: usd, flows_found: known } = await send("POST", ["forecasts"], { request: request() }, {}, signal);
+      cost.textContent = ` · on AWS about ${seconds(time)} and ${dollars(usd)}${known ? ", its flows are there" : ""}`;
+    }, (error) => { cost.textContent = ` · ${error.message}`; });
   }), CHECK_MS);
 
   async function showPreview() {
@@ -216,8 +220,7 @@ export async function view(main, { signal }) {
     await guarded(async () => {
       const found = await send("POST", ["previews"], { request: request(), segment, gap: range, frames: PREVIEWED }, {}, signal);
       await preview(seen, found, signal);
-    }, (error) => fill(seen, error.code === "RouteNotFoundError"
-      ? h("p", { class: "soft", text: "Gaps are not previewed here; structureflow viewer does that." }) : problem(error)));
+    });
     if (seen.textContent === "Looking at the gap…") fill(seen);
     look.disabled = false;
   }

@@ -168,7 +168,7 @@ async function watchRebuild(id, damage, signal) {
   for (;;) {
     await pause(POLL_MS, signal);
     const { rebuild: now } = await get(["timelines", id], {}, signal).catch((error) => {
-      if (error instanceof ApiError && error.status < 500) return { rebuild: { state: "running" } }; // between the old frames and the new
+      if (error instanceof ApiError && error.status < 500) return { rebuild: error.detail.rebuild ?? { state: "running" } }; // between the old frames and the new
       throw error;
     });
     if (now?.state === "running") continue;
