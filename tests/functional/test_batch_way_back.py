@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from structureflow import keys
-from structureflow.errors import CorruptMediaError, JobStateError, TransientStorageError
+from structureflow.errors import CorruptMediaError, JobStateError, StorageError, TransientStorageError
 from structureflow.jobs.batch_task import carry_out_on_batch
 from structureflow.jobs.documents import put_document
 from structureflow.jobs.extraction_order import load_order, note_failure
@@ -18,7 +18,7 @@ from structureflow.jobs.settle_gpu import SettledOrder
 from structureflow.models.results import JobRecord
 from structureflow.storage.memory import MemoryStorage
 from structureflow.testing.jobs import BUCKET, JobRunner, png, put_pan_clip
-from structureflow.testing.storage import Fault, FaultStorage
+from structureflow.testing.storage import CountingStorage, Fault, FaultStorage
 from structureflow.testing.videos import texture
 from tests.functional.batch_orders import (
     VIDEO,
@@ -221,3 +221,22 @@ def test_an_attempt_that_ends_at_any_request_is_made_good_by_the_next_or_settled
         assert len(runner.keys("cache/timelines/")) == 10 or "frames" in refused, moment
         moment += 1
     assert moment > 12
+
+
+@pytest.mark.parametrize("cached", [True, False], ids=["flows kept", "flows refused"])
+def test_an_attempt_after_a_commit_does_no_work_again(
+    runner: JobRunner, batch: RecordingBatch, request_document: dict[str, Any], cached: bool
+) -> None:
+    """Batch begins a job anew whose host was lost after all was done; the video may be gone by then."""
+    without_time(runner)
+    start(runner, request_document)
+    key = batch.started[0][0]
+    refusal = Fault("put_file", "cache/flows/*", error=StorageError("no room"), times=0 if cached else None)
+    first = attempt(runner, key, refusal)
+    assert (first.flows_key is None) is not cached
+    runner.storage.delete([VIDEO])
+    counting = CountingStorage(runner.storage)
+    again = dataclasses.replace(on_batch(runner), storage=counting)
+    assert carry_out_on_batch(key, again) == first
+    assert not {"put_file", "get_to_file"} & set(counting.requests)
+    assert runner.counts["Fallbacks"] == (not cached)

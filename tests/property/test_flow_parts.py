@@ -160,3 +160,21 @@ def test_parts_of_another_video_are_not_joined(tmp_path: Path) -> None:
     plan = plan_extraction(parts.info, "dis", "fast")
     with pytest.raises(FlowError, match="from frame 10 on, got one from 20 on"):
         joined([found[0], found[2]], parts.info, plan, source_video="", source_identity="")
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx264", {"g": "50", "x264-params": "scenecut=0"}),
+        ("libx264", {"g": "50", "x264-params": "scenecut=0:bframes=0"}),
+        ("libx265", {"x265-params": "keyint=50:min-keyint=50:scenecut=0:open-gop=0:log-level=none"}),
+        ("libvpx-vp9", {"g": "50", "deadline": "realtime", "cpu-used": "8"}),
+    ],
+)
+def test_key_frames_far_behind_what_is_read_at_the_opening_are_found(
+    tmp_path: Path, codec: str, options: dict[str, str]
+) -> None:
+    path = encoded(tmp_path / "long.mp4", 600, codec, options)
+    parts = plan_parts(opened(path), LIMITS, 150).parts
+    assert [part.first for part in parts] == [0, 150, 300, 450]
+    assert [part.frames for part in parts] == [150] * 4

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import accumulate, pairwise
 from typing import Final
@@ -117,7 +117,11 @@ def _first_frame(video: VideoStreamFile, name: str) -> VideoFrame:
 
 
 def _listed(file: OpenedFile, limits: DecodeLimits) -> tuple[list[_Listed], Fraction]:
-    """List the packets in order of decoding, and return the seconds of a tick."""
+    """List the packets in order of decoding, and return the seconds of a tick.
+
+    What is a key frame is taken from the container's table: of blank pictures a parser says that none is, behind those
+    that were read while the file was opened.
+    """
     blanked = _Blanked(file)
     video = VideoStreamFile(blanked, limits, 1)
     try:
@@ -129,7 +133,11 @@ def _listed(file: OpenedFile, limits: DecodeLimits) -> tuple[list[_Listed], Frac
             limits.check_frames(file.name, len(packets) + 1)
             shown = not (packet.is_discard or packet.is_corrupt)
             packets.append(_Listed(packet.pts, packet.dts, packet.is_keyframe, shown))
-        return packets, video.time_base
+        table = video.stream.index_entries
+        if [entry.timestamp for entry in table] != [packet.dts for packet in packets]:
+            raise VideoPartsError(f"{file.name}: its index is not that of its {len(packets)} frames")
+        listed = [replace(packet, is_key=entry.is_keyframe) for packet, entry in zip(packets, table, strict=True)]
+        return listed, video.time_base
     except FFmpegError as error:
         raise VideoPartsError(f"{file.name}: its index is not whole: {error.strerror}") from error
     finally:
