@@ -17,7 +17,7 @@ export function bars(found, count, labelled = false) {
   return found.map(({ kind, first, last }) => h("i", {
     class: `range ${kind}`, title: `${span([first, last])}: ${KINDS[kind]}`,
     css: { left: share(first, count), width: share(last - first + 1, count) },
-  }, labelled && (last - first + 1) / count > 0.09 ? h("span", { text: span([first, last]) }) : null));
+  }, labelled && (last - first + 1) / count > 0.11 ? h("span", { text: span([first, last]) }) : null));
 }
 
 function curve({ name, values, top, said }) {
