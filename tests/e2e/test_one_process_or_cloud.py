@@ -16,6 +16,7 @@ from structureflow_local.client import JobClient, prepare_job
 from structureflow_local.cloud import LocalCloud
 from structureflow_local.one_process import OneProcess
 from structureflow_local.run import bucket_of
+from tests.readers.videos import is_same_video
 
 REPO = Path(__file__).resolve().parents[2]
 TEMPLATE = REPO / "template.yaml"
@@ -66,14 +67,18 @@ def test_the_same_results(tmp_path: Path) -> None:
     compared = set()
     for made_at, path in here.items():
         if made_at.suffix in {".mp4", ".npz", ".png", ".npy", ".txt", ".pth"} or made_at.name == "request.json":
-            assert path.read_bytes() == there[made_at].read_bytes(), made_at
+            ours, theirs = path.read_bytes(), there[made_at].read_bytes()
+            assert ours == theirs or (made_at.suffix == ".mp4" and is_same_video(ours, theirs)), made_at
             compared.add(made_at.suffix)
         elif made_at.name == "result.json":
             one, other = (SegmentResult.model_validate_json(found.read_bytes()) for found in (path, there[made_at]))
             assert one.model_dump(exclude=ITS_OWN) == other.model_dump(exclude=ITS_OWN)
-            assert {key: made.size_bytes for key, made in one.outputs.items()} == {
-                key: made.size_bytes for key, made in other.outputs.items()
-            }
+            # of other files than videos; those were compared
+            sizes, other_sizes = (
+                {key: made.size_bytes for key, made in result.outputs.items() if not made.key.endswith(".mp4")}
+                for result in (one, other)
+            )
+            assert sizes == other_sizes
     assert {".mp4", ".npz", ".png"} <= compared
     whole, whole_other = (
         Manifest.model_validate_json((tmp_path / name / "manifest.json").read_bytes()) for name in ("here", "cloud")

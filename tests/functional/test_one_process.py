@@ -25,6 +25,7 @@ from structureflow.testing.videos import pan_frames, write_clip
 from structureflow_local import one_process
 from structureflow_local.client import JobClient, PreparedJob, prepare_job
 from structureflow_local.one_process import FOLDER, OneProcess, definition
+from tests.readers.videos import is_same_video
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -88,7 +89,8 @@ def test_it_makes_what_the_steps_make_one_after_the_other(folder: Path, tmp_path
     }
     for name, path in made.items():
         if name.endswith((".mp4", ".npz")):
-            assert path.read_bytes() == storage.get(f"jobs/walk-1/{name}").data, name
+            ours, theirs = path.read_bytes(), storage.get(f"jobs/walk-1/{name}").data
+            assert ours == theirs or (name.endswith(".mp4") and is_same_video(ours, theirs)), name
     for index in range(2):
         one, other = (
             SegmentResult.model_validate_json(data).model_dump(exclude={"run_id", "timings_s", "outputs", "usage"})
