@@ -20,7 +20,7 @@ export function numbers(perFrame, segment, fps) {
       const at = (name) => perFrame[name]?.[frame] ?? null;
       const level = at("path_error");
       fill(list, [
-        ["Kept", percent(at("kept"))],
+        ["Anchors show", percent(at("kept"))],
         ["Path error", level === null ? "–" : `${level.toFixed(2)} levels`],
         ["Structure frame", at("structure_frame") ?? "–"],
         ["Time", timecode(frame, fps)],

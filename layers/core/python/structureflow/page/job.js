@@ -224,7 +224,7 @@ function curvesOf({ kept, path_error: unlike }) {
   const known = (values) => values.filter((value) => value !== null);
   const curves = [];
   const mean = (values) => values.reduce((sum, one) => sum + one, 0) / values.length;
-  if (known(kept).length) curves.push({ name: "Kept", values: kept, top: 1, said: `${percent(mean(known(kept)))} on average` });
+  if (known(kept).length) curves.push({ name: "Shown", values: kept, top: 1, said: `by an anchor: ${percent(mean(known(kept)))} on average` });
   if (known(unlike).length) {
     const worst = Math.max(...known(unlike));
     curves.push({ name: "Path error", values: unlike, top: Math.max(worst, 1), said: `at most ${worst.toFixed(1)} levels` });

@@ -22,7 +22,7 @@ export async function preview(box, found, signal) {
   const kept = found.frames.map((one) => one.kept);
   const scrub = scrubber(player, {
     label: "Frame of the preview", valueText: told, signal,
-    curves: kept.some((one) => one !== null) ? [{ name: "Kept", values: kept, top: 1, said: "share of the picture" }] : [],
+    curves: kept.some((one) => one !== null) ? [{ name: "Shown", values: kept, top: 1, said: "by an anchor, share of the picture" }] : [],
   });
   const now = h("p", { class: "soft" });
   fill(box, h("section", { class: "panel wide", "aria-label": "Preview" },

@@ -33,7 +33,7 @@ def evidence_plots(result: SegmentResult) -> list[Plot]:
     shown = f"share of pixels that an anchor shows, {100 * mean:.0f} % on average"
     differs = f"difference between structure frame and anchor along the path, at most {worst:.1f} levels"
     return [
-        Plot("Kept", shown, _lines(kept, 1.0, result.frames)),
+        Plot("Shown", shown, _lines(kept, 1.0, result.frames)),
         Plot("Path error", differs, _lines(unlike, max(worst, 1.0), result.frames)),
     ]
 
