@@ -54,7 +54,7 @@ def long_video(clip: Path, folder: Path, minutes: float, height: int) -> Path:
     encode_h264(loop, once, height=height, width=width, fps=_FPS, settings=_CAMERA)
     with av.open(str(whole), "w", options={"movflags": "faststart"}) as out, av.open(str(once)) as first:
         stream = out.add_stream_from_template(first.streams.video[0])
-        for round_ in range(max(1, round(minutes * 60 * _FPS / len(loop)))):
+        for round_ in range(max(1, int(minutes * 60 * _FPS / len(loop)))):
             with av.open(str(once)) as source:
                 for packet in source.demux(source.streams.video[0]):
                     if packet.size and packet.pts is not None and packet.dts is not None:
@@ -117,6 +117,8 @@ def run(video: Path, image: bytes, workers: int, timeout_s: float) -> dict[str, 
         status = client.wait("long", timeout_s=timeout_s)
         took_s = time.monotonic() - begin
         cloud.wait_idle(120)
+        if status.state != "done":
+            raise SystemExit(f"the job ended as {status.state}: {status.error}")
         record = JobRecord.model_validate_json(storage.get(keys.job_record("long")).data)
         calls = [call for call in cloud.invocations if call.error is None]
     parts, joins = of(calls, "ExtractPart"), of(calls, "JoinFlows")
@@ -162,7 +164,7 @@ def main() -> int:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="parts-") as folder:
         video = long_video(asked.clip, Path(folder), asked.minutes, asked.height)
-        with VideoReader(video, DecodeLimits()) as reader:
+        with VideoReader(asked.clip, DecodeLimits()) as reader:
             image = png(next(iter(reader)).image)
         print(json.dumps({"video_mb": round(video.stat().st_size / 1e6, 1)}), flush=True)
         runs: list[dict[str, Any]] = []
