@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from structureflow.storage.memory import MemoryStorage
 from structureflow.testing.jobs import JobRunner, png, put_pan_clip
 from structureflow.testing.videos import texture
+from tests.functional.batch_orders import RecordingBatch
 
 HEIGHT, WIDTH = 96, 160
 
@@ -22,6 +24,14 @@ def runner(tmp_path: Path) -> JobRunner:
     for name, seed in (("a", 1), ("b", 2)):
         storage.put(f"images/{name}.png", png(texture(HEIGHT, WIDTH, seed=seed)))
     return JobRunner(storage, tmp_path)
+
+
+@pytest.fixture
+def batch(runner: JobRunner) -> RecordingBatch:
+    """A Batch part that takes every order; the runner's services have it."""
+    found = RecordingBatch()
+    runner.services = dataclasses.replace(runner.services, batch=found)
+    return found
 
 
 @pytest.fixture

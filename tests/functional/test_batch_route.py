@@ -34,15 +34,6 @@ from tests.functional.batch_orders import (
 from tests.functional.gpu_orders import RecordingGpu, record_of, start
 from tests.functional.parts import PartsRunner, put_long_clip, small_parts
 
-
-@pytest.fixture
-def batch(runner: JobRunner) -> RecordingBatch:
-    """A Batch part that takes every order; the runner's services have it."""
-    found = RecordingBatch()
-    runner.services = dataclasses.replace(runner.services, batch=found)
-    return found
-
-
 # --- there --------------------------------------------------------------------------------------------
 
 

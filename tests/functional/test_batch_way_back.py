@@ -35,15 +35,6 @@ from tests.functional.batch_orders import (
 )
 from tests.functional.gpu_orders import RecordingGpu, age_order, look, record_of, start
 
-
-@pytest.fixture
-def batch(runner: JobRunner) -> RecordingBatch:
-    """A Batch part that takes every order; the runner's services have it."""
-    found = RecordingBatch()
-    runner.services = dataclasses.replace(runner.services, batch=found)
-    return found
-
-
 # --- told -----------------------------------------------------------------------------------------
 
 

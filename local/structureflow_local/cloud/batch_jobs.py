@@ -7,21 +7,18 @@ command stays RUNNABLE until it is ended, as on AWS where its compute environmen
 from __future__ import annotations
 
 import json
-import signal
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any, Final
 
 from structureflow_local.cloud.activity import Activity
+from structureflow_local.cloud.container_process import ContainerProcesses
 from structureflow_local.cloud.errors import FunctionProcessError
-from structureflow_local.cloud.processes import Spawner
-from structureflow_local.cloud.signature import Keyring
-from structureflow_local.cloud.tasks import Publish, Reply, container_environment
+from structureflow_local.cloud.tasks import Publish, Reply
 from structureflow_local.cloud.template import JobDefinitionSpec, JobQueueSpec
 
 SERVICE: Final = "batch"
@@ -57,8 +54,7 @@ class BatchJobs:
 
     Args:
         commands: program and arguments by logical id of the job definition.
-        keyring: gives every attempt a key of its own.
-        environment: what a job needs to find the local AWS services, without credentials.
+        processes: starts and ends what an attempt runs.
         publish: puts an event on the bus: (source, detail type, resources, detail).
     """
 
@@ -68,32 +64,21 @@ class BatchJobs:
         queues: Mapping[str, JobQueueSpec],
         *,
         commands: Mapping[str, Sequence[str]],
-        spawner: Spawner,
-        keyring: Keyring,
+        processes: ContainerProcesses,
         activity: Activity,
-        environment: Mapping[str, str],
         region: str,
         account_id: str,
-        state_dir: Path,
         publish: Publish,
     ) -> None:
         self._definitions = definitions
         self._queues = queues
         self._commands = commands
-        self._spawner = spawner
-        self._keyring = keyring
+        self._processes = processes
         self._activity = activity
-        self._environment = environment
         self._arn = f"arn:aws:batch:{region}:{account_id}:job/"
-        self._state_dir = state_dir
         self._publish = publish
         self._jobs: dict[str, _Job] = {}
-        self._owners: dict[str, str] = {}
         self._lock = threading.RLock()
-
-    def owner_of(self, access_key: str) -> str | None:
-        """Return the logical id of the job definition whose job signs with `access_key`."""
-        return self._owners.get(access_key)
 
     def handle(self, path: str, document: dict[str, Any]) -> tuple[str, Reply]:
         """Answer a request of Batch's REST API; return the operation's name too."""
@@ -172,22 +157,16 @@ class BatchJobs:
 
     def _attempt(self, job: _Job) -> None:
         number = len(job.attempts) + 1
-        scratch = self._state_dir / "tmp" / f"job-{job.job_id}-{number}"
-        log_dir = self._state_dir / "logs" / job.spec.logical_id
-        scratch.mkdir(parents=True)
-        log_dir.mkdir(parents=True, exist_ok=True)
-        key = self._keyring.issue()
-        self._owners[key.access_key] = job.spec.logical_id
-        environment = container_environment(job.spec.container, job.overrides, scratch, self._environment, key)
-        environment |= {"AWS_BATCH_JOB_ID": job.job_id, "AWS_BATCH_JOB_ATTEMPT": str(number)}
-        command = [*self._commands[job.spec.logical_id], *job.overrides.get("command", job.spec.container.command)]
         self._change(job, "STARTING")
         try:
-            job.pid = self._spawner.spawn(
-                command,
-                env=environment,
-                cwd=scratch,
-                log_path=log_dir / f"{job.job_id}-{number}.log",
+            job.pid = self._processes.start(
+                job.spec.logical_id,
+                job.spec.container,
+                job.overrides,
+                self._commands[job.spec.logical_id],
+                scratch=f"job-{job.job_id}-{number}",
+                log=f"{job.job_id}-{number}",
+                own={"AWS_BATCH_JOB_ID": job.job_id, "AWS_BATCH_JOB_ATTEMPT": str(number)},
                 on_exit=lambda code: self._exited(job, number, code),
             )
         except FunctionProcessError as error:
@@ -201,10 +180,9 @@ class BatchJobs:
             job.timer.start()
 
     def _exited(self, job: _Job, number: int, code: int) -> None:
-        # ECS reports 128 + the signal's number for a container that a signal ended
         with self._lock:
             if len(job.attempts) < number:
-                self._attempt_ended(job, code if code >= 0 else 128 - code, _EXITED)
+                self._attempt_ended(job, code, _EXITED)
 
     def _attempt_ended(self, job: _Job, code: int | None, reason: str) -> None:
         container = {} if code is None else {"exitCode": code}
@@ -232,17 +210,7 @@ class BatchJobs:
             job.status_reason = job.ending
             self._finish(job, "FAILED")
             return
-        threading.Thread(target=self._stop, args=(job, job.pid), name="end-job", daemon=True).start()
-
-    def _stop(self, job: _Job, pid: int) -> None:
-        """Ask the process to end; end it when it does not in time."""
-        self._spawner.send_signal(pid, signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_TIMEOUT_S
-        while time.monotonic() < deadline:
-            if job.status in _ENDED:
-                return
-            time.sleep(0.02)
-        self._spawner.kill(pid)
+        self._processes.stop(job.pid, _STOP_TIMEOUT_S, lambda: job.status in _ENDED)
 
     def _finish(self, job: _Job, status: str) -> None:
         job.stopped_at = int(time.time() * 1000)

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 from structureflow_local.cloud.activity import Activity
 from structureflow_local.cloud.batch_jobs import SERVICE, BatchJobs
+from structureflow_local.cloud.container_process import ContainerProcesses
 from structureflow_local.cloud.errors import UnknownResourceError
 from structureflow_local.cloud.gateway import Gateway
 from structureflow_local.cloud.processes import Spawner
 from structureflow_local.cloud.signature import Keyring
 from structureflow_local.cloud.tasks import TARGET, Publish, Tasks
 from structureflow_local.cloud.template import Template
+
+
+class _Common(TypedDict):
+    commands: Mapping[str, Sequence[str]]
+    processes: ContainerProcesses
+    activity: Activity
+    region: str
+    account_id: str
+    publish: Publish
 
 
 def check_commands(commands: Mapping[str, Sequence[str]], template: Template) -> None:
@@ -39,31 +50,16 @@ def serve_containers(
     publish: Publish,
 ) -> None:
     """Let the gateway answer requests to ECS and to Batch."""
-    tasks = Tasks(
-        template.task_definitions,
-        template.clusters,
-        commands=commands,
-        spawner=spawner,
-        keyring=keyring,
-        activity=activity,
-        environment=environment,
-        region=template.region,
-        account_id=template.account_id,
-        state_dir=state_dir,
-        publish=publish,
-    )
-    gateway.add_service(TARGET, tasks.handle, tasks.owner_of)
-    jobs = BatchJobs(
-        template.job_definitions,
-        template.job_queues,
-        commands=commands,
-        spawner=spawner,
-        keyring=keyring,
-        activity=activity,
-        environment=environment,
-        region=template.region,
-        account_id=template.account_id,
-        state_dir=state_dir,
-        publish=publish,
-    )
-    gateway.add_rest_service(SERVICE, jobs.handle, jobs.owner_of)
+    processes = ContainerProcesses(spawner=spawner, keyring=keyring, environment=environment, state_dir=state_dir)
+    common: _Common = {
+        "commands": commands,
+        "processes": processes,
+        "activity": activity,
+        "region": template.region,
+        "account_id": template.account_id,
+        "publish": publish,
+    }
+    tasks = Tasks(template.task_definitions, template.clusters, **common)
+    gateway.add_service(TARGET, tasks.handle, processes.owner_of)
+    jobs = BatchJobs(template.job_definitions, template.job_queues, **common)
+    gateway.add_rest_service(SERVICE, jobs.handle, processes.owner_of)

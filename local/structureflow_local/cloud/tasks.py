@@ -8,22 +8,18 @@ no instance with a free GPU is there.
 from __future__ import annotations
 
 import json
-import os
-import signal
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 from structureflow_local.cloud.activity import Activity
+from structureflow_local.cloud.container_process import ContainerProcesses
 from structureflow_local.cloud.errors import FunctionProcessError
-from structureflow_local.cloud.processes import Spawner
-from structureflow_local.cloud.signature import Key, Keyring
-from structureflow_local.cloud.template import ClusterSpec, ContainerSpec, TaskDefinitionSpec
+from structureflow_local.cloud.template import ClusterSpec, TaskDefinitionSpec
 
 TARGET: Final = "AmazonEC2ContainerServiceV20141113"
 
@@ -57,8 +53,7 @@ class Tasks:
 
     Args:
         commands: program and arguments by logical id of the task definition.
-        keyring: gives every task a key of its own.
-        environment: what a task needs to find the local AWS services, without credentials.
+        processes: starts and ends what a task runs.
         publish: puts an event on the bus: (source, detail type, resources, detail).
     """
 
@@ -68,34 +63,23 @@ class Tasks:
         clusters: Mapping[str, ClusterSpec],
         *,
         commands: Mapping[str, Sequence[str]],
-        spawner: Spawner,
-        keyring: Keyring,
+        processes: ContainerProcesses,
         activity: Activity,
-        environment: Mapping[str, str],
         region: str,
         account_id: str,
-        state_dir: Path,
         publish: Publish,
     ) -> None:
         self._definitions = definitions
         self._clusters = clusters
         self._commands = commands
-        self._spawner = spawner
-        self._keyring = keyring
+        self._processes = processes
         self._activity = activity
-        self._environment = environment
         self._region = region
         self._account_id = account_id
-        self._state_dir = state_dir
         self._publish = publish
         self._tasks: dict[str, _Task] = {}
         self._by_token: dict[str, list[str]] = {}
-        self._owners: dict[str, str] = {}
         self._lock = threading.RLock()
-
-    def owner_of(self, access_key: str) -> str | None:
-        """Return the logical id of the task definition whose task signs with `access_key`."""
-        return self._owners.get(access_key)
 
     def handle(self, operation: str, document: dict[str, Any]) -> Reply | None:
         """Answer an ECS request; None for operations that moto answers."""
@@ -175,7 +159,7 @@ class Tasks:
                 task.stopped_reason = task.stopped_reason or str(document.get("reason", "Task stopped by user"))
             pid = task.pid
         if pid is not None and task.status != "STOPPED":
-            threading.Thread(target=self._end, args=(task, pid), name="stop-task", daemon=True).start()
+            self._processes.stop(pid, task.spec.containers[0].stop_timeout_s, lambda: task.status == "STOPPED")
         return _ok({"task": self._describe(task)})
 
     # --- life of a task ------------------------------------------------------------------------------
@@ -199,19 +183,15 @@ class Tasks:
         override: dict[str, Any] = next(
             (one for one in task.overrides.get("containerOverrides", ()) if one.get("name") == container.name), {}
         )
-        scratch = self._state_dir / "tmp" / f"task-{identity}"
-        log_dir = self._state_dir / "logs" / spec.logical_id
-        scratch.mkdir(parents=True)
-        log_dir.mkdir(parents=True, exist_ok=True)
-        key = self._keyring.issue()
-        self._owners[key.access_key] = spec.logical_id
-        environment = container_environment(container, override, scratch, self._environment, key)
         try:
-            task.pid = self._spawner.spawn(
-                [*command, *map(str, override.get("command", container.command))],
-                env=environment,
-                cwd=scratch,
-                log_path=log_dir / f"{identity}.log",
+            task.pid = self._processes.start(
+                spec.logical_id,
+                container,
+                override,
+                command,
+                scratch=f"task-{identity}",
+                log=identity,
+                own={},
                 on_exit=lambda code: self._exited(task, code),
             )
         except FunctionProcessError as error:
@@ -225,9 +205,7 @@ class Tasks:
         return task
 
     def _exited(self, task: _Task, code: int) -> None:
-        # ECS reports 128 + the signal's number for a container that a signal ended
-        status = code if code >= 0 else 128 - code
-        self._stopped(task, status, "EssentialContainerExited", "Essential container in task exited")
+        self._stopped(task, code, "EssentialContainerExited", "Essential container in task exited")
 
     def _stopped(self, task: _Task, code: int | None, stop_code: str, reason: str) -> None:
         with self._lock:
@@ -241,16 +219,6 @@ class Tasks:
             task.version += 1
             self._announce(task)
         self._activity.end(task.token)
-
-    def _end(self, task: _Task, pid: int) -> None:
-        """Ask the process to end; end it when it does not in time."""
-        self._spawner.send_signal(pid, signal.SIGTERM)
-        deadline = time.monotonic() + task.spec.containers[0].stop_timeout_s
-        while time.monotonic() < deadline:
-            if task.status == "STOPPED":
-                return
-            time.sleep(0.02)
-        self._spawner.kill(pid)
 
     def _announce(self, task: _Task) -> None:
         detail = {
@@ -297,29 +265,6 @@ class Tasks:
             "stoppedAt": task.stopped_at,
         }
         return {key: value for key, value in described.items() if value is not None}
-
-
-def container_environment(
-    container: ContainerSpec,
-    override: Mapping[str, Any],
-    scratch: Path,
-    local: Mapping[str, str],
-    key: Key,
-) -> dict[str, str]:
-    """Return the whole environment of a container's process: its own, what its start overrides, the local endpoint."""
-    return {
-        "HOME": str(scratch),
-        "LANG": "en_US.UTF-8",
-        "PATH": os.defpath,
-        "TMPDIR": str(scratch),
-        "PYTHONUNBUFFERED": "1",
-        **container.environment,
-        **{str(item["name"]): str(item["value"]) for item in override.get("environment", ())},
-        **local,
-        "AWS_ACCESS_KEY_ID": key.access_key,
-        "AWS_SECRET_ACCESS_KEY": key.secret,
-        "AWS_SESSION_TOKEN": "local",
-    }
 
 
 def _ok(document: dict[str, Any]) -> Reply:

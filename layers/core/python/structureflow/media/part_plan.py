@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate, pairwise
 from typing import Final
@@ -126,17 +126,18 @@ def _listed(file: OpenedFile, limits: DecodeLimits) -> tuple[list[_Listed], Frac
     video = VideoStreamFile(blanked, limits, 1)
     try:
         blanked.blank = True
-        packets: list[_Listed] = []
+        packets: list[tuple[int | None, int | None, bool]] = []
         for packet in video.packets():
             if not packet.size:
                 break
             limits.check_frames(file.name, len(packets) + 1)
-            shown = not (packet.is_discard or packet.is_corrupt)
-            packets.append(_Listed(packet.pts, packet.dts, packet.is_keyframe, shown))
+            packets.append((packet.pts, packet.dts, not (packet.is_discard or packet.is_corrupt)))
         table = video.stream.index_entries
-        if [entry.timestamp for entry in table] != [packet.dts for packet in packets]:
+        if [entry.timestamp for entry in table] != [dts for _, dts, _ in packets]:
             raise VideoPartsError(f"{file.name}: its index is not that of its {len(packets)} frames")
-        listed = [replace(packet, is_key=entry.is_keyframe) for packet, entry in zip(packets, table, strict=True)]
+        listed = [
+            _Listed(pts, dts, entry.is_keyframe, shown) for (pts, dts, shown), entry in zip(packets, table, strict=True)
+        ]
         return listed, video.time_base
     except FFmpegError as error:
         raise VideoPartsError(f"{file.name}: its index is not whole: {error.strerror}") from error
