@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import signal
@@ -17,7 +16,7 @@ from samtranslator.yaml_helper import yaml_parse
 
 from structureflow import keys
 from structureflow.jobs.documents import load_record
-from structureflow.testing.iam import allows, function_statements, requests_of
+from structureflow.testing.iam import allows, function_statements, requests_of, unused
 from structureflow_local.batch import JOB_DEFINITION, TASK, batch_part
 from structureflow_local.cloud import LocalCloud
 from structureflow_local.run import bucket_of
@@ -130,14 +129,8 @@ def test_the_role_of_the_job_allows_what_it_does_and_nothing_that_it_never_does(
     asked = asked_by(cloud, JOB_DEFINITION)
     statements = function_statements(TEMPLATE, "BatchJobRole")
     assert sorted({f"{one.action} {one.resource}" for one in asked if not allows(statements, one)}) == []
-    for statement in statements:
-        if statement.effect == "Deny" or not any(BUCKET in resource for resource in statement.resources):
-            continue
-        for action in statement.actions:
-            for resource in statement.resources:
-                one = dataclasses.replace(statement, actions=(action,), resources=(resource,))
-                used = any(one.covers(r.action, r.resource, r.context) for r in asked)
-                assert used or spare(action, resource), f"{statement.sid}: {action} on {resource} is never used"
+    for statement, action, resource in unused(statements, asked, BUCKET):
+        assert spare(action, resource), f"{statement.sid}: {action} on {resource} is never used"
 
 
 def spare(action: str, resource: str) -> bool:

@@ -18,7 +18,7 @@ from structureflow import keys
 from structureflow.jobs import live_keys
 from structureflow.models.outputs import ExtraOutput
 from structureflow.models.results import PartProgress
-from structureflow.testing.iam import Request, allows, function_statements, requests_of
+from structureflow.testing.iam import Request, allows, function_statements, requests_of, unused
 from structureflow_local.cloud import LocalCloud
 from structureflow_local.cloud.gateway import Call
 from tests.e2e.parts_ways import extract_in_parts
@@ -294,17 +294,9 @@ def test_statements_allow_nothing_that_is_not_exercised(calls: list[Call]) -> No
     for name in FUNCTIONS:
         own = [call for call in calls if call.function == name]
         asked = [r for call in own for r in requests_of(call.operation, BUCKET, call.key, call.status)]
-        for statement in function_statements(TEMPLATE, name):
-            if statement.effect == "Deny" or not any(BUCKET in resource for resource in statement.resources):
-                continue
-            for action in statement.actions:
-                for resource in statement.resources:
-                    if (name, action, resource.removeprefix(f"arn:aws:s3:::{BUCKET}/")) in SPARE:
-                        continue
-                    one = dataclasses.replace(statement, actions=(action,), resources=(resource,))
-                    assert any(one.covers(r.action, r.resource, r.context) for r in asked), (
-                        f"{name}.{statement.sid}: {action} on {resource} is never used"
-                    )
+        for statement, action, resource in unused(function_statements(TEMPLATE, name), asked, BUCKET):
+            spare = (name, action, resource.removeprefix(f"arn:aws:s3:::{BUCKET}/")) in SPARE
+            assert spare, f"{name}.{statement.sid}: {action} on {resource} is never used"
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 #: What each S3 operation needs (Amazon S3 User Guide, "Required permissions for Amazon S3 API operations").
@@ -84,6 +84,20 @@ def allows(statements: Iterator[Statement] | tuple[Statement, ...], request: Req
     speaking = [one for one in statements if one.covers(request.action, request.resource, request.context)]
     effects = {one.effect for one in speaking}
     return "Deny" not in effects and "Allow" in effects
+
+
+def unused(
+    statements: Iterable[Statement], requests: Sequence[Request], bucket: str
+) -> Iterator[tuple[Statement, str, str]]:
+    """Yield what is allowed in `bucket` and no request needed: the statement, and of it the action and the resource."""
+    for statement in statements:
+        if statement.effect == "Deny" or not any(bucket in resource for resource in statement.resources):
+            continue
+        for action in statement.actions:
+            for resource in statement.resources:
+                one = replace(statement, actions=(action,), resources=(resource,))
+                if not any(one.covers(asked.action, asked.resource, asked.context) for asked in requests):
+                    yield statement, action, resource
 
 
 def function_statements(template: Mapping[str, Any], logical_id: str) -> tuple[Statement, ...]:
