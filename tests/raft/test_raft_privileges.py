@@ -34,7 +34,8 @@ pytestmark = pytest.mark.e2e
 def test_the_role_allows_what_the_task_does_and_nothing_that_it_never_does(
     tmp_path: Path, small: RandomWeights
 ) -> None:
-    write_clip(tmp_path / "clip.mp4", pan_frames(3, 96, 160, dx=3, dy=1))
+    # long enough that the task writes down how far it is, which it does every two seconds
+    write_clip(tmp_path / "clip.mp4", pan_frames(150, 96, 160, dx=3, dy=1))
     write_clip(tmp_path / "other.mp4", pan_frames(3, 96, 160, dx=1, dy=2, seed=1))
     (tmp_path / "a.png").write_bytes(png(texture(96, 160, seed=1)))
     task = [sys.executable, "-m", "structureflow_local.raft_task", "--weights", str(small.path.parent)]
