@@ -15,7 +15,7 @@ STYLE: Final = """
   --warn-bg:#33270f; --warn-line:#7a5a1d; --good:#8fdcb6; --good-bg:#13291f; --good-line:#2b5c45;
   --hatch:rgba(255,255,255,.1) } }
 * { box-sizing:border-box }
-html { scroll-behavior:smooth }
+@media (prefers-reduced-motion:no-preference) { html { scroll-behavior:smooth } }
 body { margin:0; background:var(--paper); color:var(--ink); font:16px/1.55 var(--sans) }
 header, main, footer { max-width:1320px; margin:0 auto; padding:0 24px }
 header { padding-top:44px }
