@@ -47,6 +47,8 @@ export async function view(main, { id, query, signal }) {
   const grid = new Grid({
     count: info.frames, aspect, signal, label: `Frames of ${id}`, load: (from, to, inner) => frames(id, from, to, inner), open: (at) => open(at),
   });
+  // before the grid has a size, and asks for the rest
+  for (const one of await early) grid.keep(one);
   let list = null; // overlays that are shown in place of frames
   const jump = h("input", { type: "text", inputmode: "numeric", placeholder: "Frame", "aria-label": "Jump to frame", size: 7 });
   const place = h("span", { class: "soft number" });
@@ -71,7 +73,6 @@ export async function view(main, { id, query, signal }) {
   grid.onmark = (at) => {
     place.textContent = list ? `${list[at]?.sequence ?? ""}` : `${at.toLocaleString("en")} of ${info.frames.toLocaleString("en")} · ${timecode(at, fps)}`;
   };
-  for (const one of await early) grid.keep(one);
   grid.at = Math.min(info.frames - 1, Math.max(0, placeOf(Number(query.get("at")) || 0)));
   grid.lay();
   grid.mark(grid.at);
@@ -130,6 +131,7 @@ async function offerOverlays(id, what, query, signal) {
 }
 
 async function nameDamaged(id, damage, grid, info, signal) {
+  while (grid.under.size) await pause(99, signal); // pictures first
   const found = await get(["timelines", id, "damaged"], {}, signal);
   if (found.whole) return;
   const link = (sequence) => h("button", { type: "button", class: "chip", text: sequence, on: { click: () => grid.go(sequence - info.first_sequence) } });
