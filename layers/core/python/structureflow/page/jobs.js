@@ -99,5 +99,5 @@ function fillRow(row, job) {
         ? h("span", { class: "why", title: job.error.message }, h("b", { text: job.error.code }), " ", job.error.message)
         : [running && h("progress", { max: 1, value: job.segments ? done : null, "aria-label": `${job.task_id}: ${part}` }),
           h("span", { class: "soft", text: running && job.segments && job.stage ? `${job.stage} · ${part}` : part })]),
-    [seconds(job.elapsed_s), dollars(job.cost_usd)].map((text) => h("td", { class: `number${text === "–" ? " unknown" : ""}`, text }))));
+    [seconds(job.elapsed_s), (running && job.cost_usd ? "≈ " : "") + dollars(job.cost_usd)].map((text) => h("td", { class: `number${text === "–" ? " unknown" : ""}`, text }))));
 }
