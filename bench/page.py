@@ -43,7 +43,8 @@ _FIRST_PICTURE: Final = """() => new Promise((done) => {
 })"""
 #: Frames a second while the right arrow is held: the next key comes once every pane shows the frame before it.
 _SCRUB: Final = """async (frames) => {
-  const panes = ["guide", "mask", "flow_vis", "visibility"].map((name) => document.querySelector(`[data-pane="${name}"]`));
+  const names = ["guide", "mask", "flow_vis", "visibility"];
+  const panes = names.map((name) => document.querySelector(`[data-pane="${name}"]`));
   const key = (name) => document.body.dispatchEvent(new KeyboardEvent("keydown", { key: name, bubbles: true }));
   const painted = () => new Promise((done) => requestAnimationFrame(done));
   key("Home");
