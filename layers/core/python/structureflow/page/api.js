@@ -11,6 +11,26 @@ export class ApiError extends Error {
   }
 }
 
+/** Ask; that nobody answers is an error that says so. */
+async function ask(url, options) {
+  try {
+    return await fetch(url, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(0, { code: "not reachable", message: "The server does not answer." });
+  }
+}
+
+/** Whether it may be another answer in a moment. */
+export const passing = (error) => error instanceof ApiError && [0, 429, 502, 503, 504].includes(error.status);
+
+/** Return what lies at an address, as the reply that has it. */
+export async function fetched(url, what, signal) {
+  const reply = await ask(url, { signal });
+  if (!reply.ok) throw new ApiError(reply.status, { message: `${what}: the server answered ${reply.status}` });
+  return reply;
+}
+
 /** Return `parts` as a path, each part as one part whatever it has in it, with a query of what is not undefined. */
 export function address(parts, query = {}) {
   const asked = new URLSearchParams();
@@ -31,13 +51,13 @@ async function answered(reply) {
 }
 
 export async function get(parts, query, signal) {
-  return answered(await fetch(address(parts, query), { signal, headers: { Accept: "application/json" } }));
+  return answered(await ask(address(parts, query), { signal, headers: { Accept: "application/json" } }));
 }
 
 export async function send(method, parts, body, query, signal) {
   const headers = { "Content-Type": "application/json", Accept: "application/json" };
   const text = body === undefined ? undefined : JSON.stringify(body);
-  return answered(await fetch(address(parts, query), { method, headers, body: text, signal }));
+  return answered(await ask(address(parts, query), { method, headers, body: text, signal }));
 }
 
 /** Iterate over the pages of a list. */

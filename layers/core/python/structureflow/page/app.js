@@ -1,6 +1,6 @@
 // The shell: which view is shown, by the part of the address behind "#".
 
-import { dropped, fill, h, problem, say } from "./dom.js";
+import { dropped, fill, h, problem, remember, remembered, say } from "./dom.js";
 
 const VIEWS = {
   jobs: ["./jobs.js", "Jobs"],
@@ -37,6 +37,7 @@ async function show() {
   const { view, name, id, query } = place();
   leave.abort();
   leave = new AbortController();
+  for (const dialog of document.querySelectorAll("dialog")) dialog.close();
   const { signal } = leave;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.hash === `#/${name}`) link.setAttribute("aria-current", "page");
@@ -69,7 +70,7 @@ function theme() {
   const root = document.documentElement;
   const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   root.dataset.theme = dark ? "light" : "dark";
-  localStorage.setItem("theme", root.dataset.theme);
+  remember("theme", root.dataset.theme);
 }
 
 const KEYS = [
@@ -89,8 +90,8 @@ function keys() {
   dialog.showModal();
 }
 
-const chosen = localStorage.getItem("theme");
-if (chosen === "dark" || chosen === "light") document.documentElement.dataset.theme = chosen;
+const chosen = remembered("theme");
+if (["dark", "light"].includes(chosen)) document.documentElement.dataset.theme = chosen;
 document.getElementById("theme").addEventListener("click", theme);
 document.getElementById("keys").addEventListener("click", keys);
 document.getElementById("skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });

@@ -55,10 +55,32 @@ export const ICONS = {
   loop: "M7 7h10v3l4-4-4-4v3H5v6h2zM17 17H7v-3l-4 4 4 4v-3h12v-6h-2z",
 };
 
-/** Put `children` into `element` in place of what it has. */
+const FOCUSABLE = "a, button, input, select, summary, [tabindex]";
+
+/** Put `children` into `element` in place of what it has; what stands where the focus was gets it. */
 export function fill(element, ...children) {
+  const held = document.activeElement;
+  const at = element.contains(held) ? [...element.querySelectorAll(FOCUSABLE)].indexOf(held) : -1;
   element.replaceChildren(...present(children));
+  if (at >= 0) (held.isConnected ? held : element.querySelectorAll(FOCUSABLE)[at])?.focus({ preventScroll: true });
   return element;
+}
+
+/** Return what was remembered in this browser, which may keep nothing, or have been given anything. */
+export function remembered(name, otherwise) {
+  try {
+    return JSON.parse(localStorage.getItem(name)) ?? otherwise;
+  } catch {
+    return otherwise;
+  }
+}
+
+export function remember(name, value) {
+  try {
+    localStorage.setItem(name, JSON.stringify(value));
+  } catch {
+    // it is a convenience
+  }
 }
 
 /** Say something to those who listen to the page. */
@@ -84,7 +106,7 @@ export function ask({ title, text, yes, danger = false, fields = [] }) {
     const form = h("form", { method: "dialog" },
       h("h2", { text: title, id: "ask-title" }), text.map((line) => h("p", { text: line })), fields,
       h("div", { class: "row end" },
-        h("button", { type: "submit", value: "no", text: "Cancel", formnovalidate: true, autofocus: true }),
+        h("button", { type: danger ? "submit" : "button", value: "no", text: "Cancel", formnovalidate: true, autofocus: true, on: { click: () => dialog.close("no") } }),
         h("button", { type: "submit", value: "yes", class: danger ? "danger" : "primary", text: yes })));
     const dialog = h("dialog", { class: "ask", "aria-labelledby": "ask-title" }, form);
     dialog.addEventListener("close", () => {

@@ -1,14 +1,15 @@
 // Pictures by frame number, kept so that a scrubber finds them at once. What is kept may be smaller than the video
 // (a proxy, as editors call it): all frames of a segment, whatever their number, have one budget of memory together.
 
-import { blobOf, get } from "./api.js";
-import { dropped } from "./dom.js";
+import { blobOf, fetched, get, passing } from "./api.js";
+import { dropped, pause } from "./dom.js";
 import { demux } from "./mp4.js";
 
 const BUDGET_BYTES = (navigator.deviceMemory ?? 4) >= 8 ? 160e6 : 64e6;
 const WHOLE_FILE_BYTES = 96e6;
 const WIDEST_PX = 1280;
 const AHEAD = 12;
+const AGAIN_MS = 3000;
 
 /** Return the size at which `count` pictures fit the budget. */
 function proxy(width, height, count) {
@@ -59,13 +60,16 @@ class Frames {
     if (this.pictures[frame]) this.pictures[frame].close();
     else this.loaded += 1;
     this.pictures[frame] = picture;
+    this.error = null;
     this.tell(frame);
   }
 
-  failed(error) {
+  /** Say what went wrong, and try again in a while where that may help. */
+  failed(error, again) {
     if (dropped(error) || this.signal.aborted) return;
     this.error = error;
     this.tell(this.near);
+    if (again && passing(error)) pause(AGAIN_MS, this.signal).then(again, () => {});
   }
 
   drop() {
@@ -82,14 +86,16 @@ export class VideoFrames extends Frames {
     this.fps = fps;
     this.way = "";
     this.index = null;
-    this.load().catch((error) => this.failed(error));
+    this.begin();
+  }
+
+  begin() {
+    this.load().catch((error) => this.failed(error, () => this.begin()));
   }
 
   async load() {
     if ("VideoDecoder" in globalThis && this.file.size_bytes <= WHOLE_FILE_BYTES) {
-      const reply = await fetch(this.file.url, { signal: this.signal });
-      if (!reply.ok) throw new Error(`${this.file.name}: the store answered ${reply.status}`);
-      this.data = await reply.arrayBuffer();
+      this.data = await (await fetched(this.file.url, this.file.name, this.signal)).arrayBuffer();
       try {
         this.index = demux(this.data);
         this.way = "decoded";
@@ -220,7 +226,10 @@ export class AskedFrames extends Frames {
       for (const frame of wanted) this.asked.add(frame);
       this.ask(wanted, this.signal)
         .then((found) => { for (const [frame, picture] of found) this.keep(frame, picture); })
-        .catch((error) => this.failed(error))
+        .catch((error) => this.failed(error, () => {
+          for (const frame of wanted) this.asked.delete(frame);
+          this.go();
+        }))
         .finally(() => { this.under -= 1; this.go(); });
     }
   }
@@ -264,8 +273,7 @@ export function pictures(addresses, signal, most = 24) {
     has: (frame) => Boolean(addresses[frame]),
     most,
     load: async ([frame]) => {
-      const reply = await fetch(addresses[frame], { signal });
-      if (!reply.ok) throw new Error(`frame ${frame}: the server answered ${reply.status}`);
+      const reply = await fetched(addresses[frame], `frame ${frame}`, signal);
       return [[frame, await createImageBitmap(await reply.blob())]];
     },
   });

@@ -1,7 +1,7 @@
 // One job: where it is while it runs, why it failed, and what it made, side by side at one playhead.
 
-import { ApiError, get, pages } from "./api.js";
-import { dropped, fill, h, pairs, pause, problem, say, soft } from "./dom.js";
+import { ApiError, get, pages, passing } from "./api.js";
+import { button, dropped, fill, h, pairs, pause, problem, remember, remembered, say, soft } from "./dom.js";
 import { details, downloads, numbers } from "./inspector.js";
 import { Wall } from "./panes.js";
 import { Player, bind } from "./player.js";
@@ -23,12 +23,16 @@ export async function view(main, { id, query, signal }) {
     if (text !== drawn && running) fill(page, headOf(status), progressOf(status));
     drawn = text;
     if (!running) break;
-    await pause(POLL_MS, signal);
-    try {
-      status = await statusOf(id, query, signal);
-    } catch (error) {
-      if (dropped(error) || !(error instanceof TypeError)) throw error;
-      fill(page, headOf(status), problem({ code: "not reachable", message: "The server does not answer; asking again." }));
+    for (let lost = true; lost;) {
+      await pause(POLL_MS, signal);
+      try {
+        status = await statusOf(id, query, signal);
+        lost = false;
+      } catch (error) {
+        if (!passing(error)) throw error;
+        fill(page, headOf(status), problem(error));
+        drawn = "";
+      }
     }
     if (status.state === "done") say(`${id} is done`);
   }
@@ -232,24 +236,19 @@ function curvesOf({ kept, path_error: unlike }) {
 
 /** Which pictures are shown; what was chosen is remembered. */
 function chips(panes, wall, scrub) {
-  const off = new Set(JSON.parse(localStorage.getItem("panes-off") ?? '["canny","raw","vace_flow","warp","guidance","flow"]'));
+  const off = new Set([remembered("panes-off"), ["canny", "raw", "vace_flow", "warp", "guidance", "flow"]].find(Array.isArray));
   const element = h("div", { class: "chips", role: "group", "aria-label": "Pictures" });
   let seen = [];
   const apply = () => {
-    seen = panes.filter((pane) => panes.fixed || !off.has(pane.name));
+    seen = panes.filter((pane) => !off.has(pane.name));
     if (!seen.length) seen = panes.slice(0, 1);
     wall.set(seen.map((pane) => pane.made ??= pane.make()));
     for (const pane of seen) pane.made.onload = progress;
-    fill(element, panes.fixed ? null : panes.map((pane) => h("button", {
-      type: "button", class: "chip", "aria-pressed": String(seen.includes(pane)), text: pane.title, on: { click: () => {
-        if (off.has(pane.name)) off.delete(pane.name);
-        else off.add(pane.name);
-        localStorage.setItem("panes-off", JSON.stringify([...off]));
-        const at = [...element.children].indexOf(document.activeElement);
-        apply();
-        element.children[at]?.focus();
-      } },
-    })), panes.controls ?? null);
+    fill(element, panes.map((pane) => button(pane.title, () => {
+      if (!off.delete(pane.name)) off.add(pane.name);
+      remember("panes-off", [...off]);
+      apply();
+    }, { class: "chip", "aria-pressed": String(seen.includes(pane)) })));
     progress();
   };
   const progress = () => {

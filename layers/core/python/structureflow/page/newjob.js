@@ -67,8 +67,9 @@ export async function view(main, { signal }) {
   /** Send a file into the job's folder; what is sent there binds the job's name. */
   async function upload(file, most, item, drawn) {
     if (file.size > most) throw new Error(`${file.name}: expected at most ${size(most)}, got ${size(file.size)}`);
-    id.readOnly = true;
+    if (!id.reportValidity()) throw new Error("The job needs another name first: letters, digits, dots and dashes, at most 128.");
     const there = await send("POST", ["jobs", id.value, "uploads"], { name: file.name, size_bytes: file.size }, {}, signal);
+    id.readOnly = true;
     await put(there, file, (share) => { item.share = share; drawn(); }, signal);
     Object.assign(item, { key: there.key, share: 1 });
   }
@@ -167,7 +168,7 @@ export async function view(main, { signal }) {
     frames.input.min = model ? 1 + model.frame_step : 2;
     const before = pins.frames;
     pins.frames = Math.max(2, Number(frames.input.value) || 2);
-    if (event?.target === segments.input) pins.segments = Math.max(1, Number(segments.input.value) || 1);
+    if (event?.target === segments.input) pins.segments = Math.min(about.limits.max_segments, Math.max(1, Math.round(segments.input.value) || 1));
     for (const image of pins.images) {
       if (before !== pins.frames) image.at = image.at % before === 0 ? image.at / before * pins.frames : Math.round(image.at / before * pins.frames);
       image.at = Math.min(image.at, pins.total);

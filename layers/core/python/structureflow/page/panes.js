@@ -7,10 +7,10 @@ const REST_MS = 160;
 /** One picture; `source` has its frames. */
 export class Pane {
   constructor({ name, title, note, source, aspect, onBig }) {
-    Object.assign(this, { name, source, shown: -1, frame: 0 });
+    Object.assign(this, { name, source, said: note ?? "", shown: -1, frame: 0 });
     this.canvas = h("canvas", { role: "img", "aria-label": `${title}, no frame yet` });
     this.context = this.canvas.getContext("2d", { alpha: false });
-    this.note = h("small", { text: note ?? "" });
+    this.note = h("small");
     this.button = h("button", {
       type: "button", class: "enlarge", "aria-label": `Enlarge ${title}`, "aria-pressed": "false",
       title: `Enlarge ${title}`, on: { click: onBig },
@@ -28,7 +28,7 @@ export class Pane {
     const picture = this.source.at(frame);
     this.element.classList.toggle("waiting", !picture && !this.source.error);
     this.element.classList.toggle("broken", Boolean(this.source.error));
-    if (this.source.error) this.note.textContent = this.source.error.message;
+    this.note.textContent = this.source.error?.message ?? this.said;
     if (!picture) {
       const never = this.source.has && !this.source.has(frame);
       this.element.classList.toggle("none", Boolean(never));

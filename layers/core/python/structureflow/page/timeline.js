@@ -1,6 +1,6 @@
 // One timeline: its frames or overlays as a grid, however many there are; what is damaged; clear and rebuild.
 
-import { ApiError, address, blobOf, get, pages, send } from "./api.js";
+import { ApiError, address, blobOf, get, pages, passing, send } from "./api.js";
 import { ICONS, ask, button, dropped, fill, h, icon, pause, problem, say, soft } from "./dom.js";
 import { Grid } from "./grid.js";
 import { moment, plural, seconds, timecode } from "./words.js";
@@ -33,7 +33,7 @@ export async function view(main, { id, query, signal }) {
   try {
     info = await get(["timelines", id], {}, signal);
   } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
+    if (!(error instanceof ApiError) || passing(error)) throw error;
     fill(main, h("div", { class: "page" }, h("div", { class: "head" }, h("h1", { text: id })), problem(error),
       error.status !== 404 && button("Clear what lies there", () => clear(id, null, signal), { class: "danger" })));
     return;
@@ -54,10 +54,11 @@ export async function view(main, { id, query, signal }) {
   const segment = h("select", { "aria-label": "Segment", hidden: true });
   const zoom = h("input", { type: "range", min: 96, max: 320, step: 8, value: grid.cell, "aria-label": "Size of pictures" });
   const damage = h("div", { class: "damage" });
+  const checked = h("span", { role: "status", text: `checking ${plural(info.frames, "frame")}…` });
   fill(main, h("div", { class: "timeline" },
     h("div", { class: "head" }, h("h1", { text: id }),
       h("p", { class: "facts soft" }, [plural(info.frames, "frame"), chunk?.width_px ? `${chunk.width_px}×${chunk.height_px}` : null, seconds(info.duration_s), plural(info.chunks.length, "chunk"), `JPEG ${info.quality}`]
-        .filter(Boolean).map((fact) => h("span", { text: fact }))),
+        .filter(Boolean).map((fact) => h("span", { text: fact })), checked),
       h("div", { class: "row end" },
         button("Rebuild…", () => rebuild(id, info, damage, signal), { disabled: !info.can_rebuild, title: info.can_rebuild ? null : "its chunks are not there" }),
         button("Clear…", () => clear(id, info, signal)))),
@@ -93,7 +94,8 @@ export async function view(main, { id, query, signal }) {
 
   /** Show frames, or the overlays of one stage of one job. */
   async function choose() {
-    const [job, stage] = what.value ? JSON.parse(what.value) : [];
+    const wanted = what.value;
+    const [job, stage] = wanted ? JSON.parse(wanted) : [];
     segment.hidden = !job;
     if (!job) {
       list = null;
@@ -103,6 +105,7 @@ export async function view(main, { id, query, signal }) {
     }
     const all = [];
     for await (const page of pages(["timelines", id, "overlays"], { job_id: job, stage, limit: 2000 }, signal)) all.push(...page.overlays);
+    if (what.value !== wanted) return; // meanwhile something else was chosen
     const names = [...new Set(all.map((one) => one.name))].sort();
     fill(segment, h("option", { value: "", text: "all segments" }), names.map((name) => h("option", { value: name, text: name.replace(/^segment0*(\d)/, "segment $1") })));
     segment.onchange = () => {
@@ -115,8 +118,11 @@ export async function view(main, { id, query, signal }) {
     segment.onchange();
   }
   what.addEventListener("change", () => choose().catch((error) => dropped(error) || fill(damage, problem(error))));
-  await Promise.all([offerOverlays(id, what, query, signal), nameDamaged(id, damage, grid, info, signal)]);
-  if (what.value) await choose();
+  // the frames stay, whatever else fails
+  await Promise.all([
+    offerOverlays(id, what, query, signal).then(() => what.value && choose()).catch((error) => dropped(error) || damage.append(problem(error))),
+    nameDamaged(id, damage, grid, info, signal).then((said) => { checked.textContent = said; },
+      (error) => { checked.textContent = `not checked: ${error.message}`; })]);
   if (info.rebuild?.state === "running") await watchRebuild(id, damage, signal);
 }
 
@@ -131,12 +137,13 @@ async function offerOverlays(id, what, query, signal) {
 async function nameDamaged(id, damage, grid, info, signal) {
   while (grid.under.size) await pause(99, signal); // pictures first
   const found = await get(["timelines", id, "damaged"], {}, signal);
-  if (found.whole) return;
+  if (found.whole) return "all whole";
   const link = (sequence) => button(sequence, () => grid.go(sequence - info.first_sequence), { class: "chip" });
   const part = (name, list, count) => count > 0 && h("div", { class: "row" }, h("b", { text: `${plural(count, "frame")} ${name}:` }),
     list.slice(0, 40).map(link), count > 40 && h("span", { text: `and ${(count - 40).toLocaleString("en")} more` }));
   fill(damage, h("section", { class: "notice warn", "aria-label": "Damaged frames" },
     part("missing", found.missing, found.missing_count), part("changed", found.changed, found.changed_count)));
+  return `${(found.missing_count + found.changed_count).toLocaleString("en")} damaged`;
 }
 
 async function clear(id, info, signal) {
@@ -168,7 +175,7 @@ async function watchRebuild(id, damage, signal) {
   for (;;) {
     await pause(POLL_MS, signal);
     const { rebuild: now } = await get(["timelines", id], {}, signal).catch((error) => {
-      if (error instanceof ApiError && error.status < 500) return { rebuild: error.detail.rebuild ?? { state: "running" } }; // between the old frames and the new
+      if (error instanceof ApiError && (error.status < 500 || passing(error))) return { rebuild: error.detail.rebuild ?? { state: "running" } }; // between the old frames and the new
       throw error;
     });
     if (now?.state === "running") continue;

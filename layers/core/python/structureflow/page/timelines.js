@@ -8,7 +8,7 @@ import { seconds } from "./words.js";
 export async function view(main, { signal }) {
   const { body, below } = listed(main, "Timelines", ["Timeline", "Frames", "Size", "Length", "Written"], []);
   for await (const found of pages(["timelines"], { limit: 25 }, signal)) {
-    body.append(...found.timelines.map((one) => h("tr", {}, cells(one.timeline_id, `#/timelines/${encodeURIComponent(one.timeline_id)}`, one.updated_at,
+    body.append(...found.timelines.map((one) => h("tr", {}, cells(one.timeline_id, `#/timelines/${encodeURIComponent(one.timeline_id)}`, one.created_at,
       one.error
         ? h("td", { colspan: 3 }, h("span", { class: "why" }, h("b", { text: one.error.code }), " ", one.error.message))
         : [h("td", { text: `${one.frames?.toLocaleString("en") ?? "–"} frames` }), h("td", { text: one.width_px ? `${one.width_px}×${one.height_px}` : "–" }),
