@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from structureflow.errors import InvalidRequestError
 from structureflow_local.exits import DONE, JOB_FAILED
 from structureflow_local.output import Output
-from structureflow_local.parsers import add_command
+from structureflow_local.parsers import add_command, seconds
 
 if TYPE_CHECKING:
     from structureflow_local.client import PreparedJob
@@ -71,7 +71,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-store", action="store_true", help="keep nothing between runs")
     parser.add_argument("--engine", choices=ENGINES, help="flow engine, in place of the job's own")
     add_weights_option(parser)
-    parser.add_argument("--timeout", type=float, default=1800, metavar="SECONDS", help="give up after (default: 1800)")
+    parser.add_argument(
+        "--timeout", type=seconds, default=1800, metavar="SECONDS", help="give up after (default: 1800)"
+    )
 
 
 def add_weights_option(parser: argparse.ArgumentParser) -> None:

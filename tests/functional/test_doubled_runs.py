@@ -88,6 +88,13 @@ def test_who_is_killed_keeps_nobody_waiting(folder: Path) -> None:
     assert ended(start(folder, "out"))[0] == 0
 
 
+def test_a_store_that_is_no_folder_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["run", str(folder / "job.json"), "--out", str(folder / "out"), "--store", str(folder / "a.png")]
+    assert main(arguments) == 2
+    assert f"OutputError: store: {folder / 'a.png' / 'locks'} cannot be written to" in capsys.readouterr().err
+    assert not (folder / "out").exists()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no signal to send")
 def test_a_run_that_is_broken_off_leaves_no_folder(folder: Path) -> None:
     """While it waits, so that it is broken off before there is a result."""
