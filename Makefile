@@ -6,6 +6,7 @@ PYTHON ?= $(shell for p in python3.13 $$HOME/.pyenv/versions/3.13*/bin/python3.1
 	&& { command -v $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
+DEMO := $(VENV)/.demo
 READY := $(VENV)/.ready
 OUT ?= out
 ARCHITECTURE ?= x86_64
@@ -17,22 +18,30 @@ help: ## list the commands
 .PHONY: setup
 setup: $(READY) ## make .venv with everything pinned
 
-$(READY): requirements/dev.txt pyproject.toml local/pyproject.toml
+# What a job here needs, and no more: the first command of a fresh clone waits for it. Of aws-sam-cli it takes the runtime
+# emulator alone, so none of its dependencies. Made anew when any lock changes, so that nothing dropped stays behind.
+$(DEMO): requirements/demo.txt requirements/dev.txt pyproject.toml local/pyproject.toml
 	@test -n "$(PYTHON)" || { echo "structureflow needs CPython 3.11 or later with venv (3.13 is the deployed one)" >&2; exit 1; }
-	@echo "Setting up $(VENV) with $(PYTHON) (about a minute, once)"
+	@echo "Setting up $(VENV) with $(PYTHON) (half a minute, once)"
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
-	@# the lock is complete: there is nothing to resolve, which takes an older pip minutes
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps -r requirements/dev.txt
+	@# the locks are complete: there is nothing to resolve, which takes an older pip minutes
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps \
+		-r requirements/demo.txt "$$(grep '^aws-sam-cli==' requirements/dev.txt)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable . --editable ./local
+	@touch $(DEMO)
+
+$(READY): $(DEMO)
+	@echo "Adding what tests, benches and builds need (half a minute, once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps -r requirements/dev.txt
 	@touch $(READY)
 
 .PHONY: shell
-shell: $(READY) ## open a shell that finds the command structureflow
+shell: $(DEMO) ## open a shell that finds the command structureflow
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $${SHELL:-/bin/sh}
 
 .PHONY: demo
-demo: $(READY) ## run a whole job here: make demo [VIDEO=clip.mp4] [JOB=job.json] [OUT=folder]
+demo: $(DEMO) ## run a whole job here: make demo [VIDEO=clip.mp4] [JOB=job.json] [OUT=folder]
 	@$(BIN)/structureflow demo --cloud --out "$(OUT)" $(if $(VIDEO),--video "$(VIDEO)") $(if $(JOB),--job "$(JOB)")
 
 .PHONY: test

@@ -24,6 +24,7 @@ from structureflow_local import (
     validate_command,
 )
 from structureflow_local.exits import DONE, INTERRUPTED, MEANINGS, UNEXPECTED, exit_code
+from structureflow_local.missing import explained
 from structureflow_local.output import Output
 from structureflow_local.parsers import add_command, add_place, storage_of
 from structureflow_local.run_command import DEFAULT_STORE, add_weights_option
@@ -43,6 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         except StructureFlowError as error:
             output.fail(error)
             code = exit_code(error)
+        except ModuleNotFoundError as error:
+            said = explained(args.command, error)
+            if said is None:
+                raise
+            output.fail(said)
+            code = exit_code(said)
         output.finish()
     except KeyboardInterrupt:
         output.remark("interrupted")

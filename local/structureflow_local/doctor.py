@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from structureflow.errors import StructureFlowError
+from structureflow.errors import MissingExtraError, StructureFlowError
+from structureflow_local.missing import CLOUD
 from structureflow_local.parsers import storage_of
 
 State = Literal["works", "missing", "broken"]
@@ -73,6 +74,8 @@ def examine_bucket(args: argparse.Namespace) -> Finding:
     try:
         storage = storage_of(args)
         next(iter(storage.list("jobs/")), None)
+    except MissingExtraError as error:
+        return Finding("bucket", "broken", error.message)
     except StructureFlowError as error:
         return Finding(
             "bucket", "broken", error.message, "check its name, the region, and the credentials", remote=True
@@ -93,7 +96,7 @@ def _packages() -> Finding:
         except (ImportError, AttributeError) as error:
             absent.append(f"{package} ({error})")
     if absent:
-        return Finding("packages", "broken", f"cannot be imported: {', '.join(absent)}", "make setup, or pip install")
+        return Finding("packages", "broken", f"cannot be imported: {', '.join(absent)}", "make setup, or install again")
     return Finding("packages", "works", ", ".join(versions))
 
 
@@ -156,8 +159,7 @@ def _existing(folder: Path) -> Path:
 def _local_cloud() -> Finding:
     absent = [name for name in ("moto", "awslambdaric", "yaml", "werkzeug") if importlib.util.find_spec(name) is None]
     if absent:
-        remedy = "pip install 'structureflow-local[cloud]', on Linux, or make setup in a checkout"
-        return Finding("local cloud", "missing", f"not installed: {', '.join(absent)}", remedy)
+        return Finding("local cloud", "missing", f"not installed: {', '.join(absent)}", CLOUD)
     from structureflow_local.cloud.errors import FunctionProcessError
     from structureflow_local.cloud.function_process import emulator_path
 

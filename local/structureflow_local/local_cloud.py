@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from structureflow.errors import SettingsError
+from structureflow_local.missing import CLOUD
 
 TEMPLATE: Final = Path(__file__).resolve().parents[2] / "template.yaml"
 
@@ -23,4 +24,4 @@ def check_cloud() -> None:
     if not TEMPLATE.is_file():
         raise SettingsError("the local cloud runs the template.yaml of a checkout, which this is not: run without it")
     if importlib.util.find_spec("moto") is None:
-        raise SettingsError("the local cloud needs packages that are missing: pip install 'structureflow-local[cloud]'")
+        raise SettingsError(f"the local cloud needs packages that are missing: {CLOUD}")

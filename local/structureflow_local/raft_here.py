@@ -14,6 +14,7 @@ from structureflow.jobs.extraction_order import note_failure
 from structureflow.jobs.raft_task import MODEL_FIELD, Progress, RaftOptions, carry_out_order
 from structureflow.jobs.services import Services
 from structureflow.jobs.settle_gpu import SettleGpuInput, settle_gpu
+from structureflow_local.missing import RAFT
 from structureflow_local.raft_task import weights_checksums
 from structureflow_local.torchvision_shim import declare_missing_operators
 
@@ -44,7 +45,7 @@ class RaftHere:
             GpuUnavailableError: PyTorch or the weights are missing here.
         """
         if importlib.util.find_spec("torch") is None:
-            raise GpuUnavailableError("PyTorch is not installed here: pip install 'structureflow[raft]'")
+            raise GpuUnavailableError(f"PyTorch is not installed here: {RAFT}")
         if not any((self._weights / f"{model}.pth").is_file() for model in MODELS):
             raise GpuUnavailableError(f"no {' or '.join(f'{model}.pth' for model in MODELS)} in {self._weights}")
         self._run = run_id

@@ -210,6 +210,31 @@ KINDS: Final[dict[str, list[Bad]]] = {
     ],
     "page": [Bad("number", 5), Bad("text", "second"), Bad("negative", "-1"), Bad("behind", "99")],
     "mapping": [Bad("None", None), Bad("number", 5), Bad("list", [1])],
+    "json": [
+        Bad("None", None),
+        Bad("number", 5),
+        Bad("list", [1]),
+        Bad("of objects", {"a": object()}),
+        Bad("of NaN", {"a": float("nan")}),
+        Bad("of bytes", {"a": b"x"}),
+        Bad("by pairs", {("a", 1): 1}),
+    ],
+    "truth": [Bad("None", None), Bad("number", 1), Bad("text", "no")],
+    "url": [
+        *_NO_TEXTS,
+        *[Bad(repr(value)[:24], value) for value in ("", "127.0.0.1:8400", "/jobs", "ftp://a", "file:///etc/hosts")],
+        *[
+            Bad(repr(value)[:24], value)
+            for value in ("http://", "http://[a", "http://a:b", "http://a b", "http://a/\n")
+        ],
+        Bad("not encoded", "http://a/ü"),
+    ],
+    "url of a reply": [
+        *_NO_TEXTS,
+        *[Bad(repr(value)[:24], value) for value in ("file:///etc/hosts", "ftp://a/b", "http://[a", "a b", "ü")],
+    ],
+    "header": [*_NO_TEXTS, *[Bad(repr(value)[:12], value) for value in ("", "a\nb: c", "ü")]],
+    "range": [Bad("number", 5), Bad("text", "ab"), Bad("one", (1,)), Bad("three", (1, 2, 3)), Bad("halves", (0.5, 2))],
     "cuts": [Bad("None", None), Bad("number", 5), Bad("of texts", ("a",)), Bad("halves", (0.5,)), Bad("behind", (7,))],
     "picture or grey": [bad for bad in _each(_PICTURES) if bad.name != "grey"],
     "arrays": [

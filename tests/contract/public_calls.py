@@ -226,7 +226,7 @@ def library_calls() -> dict[str, Call]:
         "S3Storage": Call(plain(sf.S3Storage, bucket="b"), {"bucket": "text", "settings": "options?"}, ("client",)),
         "StructureFlowError.as_dict": Call(method(lambda: sf.StructureFlowError("no"), "as_dict")),
         "StructureFlowError.within": Call(
-            method(lambda: sf.StructureFlowError("no"), "within", where="here"), free=("where",)
+            method(lambda: sf.StructureFlowError("no"), "within", where="here"), free=("where", "instead_of")
         ),
         "StructureFlowError": Call(plain(sf.StructureFlowError, message="no"), free=("message", "detail")),
         "VideoFrames": Call(plain(sf.VideoFrames, path="clip.mp4"), {"path": "path", "first": "whole from 0"}),

@@ -13,14 +13,15 @@ import structureflow as sf
 from structureflow import compat
 from structureflow.compat import places as compat_places
 from tests.contract.bad_arguments import Bad, bad_values
+from tests.contract.client_calls import client_calls
 from tests.contract.compat_calls import TOLD, compat_calls
 from tests.contract.public_calls import Call, library_calls, make_places
 from tests.contract.store_calls import cache_calls, store_calls
 
-CALLS = library_calls() | store_calls() | cache_calls()
+CALLS = library_calls() | store_calls() | cache_calls() | client_calls()
 COMPAT_CALLS = compat_calls()
-#: What callers implement or are given: no function of its own; and the client, for the API judges what it is asked.
-NO_CALLS = {"ApiClient", "FlowArchive", "FlowSource", "Storage"}
+#: What callers implement or are given: no function of its own.
+NO_CALLS = {"FlowArchive", "FlowSource", "Storage"}
 
 
 @pytest.fixture(scope="module")

@@ -100,8 +100,8 @@ for use in (lambda: sf.extract_flows("clip.mp4"), lambda: sf.S3Storage("bucket")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "((1, 2),)",
-        "extract_flows needs av: pip install 'structureflow[video]'",
-        "S3Storage needs botocore: pip install 'structureflow[aws]'",
+        "extract_flows needs av: pip install '.[video]' in a checkout of structureflow",
+        "S3Storage needs botocore: pip install '.[aws]' in a checkout of structureflow",
     ]
 
 
@@ -167,3 +167,46 @@ def test_the_local_cloud_says_what_it_needs(command: Environment, tmp_path: Path
         assert done.returncode == 2, done.stdout + done.stderr
         assert "SettingsError: the local cloud runs the template.yaml of a checkout" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "package", "extra"),
+    [
+        (["viewer", "--folder", "store"], "werkzeug", "'.[video,aws]' './local[viewer]'"),
+        (["doctor", "--stack", "s"], "boto3", "'.[aws]'"),
+        (["doctor", "--bucket", "b"], "botocore", "'.[aws]'"),
+        (["jobs", "list", "--bucket", "b"], "botocore", "'.[aws]'"),
+        (["submit", "job.json", "--bucket", "b"], "botocore", "'.[aws]'"),
+        (["frames", "--bucket", "b", "list"], "botocore", "'.[aws]'"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+)
+def test_a_command_that_needs_more_says_what(
+    command: Environment, tmp_path: Path, words: list[str], package: str, extra: str
+) -> None:
+    make_media(tmp_path)
+    (tmp_path / "store").mkdir()
+    job = {"task_id": "walk", "structure_video": "clip.mp4", "images": ["a.png", "b.png"], "frames": 17, "overlap": 3}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    done = command.run(["structureflow", *words], tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    said = done.stdout if words[:2] == ["doctor", "--bucket"] else done.stderr
+    assert f"needs {package}: pip install {extra} in a checkout of structureflow" in said
+    assert "check its name" not in said
+
+
+def test_the_page_is_served_with_its_extra_alone(wheels: dict[str, Path], tmp_path: Path) -> None:
+    environment = Environment(tmp_path / "venv", wheels, "structureflow-local[viewer]")
+    assert "No broken requirements" in environment.check()
+    script = """
+import threading, urllib.request
+from structureflow import ApiClient, LocalStorage
+from structureflow_local.page_server import page_server
+server = page_server(LocalStorage("store"), 0)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+url = f"http://127.0.0.1:{server.server_port}"
+print(list(ApiClient(url).jobs()), b"<html" in urllib.request.urlopen(url).read())
+"""
+    done = environment.run(["python", "-c", script], tmp_path)
+    assert (done.returncode, done.stdout) == (0, "[] True\n"), done.stderr

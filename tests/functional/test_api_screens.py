@@ -119,6 +119,33 @@ def test_a_running_job_tells_its_parts(ask: Ask, done: JobRunner) -> None:
     assert (row["state"], row["segments"], row["segments_done"]) == ("running", 3, 1)
 
 
+@pytest.mark.parametrize("jobs", [3, 90])
+def test_the_list_says_what_running_jobs_have_cost_by_few_reads(ask: Ask, runner: JobRunner, jobs: int) -> None:
+    store = runner.storage
+    for number in range(jobs):
+        task_id = f"live-{number:03d}"
+        status = JobStatus(task_id=task_id, run_id="r1", state="running", stage="segments", updated_at=now())
+        status = status.model_copy(update={"segments": 40, "cost_usd": 0.25})
+        store.put(keys.job_status(task_id), status.to_json())
+        for index in range(12):
+            ended = index < 8
+            part = PartProgress(
+                step="segment", index=index, done=1, total=2, updated_at=now(), cost_usd=0.5 if ended else 0.125
+            )
+            store.put(live_keys.run_progress(task_id, "r1", "segment", index, ended=ended), part.to_json())
+    counting = CountingStorage(store)
+    runner.services = dataclasses.replace(runner.services, storage=counting)
+    rows = ask("/jobs", limit=200)["jobs"]
+    costs = [row["cost_usd"] for row in rows]
+    assert {row["segments_done"] for row in rows} == {8}
+    if jobs == 3:
+        assert costs == [0.25 + 8 * 0.5 + 4 * 0.125] * jobs
+        assert counting.requests["get"] == jobs + 3 * 4, "a status each, and four parts each"
+    else:
+        assert sorted(costs) == [0.25] * 26 + [0.25 + 8 * 0.5] * 64
+        assert counting.requests["get"] == jobs + 64, "a status each, and 64 parts of all"
+
+
 def test_an_older_status_is_read(ask: Ask, done: JobRunner) -> None:
     """One without the fields of 2026-11-26."""
     status = done.status("t1").model_dump(mode="json", exclude={"started_at", "cost_usd"}, exclude_none=True)

@@ -47,7 +47,7 @@ def test_what_is_not_there_is_said_with_its_remedy(tmp_path: Path, monkeypatch: 
     found = by_name(examine_machine(tmp_path))
     assert found["local cloud"].state == "missing"
     assert found["local cloud"].said == "not installed: moto"
-    assert "structureflow-local[cloud]" in found["local cloud"].remedy
+    assert found["local cloud"].remedy == "make setup in a checkout of structureflow, on Linux"
     assert found["Docker"] == Finding("Docker", "missing", "not installed", "only deploying, and sam local, need it")
     assert found["disk"].state == "missing"
 

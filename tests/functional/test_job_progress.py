@@ -116,7 +116,9 @@ def test_reading_counts_whole_parts_and_reads_the_newest_live_ones(monkeypatch: 
     assert [part.index for part in found.parts] == [2, 3]
     # two of parts under way, and of the whole one, for its cost
     assert storage.requests == {"list": 1, "get": 3}
-    assert read_progress(storage, running(segments=7), parts=False).parts == ()
+    storage.requests.clear()
+    assert read_progress(storage, running(segments=7), reads=0).segments_done == 1
+    assert storage.requests == {"list": 1}
 
 
 def test_the_cost_so_far_is_that_of_parts_under_way_of_whole_ones_and_of_what_came_before() -> None:
@@ -141,6 +143,32 @@ def test_the_cost_so_far_is_that_of_parts_under_way_of_whole_ones_and_of_what_ca
     assert storage.requests == {"list": 1, "get": 5}, (
         "of whole parts some are read, and the others are taken to be alike"
     )
+
+
+@pytest.mark.parametrize("reads", range(7))
+def test_the_cost_so_far_by_a_few_reads(reads: int) -> None:
+    """Alike parts: two reads, one of each sort, say what reading all says."""
+    storage = CountingStorage(MemoryStorage())
+    for index in range(30):
+        ended = index < 20
+        cost_usd = 2.0 if ended else 0.5
+        part = PartProgress(step="segment", index=index, done=3, total=9, updated_at=BEGIN, cost_usd=cost_usd)
+        storage.put(live_keys.run_progress("t1", "r1", "segment", index, ended=ended), part.to_json())
+    storage.requests.clear()
+    found = read_progress(storage, running(segments=30, cost_usd=0.25), reads=reads)
+    assert found.segments_done == 20
+    assert found.cost_usd == 0.25 + (20 * 2.0 if reads > 0 else 0) + (10 * 0.5 if reads > 1 else 0)
+    assert storage.requests["get"] == reads
+
+
+def test_few_reads_of_a_run_that_has_only_begun() -> None:
+    storage = CountingStorage(MemoryStorage())
+    for index in range(10):
+        part = PartProgress(step="segment", index=index, done=3, total=9, updated_at=BEGIN, cost_usd=0.5)
+        storage.put(live_keys.run_progress("t1", "r1", "segment", index, ended=False), part.to_json())
+    storage.requests.clear()
+    assert read_progress(storage, running(segments=30), reads=1).cost_usd == 5.0
+    assert storage.requests == {"list": 1, "get": 1}
 
 
 def test_a_part_says_what_it_has_taken() -> None:

@@ -264,15 +264,6 @@ def test_a_part_without_motion_is_refused(runner: JobRunner) -> None:
     assert runner.keys(keys.job_flows("t1")) == []
 
 
-def test_a_source_that_is_not_there_or_no_video_is_named(runner: JobRunner) -> None:
-    status = runner.run("t1", request(structure_videos=[{"path": A, "end_frame": 3}, {"path": "x", "start_frame": 3}]))
-    assert status.error is not None
-    assert (status.error.code, status.error.detail["reference"]) == ("InputNotFoundError", "x")
-    status = runner.run("t1", request(structure_videos=[{"path": "images/a.png"}]))
-    assert status.error is not None
-    assert status.error.message.startswith("structure_videos: images/a.png: ")
-
-
 def test_raft_takes_what_is_there_and_says_what_is_not(runner: JobRunner) -> None:
     status = runner.run("t1", request(engine="raft"))
     assert status.error is not None

@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from samtranslator.yaml_helper import yaml_parse
 
 from structureflow_local import sam_build, sam_containers
 from structureflow_local.cloud.template import FunctionSpec, load_template
+from tests.unit.test_architecture import imports
 
 REPO = Path(__file__).resolve().parents[2]
 TEMPLATE: dict[str, Any] = yaml_parse((REPO / "template.yaml").read_text())
@@ -260,7 +262,9 @@ def pins(path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "lock", ["requirements/dev.txt", "requirements/raft.txt", "layers/light/requirements.txt"], ids=str
+    "lock",
+    ["requirements/demo.txt", "requirements/dev.txt", "requirements/raft.txt", "layers/light/requirements.txt"],
+    ids=str,
 )
 def test_tests_layers_and_containers_have_the_packages_of_the_image(lock: str) -> None:
     media, other = pins(REPO / "functions" / "requirements.txt"), pins(REPO / lock)
@@ -268,6 +272,36 @@ def test_tests_layers_and_containers_have_the_packages_of_the_image(lock: str) -
     shared = set(media) & set(other)
     assert {name: other[name] for name in shared} == {name: media[name] for name in shared}
     assert shared == set(media) if lock.startswith("requirements") else shared == set(other)
+
+
+def requirement_lines(name: str) -> set[str]:
+    return {line for line in (REPO / name).read_text().splitlines() if line and not line.startswith("#")}
+
+
+def test_the_packages_of_the_demo_are_those_of_the_tests_and_fewer() -> None:
+    demo, dev = requirement_lines("requirements/demo.txt"), requirement_lines("requirements/dev.txt")
+    assert demo <= dev, "lock requirements/demo.in again, with -c requirements/dev.txt"
+    assert len(demo) < len(dev) / 2
+
+
+def test_what_runs_a_job_here_imports_only_what_the_demo_installs() -> None:
+    """Everything but the tests' own parts and the builds, wherever in a module it stands."""
+    brought = metadata.packages_distributions()
+    files = [
+        path
+        for folder in ("layers/core/python/structureflow", "local/structureflow_local", "functions")
+        for path in (REPO / folder).rglob("*.py")
+        if "testing" not in path.parts and not path.name.startswith("sam")
+    ]
+    roots = {module.partition(".")[0] for path in files for module in imports(path)}
+    roots -= sys.stdlib_module_names | {"structureflow", "structureflow_local"}
+    roots -= {"torch", "torchvision"}  # of `make setup-raft`
+    roots -= {root for root in roots if root.startswith(("_typeshed", "mypy_boto3_"))}  # types alone
+    assert {"av", "cv2", "moto", "rich", "werkzeug"} <= roots
+    locked = {line.partition("==")[0] for line in requirement_lines("requirements/demo.txt")}
+    for root in sorted(roots):
+        names = {name.lower().replace("_", "-") for name in brought.get(root, [root])}
+        assert names & locked, f"{root} is imported, but requirements/demo.in does not ask for it"
 
 
 def test_images_need_an_engine_and_the_error_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_missing_extra_is_named(use: str) -> None:
     )
     said = run(script).strip()
     assert said.startswith("MissingExtraError ")
-    assert said.endswith("needs av: pip install 'structureflow[video]'")
+    assert said.endswith("needs av: pip install '.[video]' in a checkout of structureflow")
 
 
 def test_what_needs_no_video_file_works_with_the_core_alone() -> None:

@@ -118,3 +118,17 @@ def test_every_clip_of_the_repository_is_made_by_a_script_of_it() -> None:
     assert [path.relative_to(REPO).as_posix() for path in media] == ["local/sample/structure.mp4"]
     source = (REPO / "local" / "structureflow_local" / "sample.py").read_text()
     assert "def make_sample" in {ast.unparse(node)[:15] for node in ast.parse(source).body}
+
+
+def test_nobody_is_told_to_install_this_by_name_from_an_index() -> None:
+    """It is on none: what an index has under its names is somebody else's."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=REPO, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
+    told = {
+        name: found
+        for name in tracked
+        if name.endswith((".py", ".md", ".toml", ".json", ".html", ".js"))
+        and (found := re.findall(r"pip install (?:-\S+ )*[\"']?structureflow\S*", (REPO / name).read_text()))
+    }
+    assert told == {}

@@ -107,9 +107,9 @@ class StructureFlowError(Exception):
         """Stable name of the error, as it stands in `status.json`: the class name."""
         return type(self).__name__
 
-    def within(self, where: str) -> Self:
-        """Return the same error with `where` in front of its message, to be raised ``from`` this one."""
-        return type(self)(f"{where}: {self.message}", **self.detail)
+    def within(self, where: str, *, instead_of: str = "") -> Self:
+        """Return the same error, to be raised ``from`` this: `where` before its message, in place of `instead_of`."""
+        return type(self)(f"{where}: {self.message.removeprefix(f'{instead_of}: ')}", **self.detail)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON form used in `status.json` and in replies: `code`, `message`, `detail`."""

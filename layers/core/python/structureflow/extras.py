@@ -34,6 +34,8 @@ def importing(what: str) -> Iterator[None]:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRAS:
             raise
+        # never by name: this is on no index, and what an index has under its name is somebody else's
         raise MissingExtraError(
-            f"{what} needs {missing}: pip install 'structureflow[{_EXTRAS[missing]}]'", package=missing
+            f"{what} needs {missing}: pip install '.[{_EXTRAS[missing]}]' in a checkout of structureflow",
+            package=missing,
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
@@ -9,12 +10,13 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
-from urllib.parse import quote, urlencode, urljoin, urlsplit
+from urllib.parse import quote, urlencode, urljoin
 
 from pydantic import BaseModel, ValidationError
 
-from structureflow import errors
+from structureflow import arguments, errors
 from structureflow.api import media_replies, replies, timeline_replies
+from structureflow.api.client_arguments import CHECKS, check_header, check_url
 from structureflow.errors import ApiReplyError, ApiUnreachableError, InputNotFoundError, StructureFlowError
 from structureflow.extras import importing
 from structureflow.frames.pages import FramePage
@@ -32,6 +34,7 @@ _POLL_S: Final = 1.0
 _JSON: Final = "application/json"
 
 
+@arguments.checking(CHECKS)
 class ApiClient:
     """Asks an API of structureflow: that of a stack (`signed`), or that of `structureflow viewer` on this machine.
 
@@ -57,14 +60,15 @@ class ApiClient:
     def __init__(
         self, url: str, *, token: str | None = None, sign: Signer | None = None, timeout_s: float = _TIMEOUT_S
     ) -> None:
-        if urlsplit(url).scheme not in ("http", "https"):
-            raise errors.InvalidRequestError(f"url: expected one that begins with http:// or https://, got {url!r:.80}")
+        check_url(url, "url")
+        arguments.number(above=0)(timeout_s, "timeout_s")
         self._url = url.rstrip("/") + "/"
         self._token = token
         self._sign = sign
         self._timeout_s = timeout_s
 
     @classmethod
+    @arguments.checked(url=check_url, region=check_header, timeout_s=arguments.number(above=0))
     def signed(cls, url: str, *, region: str, timeout_s: float = _TIMEOUT_S) -> Self:
         """Return a client that signs with the credentials that the AWS SDK finds (extra ``aws``).
 
@@ -169,8 +173,8 @@ class ApiClient:
         ticket = self._send(replies.UploadTicket, "POST", f"jobs/{_name(task_id)}/uploads", wish)
         with file.open("rb") as body:
             length = {"Content-Length": str(wish["size_bytes"])}
-            request = urllib.request.Request(  # noqa: S310 - the API's own scheme, or that of its store
-                urljoin(self._url, ticket.url), data=body, headers={**ticket.headers, **length}, method=ticket.method
+            request = urllib.request.Request(  # noqa: S310 - checked
+                self._joined(ticket.url), data=body, headers={**ticket.headers, **length}, method=ticket.method
             )
             _open(request, self._timeout_s)
         return ticket.key
@@ -211,6 +215,7 @@ class ApiClient:
         """Return what a timeline's frame cache holds."""
         return self._get(timeline_replies.TimelineView, f"timelines/{_name(timeline_id)}")
 
+    @arguments.checked(width_px=arguments.whole(1))
     def thumbnails(
         self, timeline_id: str, sequences: Sequence[int], *, width_px: int = 160, leave_out_damaged: bool = False
     ) -> FramePage:
@@ -255,16 +260,25 @@ class ApiClient:
         """Return what an archive of flows holds."""
         return self._get(media_replies.ArchiveView, "archives/meta", {"key": key})
 
+    @arguments.checked(width_px=arguments.whole(1))
     def flow_picture(self, key: str, flow: int, *, width_px: int = 480) -> bytes:
         """Return one flow of an archive in colours, as a JPEG."""
         return self._bytes("archives/flow", {"key": key, "flow": flow, "width_px": width_px})
 
     def fetch(self, url: str) -> bytes:
         """Return the bytes of a file by a `url` of a reply; the store's URLs are signed already."""
-        request = urllib.request.Request(urljoin(self._url, url))  # noqa: S310 - as `upload`
-        return _open(request, self._timeout_s)
+        return _open(urllib.request.Request(self._joined(url)), self._timeout_s)  # noqa: S310 - checked
 
     # --- requests --------------------------------------------------------------------------------------
+
+    def _joined(self, url: str) -> str:
+        """Return a URL of a reply in full: the API's own, or its store's, but never a file of this machine."""
+        try:
+            whole = urljoin(self._url, url)
+        except ValueError:
+            whole = url
+        check_url(whole, "url")
+        return whole
 
     def _pages(self, model: type[_Reply], path: str, asked: Mapping[str, Any] | None = None) -> Iterator[_Reply]:
         page: str | None = None
@@ -309,7 +323,7 @@ def _open(request: urllib.request.Request, timeout_s: float) -> bytes:
     except urllib.error.HTTPError as error:
         with error:
             raise _typed(error.code, error.read()) from None
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         where = f"{request.get_method()} {request.full_url.partition('?')[0]}"
         raise ApiUnreachableError(f"{where}: {getattr(error, 'reason', None) or error}") from error
 

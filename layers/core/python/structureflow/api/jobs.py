@@ -49,6 +49,9 @@ _Made = TypeVar("_Made")
 #: Of the files that no generator takes: they come last, in this order.
 _REPORT: Final = "report"
 _FLOWS: Final = "flows"
+#: Parts of running jobs that a page of the list reads for what they have taken: of one job, and of all. It is polled.
+_READS: Final = 4
+_PAGE_READS: Final = 64
 _KINDS: Final = {".mp4": "video", ".png": "image", ".npz": "array", ".npy": "array", ".json": "json", ".html": "text"}
 
 
@@ -56,26 +59,45 @@ def job_page(query: JobsQuery, services: Services) -> JobPage:
     """Return a page of jobs, in the order of their ids."""
     folders = services.storage.folders("jobs/", start_after=query.page)
     found = list(islice(folders, query.limit + 1))
-    rows = _each(found[: query.limit], lambda task_id: _row(task_id, services), services)
+    known = _each(found[: query.limit], lambda task_id: _looked_up(task_id, services), services)
+    running = [one.task_id for one in known if isinstance(one, JobStatus) and one.state == "running"]
+    reads = {task_id: min(_READS, (_PAGE_READS + at) // len(running)) for at, task_id in enumerate(running)}
+    rows = _each(
+        [one for one in known if one is not None],
+        lambda one: _row(one, reads.get(one.task_id, 0), services) if isinstance(one, JobStatus) else one,
+        services,
+    )
     return JobPage(
-        jobs=tuple(row for row in rows if row is not None),
+        jobs=tuple(rows),
         next_page=found[query.limit - 1] if len(found) > query.limit else None,
     )
 
 
-def _row(task_id: str, services: Services) -> JobRow | None:
-    """Return a job's row; None for a folder that is no job: something was uploaded for one, no more."""
+def _looked_up(task_id: str, services: Services) -> JobStatus | JobRow | None:
+    """Return a job's status, or its row where it has none; None for a folder that is no job: of uploads, no more."""
     storage = services.storage
     try:
         status = read_status(storage, task_id)
         if status is None:
             return JobRow(task_id=task_id, state="requested") if storage.exists(keys.job_request(task_id)) else None
-        progress = read_progress(storage, status, parts=False)
     except (InvalidIdError, JobStateError) as error:
-        # whoever writes into the bucket may call a folder and fill a status as he likes; the others still show
-        return JobRow(task_id=task_id, state="unreadable", error=describe_error(error, "status"))
+        return _unreadable(task_id, error)
+    return status
+
+
+def _unreadable(task_id: str, error: InvalidIdError | JobStateError) -> JobRow:
+    """Return the row of a job whose status is none: whoever writes into the bucket may call a folder and fill it as he
+    likes, and the others still show."""
+    return JobRow(task_id=task_id, state="unreadable", error=describe_error(error, "status"))
+
+
+def _row(status: JobStatus, reads: int, services: Services) -> JobRow:
+    try:
+        progress = read_progress(services.storage, status, reads=reads)
+    except InvalidIdError as error:
+        return _unreadable(status.task_id, error)
     return JobRow(
-        task_id=task_id,
+        task_id=status.task_id,
         state=status.state,
         stage=status.stage,
         segments=status.segments,
@@ -83,8 +105,7 @@ def _row(task_id: str, services: Services) -> JobRow | None:
         started_at=status.started_at,
         updated_at=status.updated_at,
         elapsed_s=_elapsed_s(status, services.clock()),
-        # of one that goes on a list would have to read each part
-        cost_usd=None if status.state == "running" else status.cost_usd,
+        cost_usd=progress.cost_usd if status.state == "running" else status.cost_usd,
         error=status.error,
     )
 

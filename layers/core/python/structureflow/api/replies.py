@@ -96,7 +96,11 @@ class JobView(JobStatus):
 
 
 class JobRow(Model):
-    """A job in the list; of one whose status nobody can read, `state` is ``unreadable``, and `error` says why."""
+    """A job in the list; of one whose status nobody can read, `state` is ``unreadable``, and `error` says why.
+
+    `cost_usd` of a run that goes on is what it took until now, estimated by a few of its parts: 64 are read for a page,
+    so where more jobs run at once, some say what the steps before their segments took.
+    """
 
     task_id: str
     state: JobState | Literal["requested", "unreadable"]

@@ -80,7 +80,7 @@ def extract_flows(
             `cache`, the archive is kept in memory: 0.1 to 0.2 MB a frame at the default quality.
         cache: a folder of archives, named by the video's bytes, engine and quality: what is there is opened, not
             computed again. Several processes may share it.
-        engine: ``dis``, ``farneback``, or ``raft``, which needs PyTorch (``pip install 'structureflow[raft]'``).
+        engine: ``dis``, ``farneback``, or ``raft``, which needs PyTorch (extra ``raft``).
         quality: ``fast``, ``balanced`` or ``best``: the engine's settings and the size at which flow is computed.
         raft_weights: file of RAFT's weights, as torchvision publishes them; for ``raft`` only.
         limits: bounds of what is decoded.

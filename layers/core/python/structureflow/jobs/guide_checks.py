@@ -51,5 +51,5 @@ def _check_video(found: Source, services: Services) -> Source:
             with PIXELS_IN_FLIGHT.hold(PIXELS_IN_FLIGHT.capacity_bytes):
                 VideoReader(path, limits, threads=1).close()
         except MediaError as error:
-            raise error.within(f"guide video {found.reference}") from error
+            raise error.within(f"guide video {found.reference}", instead_of=path.name) from error
     return source

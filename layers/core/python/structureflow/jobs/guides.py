@@ -27,6 +27,8 @@ from structureflow.references import Reference
 _KEPT_IMAGES = 4
 #: Guide videos open at once; one that must be opened again is decoded from its start.
 _OPEN_VIDEOS = 4
+#: What a fetched guide video is called here, which nobody asked for it by.
+_LOCAL_NAME = "guide_video"
 
 
 class FittedGuides:
@@ -119,7 +121,7 @@ class FittedGuides:
                 planes = rgb_to_planes(fit(frame, self._height, self._width), planes)
                 yield planes
         except MediaError as error:
-            raise error.within(str(reference)) from error
+            raise error.within(str(reference), instead_of=_LOCAL_NAME) from error
 
     def _open(self, reference: Reference, first: int) -> _OpenVideo:
         opened = self._videos.pop(reference, None)
@@ -134,7 +136,7 @@ class FittedGuides:
         return opened
 
     def _fetched(self, reference: Reference) -> Path:
-        path = self._folder / _digest(reference) / "guide_video"
+        path = self._folder / _digest(reference) / _LOCAL_NAME
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
             self._sources[reference].fetch(path)

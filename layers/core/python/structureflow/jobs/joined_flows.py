@@ -79,7 +79,7 @@ def _joined(
         archives, order = _found(order, sources, engines, services)
         for number, source in enumerate(sources):
             if source.identity not in archives:
-                order, archives[source.identity] = _extracted(order, source, services, folder / f"{number}.npz")
+                order, archives[source.identity] = _extracted(order, number, source, services, folder)
                 here.add(source.identity)
         target = folder / "joined.npz"
         try:
@@ -132,16 +132,17 @@ def _order_of(order: ExtractionOrder, source: Source) -> ExtractionOrder:
 
 
 def _extracted(
-    order: ExtractionOrder, source: Source, services: Services, archive: Path
+    order: ExtractionOrder, number: int, source: Source, services: Services, folder: Path
 ) -> tuple[ExtractionOrder, FlowArchive]:
-    """Extract one source into the local file `archive`, and keep it for all jobs."""
-    video = archive.with_suffix(".video")
+    """Extract source `number` into a local file, and keep it for all jobs."""
+    archive, video = folder / f"{number}.npz", folder / f"{number}.video"
     try:
         source = source.fetch(video)
         _check_time(order, video, services)
         one = extract_source(_order_of(order, source), video, archive, services)
     except StructureFlowError as error:
-        raise error.within(f"structure_videos: {source.reference!s:.300}") from error
+        where = f"structure_videos[{number}].path: {source.reference!s:.300}"
+        raise error.within(where, instead_of=video.name) from error
     video.unlink()
     return order.model_copy(update={"fallbacks": one.fallbacks}), open_flow_file(archive)
 

@@ -184,6 +184,13 @@ class _Orchestration:
                 raise
             raise MediaLimitError(f"{error.message}; {_NO_BATCH}", **error.detail) from error
 
+    def _find_one(self, number: int) -> Source:
+        """Look one of several structure videos up."""
+        try:
+            return self._services.inputs.find(self._request.structure_videos[number].path)
+        except StructureFlowError as error:
+            raise error.within(f"structure_videos[{number}].path") from error
+
     # --- which engine ---------------------------------------------------------------------------------
 
     def _engines(self) -> list[str]:
@@ -220,7 +227,7 @@ class _Orchestration:
 
     def _start_joined(self) -> OrchestrateResult:
         with self._timed("validate"):
-            sources = [self._services.inputs.find(video.path) for video in self._request.structure_videos]
+            sources = [self._find_one(number) for number in range(len(self._request.structure_videos))]
             guides = check_guides(self._request, self._services)
         pins = tuple(source.pin() for source in sources)
         joined = joined_pin(self._request, pins)

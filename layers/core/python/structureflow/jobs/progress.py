@@ -36,7 +36,7 @@ EVERY_S: Final = 2.0
 #: Parts under way that are read of a run, the last ones written; an inline Map runs 40 at a time.
 MAX_PARTS: Final = 64
 _READS: Final = 16
-#: Whole parts whose cost is read of a run, the last ones written; the others count as their mean.
+#: Whole parts whose cost is read of a run, the last ones written.
 _SAMPLE: Final = 4
 _UNKNOWN: Final = datetime.min.replace(tzinfo=UTC)
 
@@ -144,11 +144,15 @@ class RunProgress:
     cost_usd: float | None = None
 
 
-def read_progress(storage: Storage, status: JobStatus, *, parts: bool = True) -> RunProgress:
-    """Return how far the run of a status is.
+def read_progress(storage: Storage, status: JobStatus, *, reads: int | None = None) -> RunProgress:
+    """Return how far the run of a status is; nothing is asked for where it has ended.
 
-    One listing, and a request for each of the `MAX_PARTS` parts under way that were written last, and for the cost of
-    some whole ones; none but the listing without `parts`, and nothing at all where the run has ended.
+    Args:
+        storage: where the run is.
+        status: of the job.
+        reads: how many parts are read beside the one listing, whole ones and those under way by halves; None: each of
+            the `MAX_PARTS` under way that were written last, and some whole ones for their cost. What the parts that
+            are not read have taken counts as the mean of those of their sort that are.
     """
     if status.state != "running":
         done = status.segments if status.state == "done" else None
@@ -161,17 +165,17 @@ def read_progress(storage: Storage, status: JobStatus, *, parts: bool = True) ->
             (whole if found[0] else live)[found[1:]] = info
     segments = frozenset(index for step, index in whole if step == "segment")
     segments_done = None if status.segments is None else len(segments)
-    if not parts:
-        return RunProgress(segments_done, segments, ())
     # A part that was tried again after its function died may have left both.
-    under_way = _newest((info for part, info in live.items() if part not in whole), MAX_PARTS)
-    ended = _newest(whole.values(), _SAMPLE)
+    alive = [info for part, info in live.items() if part not in whole]
+    ended = _newest(whole.values(), _SAMPLE if reads is None else min(len(whole), (reads + 1) // 2))
+    under_way = _newest(alive, MAX_PARTS if reads is None else reads - len(ended))
     read = dict(zip((one.key for one in under_way + ended), _read_all(storage, under_way + ended), strict=True))
     now_at = [part for info in under_way if (part := read[info.key]) is not None]
-    costs = [part.cost_usd for info in ended if (part := read[info.key]) is not None and part.cost_usd is not None]
-    spent = [status.cost_usd, *(part.cost_usd for part in now_at)]
-    if costs:
-        spent.append(sum(costs) / len(costs) * len(whole))
+    spent = [status.cost_usd]
+    for sample, count in ((ended, len(whole)), (under_way, len(alive))):
+        costs = [part.cost_usd for info in sample if (part := read[info.key]) is not None and part.cost_usd is not None]
+        if costs:
+            spent.append(sum(costs) / len(costs) * count)
     known = [one for one in spent if one is not None]
     return RunProgress(
         segments_done,

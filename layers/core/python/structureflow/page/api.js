@@ -50,6 +50,8 @@ export async function* pages(parts, query, signal) {
   } while (page !== null && page !== undefined);
 }
 
+export const blobOf = (base64) => new Blob([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))], { type: "image/jpeg" });
+
 /** Put a file where the server said; `seen` is told the share that is done. */
 export function put(target, file, seen, signal) {
   return new Promise((resolve, reject) => {

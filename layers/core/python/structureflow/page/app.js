@@ -35,7 +35,7 @@ function decoded(part) {
 async function show() {
   if (location.hash === "#main") return;
   const { view, name, id, query } = place();
-  leave.abort(new DOMException("another view", "AbortError"));
+  leave.abort();
   leave = new AbortController();
   const { signal } = leave;
   for (const link of document.querySelectorAll("nav a")) {

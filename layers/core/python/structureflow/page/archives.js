@@ -1,13 +1,14 @@
 // The flows of any archive, frame by frame.
 
 import { address, get, pages } from "./api.js";
-import { empty, fill, h } from "./dom.js";
+import { empty, fill, h, pairs, soft } from "./dom.js";
 import { pictures } from "./frames.js";
+import { cells, listed } from "./lists.js";
 import { Pane } from "./panes.js";
 import { Player, bind } from "./player.js";
 import { scrubber } from "./strip.js";
 import { transport } from "./transport.js";
-import { ago, moment, plural, size, timecode } from "./words.js";
+import { plural, size, timecode } from "./words.js";
 
 const AHEAD = 16;
 const WIDTH_PX = 960;
@@ -19,23 +20,20 @@ export async function view(main, { query, signal }) {
 }
 
 async function all(main, signal) {
-  const body = h("tbody");
-  const below = h("div", { class: "below" });
-  fill(main, h("div", { class: "page" },
-    h("div", { class: "head" }, h("h1", { text: "Archives" }), h("p", { class: "soft", text: "Flows that were extracted, one archive for each video and way." }),
-      h("form", { class: "row end", on: { submit: (event) => { event.preventDefault(); open(typed.value.trim()); } } },
-        h("label", { class: "hidden", for: "key", text: "Key of an archive" }))),
-    h("table", { class: "list" }, h("caption", { class: "hidden", text: "Archives" }),
-      h("thead", {}, h("tr", {}, h("th", { scope: "col", text: "Archive" }), h("th", { scope: "col", class: "number", text: "Size" }), h("th", { scope: "col", text: "Written" }))), body), below));
-  const typed = h("input", { id: "key", placeholder: "or the key of any .npz", size: 34 });
-  main.querySelector("form").append(typed, h("button", { text: "Open" }));
-  const open = (wanted) => { if (wanted) location.hash = `#/archives?${new URLSearchParams({ key: wanted })}`; };
+  const typed = h("input", { "aria-label": "Key of an archive", placeholder: "or the key of any .npz", size: 34 });
+  const to = (key) => `#/archives?${new URLSearchParams({ key })}`;
+  const open = (event) => {
+    event.preventDefault();
+    if (typed.value.trim()) location.hash = to(typed.value.trim());
+  };
+  const { body, below } = listed(main, "Archives", ["Archive", "Size", "Written"], ["Size"],
+    soft("Flows that were extracted, one archive for each video and way."),
+    h("form", { class: "row end", on: { submit: open } }, typed, h("button", { text: "Open" })));
   for await (const found of pages(["archives"], { limit: 200 }, signal)) {
-    body.append(...found.archives.map((archive) => h("tr", {},
-      h("th", { scope: "row" }, h("a", { href: `#/archives?${new URLSearchParams({ key: archive.key })}`, text: archive.key.split("/").at(-1) })),
-      h("td", { class: "number", text: size(archive.size_bytes) }), h("td", { class: "soft", title: moment(archive.updated_at), text: ago(archive.updated_at) }))));
+    body.append(...found.archives.map(({ key, size_bytes: bytes, updated_at: at }) => h("tr", {},
+      cells(key.split("/").at(-1), to(key), at, h("td", { class: "number", text: size(bytes) })))));
   }
-  if (!body.firstChild) fill(below, empty("No archives yet", h("p", { text: "The first job on a video makes one." })));
+  if (!body.firstChild) fill(below, empty("No archives yet", "The first job on a video makes one."));
 }
 
 async function one(main, key, signal) {
@@ -58,20 +56,19 @@ async function one(main, key, signal) {
   ];
   const now = h("h2");
   fill(main, h("div", { class: "job archive" },
-    h("div", { class: "head" }, h("h1", { text: key.split("/").at(-1) }), h("p", { class: "soft", text: key.slice(0, key.lastIndexOf("/")) })),
+    h("div", { class: "head" }, h("h1", { text: key.split("/").at(-1) }), soft(key.slice(0, key.lastIndexOf("/")))),
     h("div", { class: "results" },
       h("div", { class: "desk" }, h("section", { class: "stage single", "aria-label": "Picture" }, pane.element),
         h("aside", { class: "inspector", "aria-label": "Numbers" },
           h("section", { class: "group now" }, now),
-          h("section", { class: "group" }, h("dl", { class: "pairs" }, facts.map(([name, value]) => [h("dt", { text: name }), h("dd", { text: value })]))),
+          h("section", { class: "group" }, pairs(facts)),
           h("section", { class: "group wheel-note" }, h("i", { class: "wheel", "aria-hidden": "true" }),
-            h("p", { class: "soft", text: `Hue is the direction: right is red, down yellow, left cyan, up blue to violet. White is rest, full colour ${meta.display_max_px ? `${Number(meta.display_max_px.toPrecision(2))} pixels` : "the largest motion"} a frame.` })))),
+            soft(`Hue is the direction: right is red, down yellow, left cyan, up blue to violet. White is rest, full colour ${meta.display_max_px ? `${Number(meta.display_max_px.toPrecision(2))} pixels` : "the largest motion"} a frame.`)))),
       h("section", { class: "dock", "aria-label": "Scrubber" }, transport(player, player.fps, signal), scrub.element))));
   const follow = () => {
     pane.draw(player.frame);
     now.textContent = `Flow ${player.frame}`;
   };
-  player.addEventListener("frame", follow, { signal });
-  follow();
+  player.follow(follow, signal);
   bind(player, signal, () => [0, ...meta.scene_cuts.map((cut) => cut + 1), meta.flows - 1]);
 }

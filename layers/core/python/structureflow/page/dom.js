@@ -2,6 +2,8 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
+const present = (children) => children.flat(3).filter((child) => child !== null && child !== undefined && child !== false);
+
 function put(element, props, children) {
   for (const [name, value] of Object.entries(props ?? {})) {
     if (value === undefined || value === null || value === false) continue;
@@ -12,7 +14,7 @@ function put(element, props, children) {
     else if (name === "value" || name === "checked" || name === "disabled") element[name] = value;
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...present(children));
   return element;
 }
 
@@ -20,6 +22,14 @@ function put(element, props, children) {
 export function h(tag, props, ...children) {
   return put(document.createElement(tag), props, children);
 }
+
+/** Make a button that calls `click`. */
+export const button = (text, click, more) => h("button", { type: "button", text, on: { click }, ...more });
+
+export const soft = (text, more) => h("p", { class: "soft", text, ...more });
+
+/** Make a list of names, and what is said of each: text, or an element. */
+export const pairs = (rows) => h("dl", { class: "pairs" }, rows.map(([name, value]) => [h("dt", { text: name }), h("dd", {}, value)]));
 
 /** Make an element of SVG. */
 export function svg(tag, props, ...children) {
@@ -42,13 +52,12 @@ export const ICONS = {
   big: "M4 4h6v3H7v3H4zM20 4v6h-3V7h-3V4zM4 20v-6h3v3h3v3zM20 20h-6v-3h3v-3h3z",
   close: "M6.400 5 12 10.600 17.600 5 19 6.400 13.400 12 19 17.600 17.600 19 12 13.400 6.400 19 5 17.600 10.600 12 5 6.400z",
   down: "M11 4h2v8h4l-5 5-5-5h4zM5 18h14v2H5z",
-  compare: "M11 3h2v18h-2zM4 6h5v12H4zM15 6h5v12h-5z",
   loop: "M7 7h10v3l4-4-4-4v3H5v6h2zM17 17H7v-3l-4 4 4 4v-3h12v-6h-2z",
 };
 
 /** Put `children` into `element` in place of what it has. */
 export function fill(element, ...children) {
-  element.replaceChildren(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
+  element.replaceChildren(...present(children));
   return element;
 }
 
@@ -62,11 +71,11 @@ export function problem(error, again) {
   return h("div", { class: "problem", role: "alert" },
     h("strong", { text: error.code ?? error.name ?? "Error" }),
     h("p", { text: error.message }),
-    again && h("button", { type: "button", on: { click: again }, text: "Try again" }));
+    again && button("Try again", again));
 }
 
-export function empty(title, ...more) {
-  return h("div", { class: "empty" }, h("h2", { text: title }), more);
+export function empty(title, text, more) {
+  return h("div", { class: "empty" }, h("h2", { text: title }), h("p", { text }), more);
 }
 
 /** Ask before something is done that cannot be undone; resolves to the form's data, or null. */
@@ -86,6 +95,13 @@ export function ask({ title, text, yes, danger = false, fields = [] }) {
     document.body.append(dialog);
     dialog.showModal();
   });
+}
+
+/** Let files be dropped onto an element. */
+export function takes(element, dropped) {
+  const over = (event) => { event.preventDefault(); element.classList.toggle("over", event.type === "dragover"); };
+  for (const type of ["dragover", "dragleave", "drop"]) element.addEventListener(type, over);
+  element.addEventListener("drop", (event) => dropped([...event.dataTransfer.files], event));
 }
 
 /** Call `act` once the calls have paused for `ms`. */

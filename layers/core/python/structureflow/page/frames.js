@@ -1,7 +1,7 @@
 // Pictures by frame number, kept so that a scrubber finds them at once. What is kept may be smaller than the video
 // (a proxy, as editors call it): all frames of a segment, whatever their number, have one budget of memory together.
 
-import { get } from "./api.js";
+import { blobOf, get } from "./api.js";
 import { dropped } from "./dom.js";
 import { demux } from "./mp4.js";
 
@@ -235,8 +235,6 @@ export class AskedFrames extends Frames {
     return found.sort((a, b) => a - b);
   }
 }
-
-export const blobOf = (base64) => new Blob([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))], { type: "image/jpeg" });
 
 /** The structure video's frames that a segment plays, out of the frame cache. */
 export function cachedFrames(timelineId, sequences, signal) {

@@ -29,16 +29,15 @@ export class Grid {
     this.later = settled(() => this.ask(), WAIT_MS);
     const seen = new ResizeObserver(() => this.lay());
     seen.observe(this.element);
-    signal.addEventListener("abort", () => { seen.disconnect(); for (const one of this.kept.values()) URL.revokeObjectURL(one.url); });
+    signal.addEventListener("abort", () => { seen.disconnect(); this.forget(() => true); });
   }
 
   /** Begin anew with other cells. */
   reset(count) {
     this.count = count;
-    for (const one of this.under.values()) one.abort(new DOMException("other cells", "AbortError"));
+    for (const one of this.under.values()) one.abort();
     this.under.clear();
-    for (const one of this.kept.values()) URL.revokeObjectURL(one.url);
-    this.kept.clear();
+    this.forget(() => true);
     this.at = 0;
     this.element.scrollTop = 0;
     this.lay();
@@ -110,7 +109,7 @@ export class Grid {
     if (this.signal.aborted || !this.columns) return;
     const [from, to] = this.sight();
     for (const [start, under] of this.under) {
-      if (start + this.group <= from || start >= to) { under.abort(new DOMException("out of sight", "AbortError")); this.under.delete(start); }
+      if (start + this.group <= from || start >= to) { under.abort(); this.under.delete(start); }
     }
     for (let start = Math.floor(from / this.group) * this.group; start < to; start += this.group) {
       const stop = Math.min(this.count, start + this.group);
@@ -147,11 +146,13 @@ export class Grid {
     if (cell) this.show(cell, one);
     if (this.kept.size > KEPT && this.columns) {
       const [from, to] = this.sight();
-      for (const [at, old] of this.kept) {
-        if (this.kept.size <= KEPT) break;
-        if (at < from || at >= to) { if (old.url) URL.revokeObjectURL(old.url); this.kept.delete(at); }
-      }
+      this.forget((at) => this.kept.size > KEPT && (at < from || at >= to));
     }
+  }
+
+  /** Let go of pictures, where `which` says so of their place. */
+  forget(which) {
+    for (const [at, { url }] of this.kept) if (which(at)) { URL.revokeObjectURL(url); this.kept.delete(at); }
   }
 
   /** Bring a cell into sight and mark it. */

@@ -1,15 +1,13 @@
 // The numbers beside the pictures: of this frame, of this segment; and the files to take away.
 
 import { get } from "./api.js";
-import { ICONS, dropped, fill, h, icon, problem } from "./dom.js";
+import { ICONS, dropped, fill, h, icon, pairs, problem, soft } from "./dom.js";
 import { KINDS, percent, plural, seconds, size, timecode } from "./words.js";
-
-const pairs = (rows) => h("dl", { class: "pairs" }, rows.map(([name, value]) => [h("dt", { text: name }), h("dd", { text: value })]));
 
 /** Return the numbers of one frame; `show(frame)` changes them. */
 export function numbers(perFrame, segment, fps) {
   const title = h("h2");
-  const list = h("dl", { class: "pairs" });
+  const list = h("div");
   const kind = h("p", { class: "kind" });
   return {
     element: h("section", { class: "group now" }, title, kind, list),
@@ -19,13 +17,13 @@ export function numbers(perFrame, segment, fps) {
       fill(kind, h("i", { class: `swatch ${state}` }), KINDS[state]);
       const at = (name) => perFrame[name]?.[frame] ?? null;
       const level = at("path_error");
-      fill(list, [
+      fill(list, pairs([
         ["Anchors show", percent(at("kept"))],
         ["Path error", level === null ? "–" : `${level.toFixed(2)} levels`],
         ["Structure frame", at("structure_frame") ?? "–"],
         ["Time", timecode(frame, fps)],
         ["On the timeline", segment.first_on_timeline + frame],
-      ].map(([name, value]) => [h("dt", { text: name }), h("dd", { text: value })]));
+      ]));
     },
   };
 }
@@ -61,7 +59,7 @@ export function downloads(id, signal) {
   const box = h("details", { class: "group" }, h("summary", { text: "Downloads" }), list);
   box.addEventListener("toggle", async () => {
     if (!box.open || list.firstChild) return;
-    fill(list, h("p", { class: "soft", text: "…" }));
+    fill(list, soft("…"));
     try {
       const { groups } = await get(["jobs", id, "downloads"], {}, signal);
       fill(list, groups.map((group) => h("section", {}, h("h3", { text: group.consumer }),

@@ -1,7 +1,7 @@
 // One job: where it is while it runs, why it failed, and what it made, side by side at one playhead.
 
 import { ApiError, get, pages } from "./api.js";
-import { dropped, fill, h, pause, problem, say } from "./dom.js";
+import { dropped, fill, h, pairs, pause, problem, say, soft } from "./dom.js";
 import { details, downloads, numbers } from "./inspector.js";
 import { Wall } from "./panes.js";
 import { Player, bind } from "./player.js";
@@ -64,7 +64,7 @@ function progressOf(status) {
     h("span", { class: "number soft", text: said }));
   return h("section", { class: "panel running", "aria-label": "Progress" },
     h("h2", { text: status.stage ?? "waiting to start" }),
-    h("p", { class: "soft", title: moment(status.updated_at), text: !status.updated_at ? "requested" : `last sign ${ago(status.updated_at)}${status.elapsed_s ? `, running for ${seconds(status.elapsed_s)}` : ""}${status.cost_usd ? `, about ${dollars(status.cost_usd)} so far` : ""}` }),
+    soft(!status.updated_at ? "requested" : `last sign ${ago(status.updated_at)}${status.elapsed_s ? `, running for ${seconds(status.elapsed_s)}` : ""}${status.cost_usd ? `, about ${dollars(status.cost_usd)} so far` : ""}`, { title: moment(status.updated_at) }),
     h("ul", { class: "parts" },
       status.segments ? bar("segments", done ?? 0, status.segments, `${done ?? 0} of ${status.segments}`) : null,
       parts.map((part) => bar(part.step === "segment" ? `segment ${part.index}` : part.step === "extract" ? `extraction ${part.index}` : part.step,
@@ -76,9 +76,8 @@ function failureOf(status) {
   const told = Object.entries(error.detail ?? {});
   return h("section", { class: "panel failure", role: "alert" },
     h("h2", { text: `${error.code} at ${error.stage}` }), h("p", { text: error.message }),
-    told.length > 0 && h("dl", { class: "pairs" }, told.map(([name, value]) => [
-      h("dt", { text: name }), h("dd", {}, h("code", { text: typeof value === "string" ? value : JSON.stringify(value) }))])),
-    h("p", { class: "soft", text: "Nothing half-made lies in the job's folder." }));
+    told.length > 0 && pairs(told.map(([name, value]) => [name, h("code", { text: typeof value === "string" ? value : JSON.stringify(value) })])),
+    soft("Nothing half-made lies in the job's folder."));
 }
 
 async function showResults(page, status, query, signal) {
@@ -111,7 +110,7 @@ async function showResults(page, status, query, signal) {
   signal.addEventListener("abort", () => leave.abort(signal.reason), { once: true });
 
   async function open() {
-    leave.abort(new DOMException("another segment", "AbortError"));
+    leave.abort();
     leave = new AbortController();
     const inner = leave.signal;
     try {
@@ -201,8 +200,7 @@ async function showSegment({ shown, job, id, segments, state, open, signal }) {
       history.replaceState(null, "", `#/jobs/${encodeURIComponent(id)}?${asked}`);
     }, 300);
   };
-  player.addEventListener("frame", follow, { signal });
-  follow();
+  player.follow(follow, signal);
   const edges = found.flatMap(({ first }) => [first]).concat(segment.frames - 1);
   bind(player, signal, () => edges, (event) => {
     if (event.ctrlKey || event.metaKey) return false;

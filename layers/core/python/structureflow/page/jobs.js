@@ -1,8 +1,9 @@
 // All jobs, live: the list is asked for again while one of them runs.
 
 import { get, pages } from "./api.js";
-import { dropped, empty, fill, h, pause, problem } from "./dom.js";
-import { ago, dollars, moment, plural, seconds } from "./words.js";
+import { button, dropped, empty, fill, h, pause, problem } from "./dom.js";
+import { cells, listed } from "./lists.js";
+import { ago, dollars, plural, seconds } from "./words.js";
 
 const QUICK_MS = 1500;
 const SLOW_MS = 15000;
@@ -12,14 +13,7 @@ export async function view(main, { query, signal }) {
   const wanted = STATES.includes(query.get("state")) ? query.get("state") : "all";
   const search = h("input", { type: "search", placeholder: "Find a job", "aria-label": "Find a job", class: "find" });
   const tabs = h("div", { class: "chips", role: "group", "aria-label": "State" });
-  const body = h("tbody");
-  const table = h("table", { class: "list" },
-    h("caption", { class: "hidden", text: "Jobs" }),
-    h("thead", {}, h("tr", {}, ["Job", "State", "Progress", "Time", "Cost", "Updated"].map((name) =>
-      h("th", { scope: "col", text: name, class: ["Time", "Cost"].includes(name) ? "number" : null })))), body);
-  const below = h("div", { class: "below" });
-  fill(main, h("div", { class: "page" },
-    h("div", { class: "head" }, h("h1", { text: "Jobs" }), tabs, search), table, below));
+  const { table, body, below } = listed(main, "Jobs", ["Job", "State", "Progress", "Time", "Cost", "Updated"], ["Time", "Cost"], tabs, search);
   search.addEventListener("input", () => draw());
 
   const rows = new Map();
@@ -48,10 +42,10 @@ export async function view(main, { query, signal }) {
     table.hidden = seen.length === 0;
     fill(below,
       seen.length === 0 && (jobs.length
-        ? empty("No such job", h("p", { text: "None of the jobs fits." }))
-        : empty("No jobs yet", h("p", { text: "A job turns a structure video and a few images into a guide and a mask for your generator." }),
+        ? empty("No such job", "None of the jobs fits.")
+        : empty("No jobs yet", "A job turns a structure video and a few images into a guide and a mask for your generator.",
           h("p", {}, h("a", { class: "button primary", href: "#/new", text: "Make the first one" })))),
-      next && h("button", { type: "button", on: { click: more }, text: `More than ${plural(jobs.length, "job")}: show more` }));
+      next && button(`More than ${plural(jobs.length, "job")}: show more`, more));
   }
 
   async function more() {
@@ -98,14 +92,12 @@ function fillRow(row, job) {
   const done = job.segments ? (job.segments_done ?? 0) / job.segments : 0;
   const running = group(job) === "running";
   const part = job.segments ? `${job.segments_done ?? 0} of ${job.segments} segments` : job.stage ?? "";
-  fill(row,
-    h("th", { scope: "row" }, h("a", { href: `#/jobs/${encodeURIComponent(job.task_id)}${job.state === "requested" ? "?sent=1" : ""}`, text: job.task_id })),
+  fill(row, cells(job.task_id, `#/jobs/${encodeURIComponent(job.task_id)}${job.state === "requested" ? "?sent=1" : ""}`, job.updated_at,
     h("td", {}, h("span", { class: `state ${job.state}`, text: job.state })),
     h("td", { class: "progress" },
       job.error
         ? h("span", { class: "why", title: job.error.message }, h("b", { text: job.error.code }), " ", job.error.message)
         : [running && h("progress", { max: 1, value: job.segments ? done : null, "aria-label": `${job.task_id}: ${part}` }),
           h("span", { class: "soft", text: running && job.segments && job.stage ? `${job.stage} · ${part}` : part })]),
-    [seconds(job.elapsed_s), dollars(job.cost_usd)].map((text) => h("td", { class: `number${text === "–" ? " unknown" : ""}`, text })),
-    h("td", { class: "soft", title: moment(job.updated_at), text: ago(job.updated_at) }));
+    [seconds(job.elapsed_s), (running && job.cost_usd ? "≈ " : "") + dollars(job.cost_usd)].map((text) => h("td", { class: `number${text === "–" ? " unknown" : ""}`, text }))));
 }

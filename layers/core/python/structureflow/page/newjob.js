@@ -1,7 +1,7 @@
 // A new job: a video, images on a timeline, what the generator takes; checked as it is made, seen before it is sent.
 
 import { ApiError, get, pages, put, send } from "./api.js";
-import { ask, dropped, fill, h, problem, say, settled } from "./dom.js";
+import { ask, button, dropped, fill, h, problem, say, settled, soft, takes } from "./dom.js";
 import { Pins } from "./pins.js";
 import { preview } from "./preview.js";
 import { dollars, plural, seconds, size } from "./words.js";
@@ -25,12 +25,11 @@ export async function view(main, { signal }) {
   const overlap = numberField("overlap", "Hold the first image", 21, { min: 1 });
   const hold = numberField("hold", "Hold the last image", 8, { min: 0 });
   const wanted = new Set(["flow_vis", "visibility"]);
-  const outputs = h("div", { class: "chips", role: "group", "aria-label": "Further outputs" }, about.outputs.map((name) => h("button", {
-    type: "button", class: "chip", text: name.replaceAll("_", " "), "aria-pressed": String(wanted.has(name)), on: { click: (event) => {
-      if (!wanted.delete(name)) wanted.add(name);
-      event.currentTarget.setAttribute("aria-pressed", String(wanted.has(name)));
-      changed();
-    } } })));
+  const outputs = h("div", { class: "chips", role: "group", "aria-label": "Further outputs" }, about.outputs.map((name) => button(name.replaceAll("_", " "), (event) => {
+    if (!wanted.delete(name)) wanted.add(name);
+    event.currentTarget.ariaPressed = wanted.has(name);
+    changed();
+  }, { class: "chip", "aria-pressed": String(wanted.has(name)) })));
   let video = null;
   const pins = new Pins((image) => { changed(); image?.pin?.focus(); }, (files, at) => addImages(files, at));
   const videoBox = h("div", { class: "drop video-drop" });
@@ -38,7 +37,7 @@ export async function view(main, { signal }) {
   const trouble = h("div");
   const seen = h("div", { class: "preview" });
   const go = h("button", { type: "submit", class: "primary", disabled: true, text: "Send the job" });
-  const look = h("button", { type: "button", disabled: true, text: "Preview a gap", on: { click: showPreview } });
+  const look = button("Preview a gap", showPreview, { disabled: true });
   const gap = h("select", { "aria-label": "Gap", hidden: true });
   const form = h("form", { class: "page new", on: { submit: submit, input: changed } },
     h("div", { class: "head" }, h("h1", { text: "New job" }), h("label", { class: "hidden", for: "job-id", text: "Name" }), id,
@@ -49,8 +48,8 @@ export async function view(main, { signal }) {
       h("div", { class: "wide" }, h("span", { class: "soft", text: "Further outputs" }), outputs))),
     h("h2", { text: "Images" }), pins.element,
     h("div", { class: "row" }, filePicker("Add images…", "image/*", true, (files) => addImages(files, null)),
-      h("button", { type: "button", text: "Pick from the store…", on: { click: () => pick("image", (one) => addKnown(one)) } }),
-      h("button", { type: "button", text: "Spread evenly", on: { click: () => { pins.spread(); changed(); } } }),
+      button("Pick from the store…", () => pick("image", addKnown)),
+      button("Spread evenly", () => { pins.spread(); changed(); }),
       h("span", { class: "soft", text: "Drag an image, or move it by arrow keys; Delete takes it away." })),
     trouble, verdict, seen);
   fill(main, form);
@@ -59,17 +58,11 @@ export async function view(main, { signal }) {
     fill(videoBox, video
       ? [h("video", { src: video.url, controls: true, muted: true, playsinline: true, preload: "metadata", "aria-label": video.name }),
         h("div", { class: "row" }, h("b", { text: video.name }), video.share < 1 && h("progress", { max: 1, value: video.share, "aria-label": `sending ${video.name}` }))]
-      : h("p", { class: "soft", text: "Drop the structure video here: its motion is taken." }),
+      : soft("Drop the structure video here: its motion is taken."),
     h("div", { class: "row" }, filePicker(video ? "Another…" : "Choose a file…", "video/*", false, ([file]) => addVideo(file)),
-      h("button", { type: "button", text: "Pick from the store…", on: { click: () => pick("video", (one) => { video = { ...one, share: 1 }; drawVideo(); changed(); }) } })));
+      button("Pick from the store…", () => pick("video", (one) => { video = { ...one, share: 1 }; drawVideo(); changed(); }))));
   }
-  videoBox.addEventListener("dragover", (event) => { event.preventDefault(); videoBox.classList.add("over"); });
-  videoBox.addEventListener("dragleave", () => videoBox.classList.remove("over"));
-  videoBox.addEventListener("drop", (event) => {
-    event.preventDefault();
-    videoBox.classList.remove("over");
-    if (event.dataTransfer.files[0]) addVideo(event.dataTransfer.files[0]);
-  });
+  takes(videoBox, ([file]) => file && addVideo(file));
 
   /** Send a file into the job's folder; what is sent there binds the job's name. */
   async function upload(file, most, item, drawn) {
@@ -148,7 +141,7 @@ export async function view(main, { signal }) {
     const fields = found.length
       ? h("select", { name: "key", size: Math.min(12, Math.max(2, found.length)), "aria-label": `A ${kind}`, required: true },
         found.map((one) => h("option", { value: one.key, text: `${one.name}  (${size(one.size_bytes)}${one.task_id ? `, ${one.task_id}` : ""})` })))
-      : h("p", { class: "soft", text: `There is no ${kind} yet.` });
+      : soft(`There is no ${kind} yet.`);
     const answer = await ask({ title: `Pick a ${kind}`, text: [], yes: "Take it", fields: [fields] });
     const one = found.find((other) => other.key === answer?.get("key"));
     if (one) chosen(one);
@@ -190,7 +183,7 @@ export async function view(main, { signal }) {
   const check = settled(() => guarded(async () => {
     if (signal.aborted) return;
     if (!ready()) {
-      fill(verdict, h("p", { class: "soft", text: !video ? "A job needs a structure video." : pins.images.length ? "Files are being sent." : "A job needs an image." }));
+      fill(verdict, soft(!video ? "A job needs a structure video." : pins.images.length ? "Files are being sent." : "A job needs an image."));
       return;
     }
     const mine = asked += 1;
@@ -216,7 +209,7 @@ export async function view(main, { signal }) {
   async function showPreview() {
     const [segment, range] = JSON.parse(gap.value);
     look.disabled = true;
-    fill(seen, h("p", { class: "soft", role: "status", text: "Looking at the gap…" }));
+    fill(seen, soft("Looking at the gap…", { role: "status" }));
     await guarded(async () => {
       const found = await send("POST", ["previews"], { request: request(), segment, gap: range, frames: PREVIEWED }, {}, signal);
       await preview(seen, found, signal);
@@ -260,5 +253,5 @@ const numberField = (name, label, value, limits) => field(name, label, h("input"
 
 function filePicker(text, accept, multiple, chosen) {
   const input = h("input", { type: "file", accept, multiple, hidden: true, on: { change: () => { chosen([...input.files]); input.value = ""; } } });
-  return h("span", {}, input, h("button", { type: "button", text, on: { click: () => input.click() } }));
+  return h("span", {}, input, button(text, () => input.click()));
 }

@@ -1,6 +1,6 @@
 // Images on a timeline of segments: each is a pin that is dragged, or moved by keys.
 
-import { h } from "./dom.js";
+import { h, soft, takes } from "./dom.js";
 
 const SNAP = 0.018;
 
@@ -11,15 +11,8 @@ export class Pins {
    */
   constructor(changed, dropped) {
     Object.assign(this, { changed, images: [], segments: 1, frames: 81, unguided: [] });
-    this.element = h("div", { class: "pins", role: "group", "aria-label": "Images on the timeline", on: {
-      dragover: (event) => { event.preventDefault(); this.element.classList.add("over"); },
-      dragleave: () => this.element.classList.remove("over"),
-      drop: (event) => {
-        event.preventDefault();
-        this.element.classList.remove("over");
-        dropped([...event.dataTransfer.files], this.frameAt(event.clientX));
-      },
-    } });
+    this.element = h("div", { class: "pins", role: "group", "aria-label": "Images on the timeline" });
+    takes(this.element, (files, event) => dropped(files, this.frameAt(event.clientX)));
   }
 
   get total() { return this.segments * this.frames; }
@@ -64,7 +57,7 @@ export class Pins {
     // a pin that stays is not taken out: it may be held by a pointer, or have the focus
     const stay = new Set(this.images.map((image) => image.pin ??= this.pin(image)));
     for (const child of [...this.element.children]) if (!stay.has(child)) child.remove();
-    this.element.prepend(...lanes, ...(this.images.length ? [] : [h("p", { class: "soft", text: "Drop images here" })]));
+    this.element.prepend(...lanes, ...(this.images.length ? [] : [soft("Drop images here")]));
     for (const [index, image] of this.images.entries()) {
       const before = index ? this.images[index - 1].pin : lanes.at(-1);
       if (before.nextSibling !== image.pin) before.after(image.pin);

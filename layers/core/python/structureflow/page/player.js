@@ -17,6 +17,12 @@ export class Player extends EventTarget {
     this.dispatchEvent(new Event("frame"));
   }
 
+  /** Call `act` now, and whenever the playhead has moved. */
+  follow(act, signal) {
+    this.addEventListener("frame", act, { signal });
+    act();
+  }
+
   step(by) {
     this.pause();
     this.seek(this.frame + by);

@@ -1,7 +1,8 @@
 // A gap as it would come out, at a quarter of its size: guide and mask at one playhead.
 
-import { fill, h } from "./dom.js";
-import { AskedFrames, blobOf } from "./frames.js";
+import { blobOf } from "./api.js";
+import { fill, h, soft } from "./dom.js";
+import { AskedFrames } from "./frames.js";
 import { Pane, Wall } from "./panes.js";
 import { Player } from "./player.js";
 import { scrubber } from "./strip.js";
@@ -24,17 +25,16 @@ export async function preview(box, found, signal) {
     label: "Frame of the preview", valueText: told, signal,
     curves: kept.some((one) => one !== null) ? [{ name: "Shown", values: kept, top: 1, said: "by an anchor, share of the picture" }] : [],
   });
-  const now = h("p", { class: "soft" });
+  const now = soft("");
   fill(box, h("section", { class: "panel wide", "aria-label": "Preview" },
     h("h2", { text: `Segment ${found.segment}, frames ${span(found.gap)}` }),
-    h("p", { class: "soft", text: `${plural(found.frames.length, "frame")} in ${seconds(found.took_s)}, flows from the ${found.flow_source}` }),
+    soft(`${plural(found.frames.length, "frame")} in ${seconds(found.took_s)}, flows from the ${found.flow_source}`),
     found.notices.map((text) => h("p", { class: "notice", text })), wall.element, transport(player, 8, signal), scrub.element, now));
   wall.set([pane("guide", "Guide", "jpeg_base64"), pane("mask", "Mask", "mask_jpeg_base64")]);
   const follow = () => {
     wall.draw(player.frame);
     now.textContent = told(player.frame);
   };
-  player.addEventListener("frame", follow, { signal });
-  follow();
+  player.follow(follow, signal);
   scrub.track.addEventListener("keydown", (event) => { if (player.key(event)) event.preventDefault(); }, { signal });
 }

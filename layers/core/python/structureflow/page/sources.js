@@ -1,7 +1,7 @@
 // Which pictures a segment has, and where their frames come from.
 
 import { ApiError, address, get, pages } from "./api.js";
-import { h } from "./dom.js";
+import { h, soft } from "./dom.js";
 import { VideoFrames, cachedFrames, pictures } from "./frames.js";
 import { Pane, Wipe } from "./panes.js";
 import { numbersOf } from "./inspector.js";
@@ -98,5 +98,5 @@ function comparison(id, segment, perFrame, other, second, theirs) {
       h("thead", {}, h("tr", {}, h("td"), h("th", { scope: "col", text: id }), h("th", { scope: "col", text: other }))),
       h("tbody", {}, rows.map(([name, a, b]) => h("tr", { class: a === b ? null : "differs" },
         h("th", { scope: "row", text: name }), h("td", { text: a }), h("td", { text: b }))))),
-    h("p", { class: "soft", text: differ ? `${percent(differ / segment.frames)} of the frames are of another kind` : "All frames are of the same kind in both." }));
+    soft(differ ? `${percent(differ / segment.frames)} of the frames are of another kind` : "All frames are of the same kind in both."));
 }

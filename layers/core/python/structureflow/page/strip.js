@@ -83,8 +83,7 @@ export function scrubber(player, { ranges = [], curves = [], cuts = [], label, v
     there(event);
   });
   track.addEventListener("pointermove", (event) => track.hasPointerCapture(event.pointerId) && there(event));
-  player.addEventListener("frame", follow, { signal });
-  follow();
+  player.follow(follow, signal);
   return {
     element: h("div", { class: "scrubber" }, ruler(count), track),
     track,

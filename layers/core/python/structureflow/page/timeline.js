@@ -1,15 +1,13 @@
 // One timeline: its frames or overlays as a grid, however many there are; what is damaged; clear and rebuild.
 
-import { ApiError, address, get, pages, send } from "./api.js";
-import { ICONS, ask, dropped, empty, fill, h, icon, pause, problem, say } from "./dom.js";
+import { ApiError, address, blobOf, get, pages, send } from "./api.js";
+import { ICONS, ask, button, dropped, fill, h, icon, pause, problem, say, soft } from "./dom.js";
 import { Grid } from "./grid.js";
 import { moment, plural, seconds, timecode } from "./words.js";
 
 const THUMB_PX = 200;
 const EARLY = 16;
 const POLL_MS = 1500;
-
-const urlOf = (base64) => URL.createObjectURL(new Blob([Uint8Array.from(atob(base64), (one) => one.charCodeAt(0))], { type: "image/jpeg" }));
 
 /** Ask for frames by their place on the timeline, from (inclusive) to (exclusive). */
 async function frames(id, from, to, signal) {
@@ -20,7 +18,7 @@ async function frames(id, from, to, signal) {
     const all = [...reply.frames, ...damaged].sort((a, b) => a.sequence - b.sequence);
     if (!all.length) break;
     all.forEach((one, by) => found.push(one.jpeg_base64
-      ? { at: at + by, url: urlOf(one.jpeg_base64), label: `${one.sequence}`, title: `frame ${one.sequence}, ${one.timestamp.toFixed(3)} s, ${one.chunk_id}`, sequence: one.sequence }
+      ? { at: at + by, url: URL.createObjectURL(blobOf(one.jpeg_base64)), label: `${one.sequence}`, title: `frame ${one.sequence}, ${one.timestamp.toFixed(3)} s, ${one.chunk_id}`, sequence: one.sequence }
       : { at: at + by, damaged: one.code, label: `${one.sequence}`, title: `frame ${one.sequence}: ${one.message}`, sequence: one.sequence }));
     if (!reply.next_page) break;
     at += all.length;
@@ -37,7 +35,7 @@ export async function view(main, { id, query, signal }) {
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     fill(main, h("div", { class: "page" }, h("div", { class: "head" }, h("h1", { text: id })), problem(error),
-      error.status !== 404 && h("button", { type: "button", class: "danger", text: "Clear what lies there", on: { click: () => clear(id, null, signal) } })));
+      error.status !== 404 && button("Clear what lies there", () => clear(id, null, signal), { class: "danger" })));
     return;
   }
   const chunk = info.chunks[0];
@@ -61,8 +59,8 @@ export async function view(main, { id, query, signal }) {
       h("p", { class: "facts soft" }, [plural(info.frames, "frame"), chunk?.width_px ? `${chunk.width_px}×${chunk.height_px}` : null, seconds(info.duration_s), plural(info.chunks.length, "chunk"), `JPEG ${info.quality}`]
         .filter(Boolean).map((fact) => h("span", { text: fact }))),
       h("div", { class: "row end" },
-        h("button", { type: "button", text: "Rebuild…", disabled: !info.can_rebuild, title: info.can_rebuild ? null : "its chunks are not there", on: { click: () => rebuild(id, info, damage, signal) } }),
-        h("button", { type: "button", text: "Clear…", on: { click: () => clear(id, info, signal) } }))),
+        button("Rebuild…", () => rebuild(id, info, damage, signal), { disabled: !info.can_rebuild, title: info.can_rebuild ? null : "its chunks are not there" }),
+        button("Clear…", () => clear(id, info, signal)))),
     damage,
     h("div", { class: "row tools" }, what, segment,
       h("form", { class: "row", on: { submit: (event) => { event.preventDefault(); go(jump.value); } } }, jump, h("button", { text: "Go" })),
@@ -134,7 +132,7 @@ async function nameDamaged(id, damage, grid, info, signal) {
   while (grid.under.size) await pause(99, signal); // pictures first
   const found = await get(["timelines", id, "damaged"], {}, signal);
   if (found.whole) return;
-  const link = (sequence) => h("button", { type: "button", class: "chip", text: sequence, on: { click: () => grid.go(sequence - info.first_sequence) } });
+  const link = (sequence) => button(sequence, () => grid.go(sequence - info.first_sequence), { class: "chip" });
   const part = (name, list, count) => count > 0 && h("div", { class: "row" }, h("b", { text: `${plural(count, "frame")} ${name}:` }),
     list.slice(0, 40).map(link), count > 40 && h("span", { text: `and ${(count - 40).toLocaleString("en")} more` }));
   fill(damage, h("section", { class: "notice warn", "aria-label": "Damaged frames" },
@@ -184,7 +182,7 @@ async function watchRebuild(id, damage, signal) {
 function look({ id, grid, info, list, at, signal }) {
   const picture = h("img", { alt: "" });
   const title = h("h2");
-  const facts = h("p", { class: "soft" });
+  const facts = soft("");
   const dialog = h("dialog", { class: "look", "aria-label": "One frame" }, h("div", { class: "look-head" }, title, facts,
     h("button", { type: "button", class: "icon", "aria-label": "Close", on: { click: () => dialog.close() } }, icon(ICONS.close))), picture);
   const show = () => {

@@ -4,7 +4,7 @@ import { ICONS, fill, h, icon } from "./dom.js";
 import { timecode } from "./words.js";
 
 export function transport(player, fps, signal) {
-  const button = (path, label, act, more = {}) => h("button", { type: "button", class: "icon", "aria-label": label, title: label, on: { click: act }, ...more }, icon(path));
+  const button = (path, label, click, more = {}) => h("button", { type: "button", class: "icon", "aria-label": label, title: label, on: { click }, ...more }, icon(path));
   const playing = button(ICONS.play, "Play (space)", () => player.toggle(), { class: "icon play" });
   const loop = button(ICONS.loop, "Play in a loop", () => { player.loop = !player.loop; loop.setAttribute("aria-pressed", String(player.loop)); }, { "aria-pressed": "true" });
   const place = h("output", { class: "place" });
@@ -17,10 +17,9 @@ export function transport(player, fps, signal) {
     playing.setAttribute("aria-label", player.speed ? "Pause (space)" : "Play (space)");
     speed.textContent = player.speed && player.speed !== 1 ? `${player.speed}×` : "";
   };
-  player.addEventListener("frame", follow, { signal });
   player.addEventListener("typed", follow, { signal });
   player.addEventListener("speed", turned, { signal });
-  follow();
+  player.follow(follow, signal);
   return h("div", { class: "transport" },
     button(ICONS.first, "First frame (Home)", () => player.step(-player.frame)),
     button(ICONS.back, "One frame back (←)", () => player.step(-1)), playing,

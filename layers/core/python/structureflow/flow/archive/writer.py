@@ -5,7 +5,7 @@ The layout is described in `structureflow.flow.archive.layout`.
 
 from __future__ import annotations
 
-import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -48,9 +48,9 @@ class FlowArchiveWriter:
             raise FlowError(f"flow grid: expected at most {_LIMITS.max_grid_px} pixels, got {width}x{height}")
         self._path = Path(path)
         self._shape = (height, width, 2)
-        handle, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
-        self._temporary = Path(name)
-        self._file = os.fdopen(handle, "w+b")
+        # not by `tempfile`: what it makes can be read by its owner alone, and this file is the caller's in the end
+        self._temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}")
+        self._file = self._temporary.open("x+b")
         self._spool: IO[bytes] | None = None
         if backward:
             self._spool = tempfile.TemporaryFile(dir=self._path.parent)  # noqa: SIM115 - closed by abort and finish
