@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from structureflow.testing.videos import pan_frames, write_clip
+from structureflow_local.cli import main
 from structureflow_local.one_at_a_time import alone
 
 
