@@ -98,8 +98,9 @@ class Disk:
 
 def run(video: Path, image: bytes, workers: int, timeout_s: float) -> dict[str, Any]:
     """Run one job on the video with so many functions at a time."""
+    parameters = {**_ONE_THREAD, "MaxConcurrentParts": str(workers)}
     with (
-        LocalCloud(REPO / "template.yaml", concurrency=workers, parameters=_ONE_THREAD) as cloud,
+        LocalCloud(REPO / "template.yaml", concurrency=workers, parameters=parameters) as cloud,
         Disk(cloud.state_dir / "tmp") as disk,
     ):
         storage = bucket_of(cloud)

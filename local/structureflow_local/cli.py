@@ -26,7 +26,7 @@ from structureflow_local import (
 from structureflow_local.exits import DONE, INTERRUPTED, MEANINGS, UNEXPECTED, exit_code
 from structureflow_local.missing import explained
 from structureflow_local.output import Output
-from structureflow_local.parsers import add_command, add_place, storage_of
+from structureflow_local.parsers import add_command, add_place, storage_of, whole
 from structureflow_local.run_command import DEFAULT_STORE, add_weights_option
 
 
@@ -98,7 +98,7 @@ def _add_servers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         examples=["structureflow viewer --bucket BUCKET"],
     )
     add_place(viewer)
-    viewer.add_argument("--port", type=int, default=8400, help="on the loopback address (default: 8400)")
+    viewer.add_argument("--port", type=whole(0, 65535), default=8400, help="on the loopback address (default: 8400)")
 
     serve = add_command(
         commands,

@@ -12,7 +12,7 @@ from structureflow.limits import MAX_CONCURRENT_SEGMENTS, MAX_VIDEO_FRAMES, NEW_
 from structureflow.models.cost import PRICES, Architecture
 from structureflow_local.exits import DONE
 from structureflow_local.output import Output, cells, table
-from structureflow_local.parsers import add_command
+from structureflow_local.parsers import add_command, whole
 
 if TYPE_CHECKING:
     from structureflow.media.probe import VideoInfo
@@ -43,10 +43,10 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--architecture", choices=get_args(Architecture), default="x86_64")
     for name in ("--orchestrator-memory", "--segment-memory"):
         text = "of the stack (default: %(default)s)"
-        parser.add_argument(name, type=int, default=NEW_ACCOUNT_MEMORY_MB, metavar="MB", help=text)
+        parser.add_argument(name, type=whole(128, 10_240), default=NEW_ACCOUNT_MEMORY_MB, metavar="MB", help=text)
     parser.add_argument(
         "--concurrency",
-        type=int,
+        type=whole(1, 10_000),
         default=MAX_CONCURRENT_SEGMENTS,
         metavar="N",
         help="segments at a time (default: %(default)s)",

@@ -9,7 +9,7 @@ from typing import Any
 from structureflow.models.problems import counted
 from structureflow_local.exits import DONE
 from structureflow_local.output import Output
-from structureflow_local.parsers import add_command
+from structureflow_local.parsers import above_zero, add_command, whole
 
 #: As in `structureflow.flow.exchange`; said again, since that takes long to import.
 FORMATS = ("flo", "kitti", "npz")
@@ -49,10 +49,12 @@ def add_commands(commands: Any) -> None:
     )
     take.add_argument("source", type=Path, metavar="SOURCE", help="a folder of flow files, or an .npz file")
     take.add_argument("archive", type=Path, metavar="ARCHIVE.npz", help="the archive to write")
-    take.add_argument("--fps", type=float, help="of the video, where the source does not say it (default: 16)")
+    take.add_argument(
+        "--fps", type=above_zero(1000), help="of the video, where the source does not say it (default: 16)"
+    )
     take.add_argument(
         "--size",
-        type=int,
+        type=whole(1, 16_384),
         nargs=2,
         metavar=("WIDTH", "HEIGHT"),
         help="of the video, where the source does not say it (default: that of the flows)",

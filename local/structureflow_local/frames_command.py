@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from structureflow_local.output import Output
-from structureflow_local.parsers import add_command, add_place, storage_of
+from structureflow_local.parsers import above_zero, add_command, add_place, storage_of, whole
 
 #: As in `structureflow.frames`; said again, since its modules take long to import.
 STAGES: Final = ("flow", "visibility", "guidance", "warp", "path")
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     cache = command("cache", "decode local videos in order into a timeline's frame cache", "walk clip.mp4")
     cache.add_argument("videos", nargs="+", type=Path, metavar="VIDEO")
-    cache.add_argument("--quality", type=_quality, default=85, help="of the JPEGs, 1 to 100 (default: 85)")
+    cache.add_argument("--quality", type=whole(1, 100), default=85, help="of the JPEGs, 1 to 100 (default: 85)")
     cache.add_argument("--keep-chunks", action="store_true", help="store the videos too, so that it can be rebuilt")
 
     show = command("list", "list all timelines, or the frames of one", "--check", needs_timeline=False)
@@ -51,16 +51,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     get = command("get", "write cached frames to a folder as JPEGs", "walk --frames 0-9,20 --out pictures")
     get.add_argument("--out", type=Path, required=True, metavar="DIR")
     get.add_argument("--frames", metavar="LIST", help="as in 0-9,20: inclusive ranges (default: all)")
-    get.add_argument("--width", type=_width, metavar="PIXELS", help="scale wider frames down to this")
+    get.add_argument("--width", type=whole(1, MAX_SIDE_PX), metavar="PIXELS", help="scale wider frames down to this")
 
     clear = command("clear", "remove a timeline's frames and manifest", "walk")
     clear.add_argument("--overlays", action="store_true", help="its overlays too")
 
     rebuild = command("rebuild", "write the frames anew from the timeline's stored chunks", "kept")
-    rebuild.add_argument("--quality", type=_quality, default=85, help="of the JPEGs, 1 to 100 (default: 85)")
+    rebuild.add_argument("--quality", type=whole(1, 100), default=85, help="of the JPEGs, 1 to 100 (default: 85)")
 
     adopt = command("adopt", "make a cache of frames that an older program left without manifest", "old --fps 25")
-    adopt.add_argument("--fps", type=_rate, required=True, help="their rate; their times were not kept")
+    adopt.add_argument("--fps", type=above_zero(1000), required=True, help="their rate; their times were not kept")
 
     overlays = command(
         "overlays", "list the overlays of a timeline, or write them to a folder", "walk --job walk-1 --stage flow"
@@ -74,25 +74,3 @@ def _run(args: argparse.Namespace, output: Output) -> int:
     from structureflow_local.frames_tasks import run
 
     return run(args, storage_of(args), output)
-
-
-def _quality(text: str) -> int:
-    if text.isdigit() and 1 <= int(text) <= 100:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"expected 1 to 100, got {text!r}")
-
-
-def _width(text: str) -> int:
-    if text.isdigit() and 1 <= int(text) <= MAX_SIDE_PX:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"expected 1 to {MAX_SIDE_PX}, got {text!r}")
-
-
-def _rate(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if 0 < value <= 1000:
-        return value
-    raise argparse.ArgumentTypeError(f"expected more than 0 and up to 1000, got {text!r}")

@@ -81,7 +81,7 @@ def inspect(
     try:
         archive = open_flow_archive(reader, key)
     except FlowCacheError as error:
-        raise error.within(reference) from error
+        raise error.within(reference, instead_of=key) from error
     facts = _facts(archive)
     output.give(reference=reference, **{name.replace(" ", "_"): value for name, value in facts.items()})
     output.say(reference, style="bold")

@@ -15,7 +15,7 @@ from structureflow.models.results import JobStatus
 from structureflow_local.client import JobClient, check_target
 from structureflow_local.exits import BAD_INPUT, DONE, JOB_FAILED, NOT_FINISHED
 from structureflow_local.output import Output, cells, table
-from structureflow_local.parsers import add_command, add_place, storage_of
+from structureflow_local.parsers import add_command, add_place, seconds, storage_of, whole
 from structureflow_local.progress import JobProgress, counting
 
 _LISTED: Final = 200
@@ -62,7 +62,7 @@ def add_commands(commands: Any) -> None:
         examples=["structureflow jobs list --bucket BUCKET"],
     )
     listing.add_argument(
-        "--limit", type=int, default=_LISTED, metavar="N", help=f"at most so many (default: {_LISTED})"
+        "--limit", type=whole(1, 1_000_000), default=_LISTED, metavar="N", help=f"at most so many (default: {_LISTED})"
     )
 
     fetch = add_command(
@@ -98,7 +98,7 @@ def _add_task_id(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_timeout(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--timeout", type=float, default=1800, metavar="SECONDS", help="of waiting (default: 1800)")
+    parser.add_argument("--timeout", type=seconds, default=1800, metavar="SECONDS", help="of waiting (default: 1800)")
 
 
 def _submit(args: argparse.Namespace, output: Output) -> int:

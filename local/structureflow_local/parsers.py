@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from structureflow.errors import SettingsError
 from structureflow_local.output import Output
@@ -16,6 +16,36 @@ if TYPE_CHECKING:
 
 #: What runs a command: returns its exit code.
 Run = Callable[[argparse.Namespace, Output], int]
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """Return what reads a whole number of a range from the command line."""
+
+    def read(text: str) -> int:
+        if text.isascii() and text.isdigit() and len(text) <= len(str(most)) and least <= int(text) <= most:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"expected {least} to {most}, got {text!r:.40}")
+
+    return read
+
+
+def above_zero(most: float) -> Callable[[str], float]:
+    """Return what reads a number above 0 and up to `most` from the command line."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = 0.0
+        if 0 < value <= most:
+            return value
+        raise argparse.ArgumentTypeError(f"expected more than 0 and up to {most:g}, got {text!r:.40}")
+
+    return read
+
+
+#: A week, for whoever waits.
+seconds: Final = above_zero(7 * 24 * 3600)
 
 
 def add_command(

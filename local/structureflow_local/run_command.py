@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from structureflow.errors import InvalidRequestError
 from structureflow_local.exits import DONE, JOB_FAILED
 from structureflow_local.output import Output
-from structureflow_local.parsers import add_command
+from structureflow_local.parsers import add_command, seconds
+
+if TYPE_CHECKING:
+    from structureflow_local.client import PreparedJob
 
 #: In a wheel beside this module; in a checkout in a folder of its own.
 SAMPLES = (
@@ -67,7 +71,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-store", action="store_true", help="keep nothing between runs")
     parser.add_argument("--engine", choices=ENGINES, help="flow engine, in place of the job's own")
     add_weights_option(parser)
-    parser.add_argument("--timeout", type=float, default=1800, metavar="SECONDS", help="give up after (default: 1800)")
+    parser.add_argument(
+        "--timeout", type=seconds, default=1800, metavar="SECONDS", help="give up after (default: 1800)"
+    )
 
 
 def add_weights_option(parser: argparse.ArgumentParser) -> None:
@@ -103,10 +109,23 @@ def sample() -> Path:
 def _run_file(path: Path, args: argparse.Namespace, output: Output) -> int:
     from structureflow_local.client import check_target
     from structureflow_local.jobfile import checked
-    from structureflow_local.results import print_result
 
     job = checked(path, output, here=True, engine=args.engine)
-    check_target(args.out, job.task_id, replace=args.replace)
+    made = [folder for folder in (args.out, *args.out.parents) if not folder.exists()]
+    try:
+        check_target(args.out, job.task_id, replace=args.replace)
+        return _run_job(job, args, output)
+    except BaseException:
+        for folder in made:
+            # nothing was put there
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _run_job(job: PreparedJob, args: argparse.Namespace, output: Output) -> int:
+    from structureflow_local.results import print_result
+
     store = None if args.no_store else args.store
     options = {"timeout_s": args.timeout, "output": output, "raft_weights": args.raft_weights}
     cost: Mapping[str, float] | None = None

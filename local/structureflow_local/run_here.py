@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from structureflow.models.results import JobStatus
 from structureflow_local.client import JobClient, PreparedJob, holds_results
+from structureflow_local.one_at_a_time import alone
 from structureflow_local.one_process import OneProcess
 from structureflow_local.output import Output, size
 from structureflow_local.progress import JobProgress
@@ -22,7 +24,8 @@ def run_job_here(
 ) -> tuple[JobStatus, list[Path]]:
     """Run `job` in this process and put the job's folder into `target`, when it is done.
 
-    A job that failed leaves the results of an earlier one in `target` as they are.
+    A job that failed leaves the results of an earlier one in `target` as they are. While another process runs the job
+    over the same store, this one waits.
 
     Args:
         store: folder that keeps the caches from one run to the next; None keeps nothing.
@@ -35,8 +38,13 @@ def run_job_here(
     Raises:
         NotFinishedError: it did not end within `timeout_s`.
     """
+
+    def waiting() -> None:
+        progress.say("wait", f"job {job.task_id} is run by somebody else in {store}, who comes first")
+
     with (
         JobProgress(output, named=job.in_own_words) as progress,
+        nullcontext() if store is None else alone(store, job.task_id, waiting),
         OneProcess(job, store=store, raft_weights=raft_weights) as steps,
     ):
         progress.watch_in(steps.storage)

@@ -22,6 +22,7 @@ from structureflow.jobs.documents import get_document
 from structureflow.models.results import JobRecord, JobStatus, Manifest
 from structureflow_local.client import JobClient, PreparedJob, prepare_job
 from structureflow_local.exits import DONE, JOB_FAILED, exit_code
+from structureflow_local.parsers import seconds
 
 #: Of the clip and of each of the two segments.
 FRAMES: Final = 24
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="smoke", description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--stack", required=True, help="name of the deployed stack")
     parser.add_argument("--region", help="of the stack (default: as the AWS command line)")
-    parser.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="of each job (default: 600)")
+    parser.add_argument("--timeout", type=seconds, default=600, metavar="SECONDS", help="of each job (default: 600)")
     args = parser.parse_args(argv)
     try:
         storage = storage_of_stack(args.stack, args.region)

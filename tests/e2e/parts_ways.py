@@ -66,7 +66,7 @@ def extract_in_parts(run: Any, folder: Path) -> None:
         machine = run.cloud.physical_id("ExtractionStateMachine")
         client.start_execution(stateMachineArn=machine, input=json.dumps(payload))
 
-    start_parts(plan, start)
+    start_parts(plan, start, at_once=2)
     run.cloud.wait_idle(120)
     (step,) = load_record(storage, "lengthy").fallbacks
     assert (step.stage, step.wanted, step.used) == ("extract", "parts", "one function")

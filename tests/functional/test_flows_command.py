@@ -56,9 +56,6 @@ def test_what_a_source_does_not_say_is_given(archive: Path, capsys: pytest.Captu
         (["export", "flows.npz", "full"], "expected an empty folder"),
         (["import", "nowhere", "x.npz"], "expected a file"),
         (["import", "full", "x.npz"], "expected files of one kind"),
-        (["import", "flows.npz", "x.npz", "--fps", "0"], "fps: expected a number"),
-        (["import", "flows.npz", "x.npz", "--fps", "nan"], "fps: expected a number"),
-        (["import", "flows.npz", "x.npz", "--size", "0", "5"], "size: expected (width, height)"),
     ],
 )
 def test_bad_input_is_exit_code_2(

@@ -64,6 +64,7 @@ def test_a_long_video_gets_the_archive_and_the_frames_of_one_extraction(runner: 
     start(runner)
     ((_, payload),) = runner.starts
     assert payload["join"]["parts"] == [0, 1, 2, 3]
+    assert payload["max_concurrency"] == runner.services.max_concurrent_parts
     assert runner.extract() is None
     assert runner.segments("t1").state == "done"
     other = whole(runner, tmp_path)

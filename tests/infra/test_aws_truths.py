@@ -14,6 +14,7 @@ from samtranslator.yaml_helper import yaml_parse
 from structureflow.jobs import forecast
 from structureflow.jobs.services import METRICS
 from structureflow.limits import (
+    MAX_CONCURRENT_PARTS,
     MAX_CONCURRENT_SEGMENTS,
     MAX_JOB_FRAMES,
     MAX_MAP_CHILDREN,
@@ -181,6 +182,8 @@ def test_estimates_before_a_run_are_of_the_templates_defaults() -> None:
     assert PARAMETERS["SegmentMemoryMegabytes"]["Default"] == NEW_ACCOUNT_MEMORY_MB
     concurrency = PARAMETERS["MaxConcurrentSegments"]
     assert (concurrency["Default"], concurrency["MaxValue"]) == (MAX_CONCURRENT_SEGMENTS, MAX_MAP_CHILDREN)
+    concurrency = PARAMETERS["MaxConcurrentParts"]
+    assert (concurrency["Default"], concurrency["MaxValue"]) == (MAX_CONCURRENT_PARTS, MAX_MAP_CHILDREN)
     functions = load_template(REPO / "template.yaml").functions
     assert functions["PlanSegmentsFunction"].memory_mb == forecast.PLAN_MB
     assert functions["AssembleJobFunction"].memory_mb == forecast.ASSEMBLE_MB

@@ -93,6 +93,8 @@ def asked(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
 OF_STATE = {
     # The last chance to say what went wrong.
     "FailJob": retries(attempts=8, max_delay_s=60),
+    # Many are waiting, and one that sleeps while a place is free makes the whole video wait.
+    "ExtractPart": retries(attempts=5, max_delay_s=30, throttled=(2000, 20)),
     "RenderSegment": retries(attempts=5, max_delay_s=30, throttled=(3, 4)),
     "QueueSegment": asked(USUAL),
 }

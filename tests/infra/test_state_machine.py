@@ -110,11 +110,9 @@ def test_a_distributed_map_tolerates_nothing_and_retries_inside() -> None:
         assert not {"Retry", "ToleratedFailureCount", "ToleratedFailurePercentage"} & set(state)
 
 
-def test_parts_run_as_many_at_a_time_as_the_limit_says() -> None:
-    from structureflow.limits import MAX_CONCURRENT_PARTS, MAX_VIDEO_FRAMES, PART_FRAMES
+def test_the_list_of_parts_fits_a_payload() -> None:
+    from structureflow.limits import MAX_VIDEO_FRAMES, PART_FRAMES
 
-    parts = DEFINITIONS["extraction"]["States"]["Parts"]
-    assert parts["MaxConcurrency"] == MAX_CONCURRENT_PARTS
     # The list of numbers is the state's payload, of which 256 KiB are allowed.
     assert len(json.dumps(list(range(MAX_VIDEO_FRAMES // PART_FRAMES * 2)))) < 200_000
 

@@ -207,6 +207,7 @@ class LocalCloud:
         stack.callback(patches.undo)
         moto_patches.remember_modules(patches)
         moto_patches.route_s3_notifications(patches, self._on_object_change)
+        moto_patches.read_only_ranges(patches)
         moto_patches.route_lambda_tasks(patches, self._functions)
         moto_patches.route_service_tasks(patches, self.endpoint_url, self._keyring.issue())
         moto_patches.mend_task_tokens(patches)

@@ -5,6 +5,8 @@ Each change replaces one attribute of one module:
 * List of modules: moto reads its folder for every request, a tenth of the time of a small one.
 * S3 notifications: moto calls targets synchronously inside the PUT and writes `eTag`; the local cloud needs to
   know of every change and deliver events itself, later, in AWS's shape.
+* Ranges of objects: moto reads the whole object for every range of it that is read or copied; a segment of a long
+  video would read gigabytes, and a join copy them as often as there are parts.
 * Lambda tasks of a state machine: moto makes a client per task and calls its own container-based Lambda.
   Creating boto3 clients in parallel threads is not safe, and there is no container here.
 * Clients of other service tasks: the same thread safety, and the right port (moto reads it from the
@@ -72,6 +74,75 @@ def route_s3_notifications(patches: Patches, notify: Callable[[str, Any, Any], N
         notify(str(event_name.value), bucket, key)
 
     patches.replace(notifications, "send_event", send_event)
+
+
+class _Stored:
+    """The bytes of an object where they lie: a slice reads no more than itself."""
+
+    def __init__(self, key: Any) -> None:
+        self._key = key
+
+    def __len__(self) -> int:
+        return int(self._key.contentsize)
+
+    def __getitem__(self, wanted: slice) -> bytes:
+        start, stop, _ = wanted.indices(len(self))
+        with self._key.lock:
+            self._key._value_buffer.seek(start)  # noqa: SLF001 - no public seam
+            found: bytes = self._key._value_buffer.read(max(0, stop - start))  # noqa: SLF001
+        return found
+
+
+def read_only_ranges(patches: Patches) -> None:
+    """Let what reads or copies a range of an object read no more of it than that.
+
+    Whoever reads moves the place in the file: moto sums an object up for its ETag, at the first look at that, without
+    the lock that its other readers hold.
+    """
+    from moto.s3.models import FakeKey, S3Backend
+    from moto.s3.responses import S3Response
+
+    asked = threading.local()
+    whole: Any = FakeKey.value
+    summed: Any = FakeKey.etag
+    get_object, answer_range, copy_part = (
+        S3Response.get_object,
+        S3Response._handle_range_header,  # noqa: SLF001 - no public seam
+        S3Backend.upload_part_copy,
+    )
+
+    def value(self: Any) -> Any:
+        return _Stored(self) if getattr(asked, "range", False) else whole.__get__(self)
+
+    def etag(self: Any) -> Any:
+        with self.lock:
+            return summed.__get__(self)
+
+    def within(ranged: bool, call: Callable[..., Any], *args: Any, **named: Any) -> Any:
+        asked.range = ranged
+        try:
+            return call(*args, **named)
+        finally:
+            asked.range = False
+
+    def get(self: Any) -> Any:
+        status, headers, found = within(bool(self.headers.get("range")), get_object, self)
+        # Only what is found whole is cut by moto.
+        return status, headers, found[:] if isinstance(found, _Stored) and status != 200 else found
+
+    def answer(self: Any, request: Any, headers: dict[str, Any], content: Any) -> Any:
+        status, headers, found = answer_range(self, request, headers, content)
+        # A range that cannot be read gets all of it.
+        return status, headers, found[:] if isinstance(found, _Stored) else found
+
+    def copy(self: Any, *args: Any, **named: Any) -> Any:
+        return within(named["start_byte"] is not None, copy_part, self, *args, **named)
+
+    patches.replace(FakeKey, "value", property(value, whole.__set__))
+    patches.replace(FakeKey, "etag", property(etag))
+    patches.replace(S3Response, "get_object", get)
+    patches.replace(S3Response, "_handle_range_header", answer)
+    patches.replace(S3Backend, "upload_part_copy", copy)
 
 
 def route_lambda_tasks(patches: Patches, functions: Functions) -> None:

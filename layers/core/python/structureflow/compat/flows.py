@@ -14,6 +14,7 @@ from structureflow import arguments, keys
 from structureflow.arguments import checked, choice, instance, number, optional, whole
 from structureflow.compat import places
 from structureflow.errors import (
+    FlowCacheError,
     FlowError,
     GuidanceError,
     InputNotFoundError,
@@ -316,7 +317,7 @@ def _downloaded(url: str, folder: str | Path, task_id: str, dprint: DebugPrint) 
         # what is no archive does not take the place of one
         with new_file(path, "download_target_dir") as part:
             _fetch(url, part)
-            open_flow_file(part)
+            _check_archive(part, path.name)
         archive = open_flow_file(path)
     except StructureFlowError as error:
         _say(dprint, f"{failed}: {error}", error.__cause__)
@@ -327,6 +328,13 @@ def _downloaded(url: str, folder: str | Path, task_id: str, dprint: DebugPrint) 
         f"at {meta.original_fps:g} fps"
     )
     return archive
+
+
+def _check_archive(part: Path, name: str) -> None:
+    try:
+        open_flow_file(part)
+    except FlowCacheError as error:
+        raise error.within(name, instead_of=str(part)) from error
 
 
 def _fetch(url: str, path: Path) -> None:

@@ -142,14 +142,15 @@ def load_plan(storage: Storage, run_id: str) -> PartsPlan:
     return get_document(storage, keys.parts_file(run_id, PLAN), PartsPlan, made_by="the orchestrator")
 
 
-def start_parts(plan: PartsPlan, start: StartMachine) -> None:
-    """Start the state machine over all parts; a second start of the same run is a no-op."""
+def start_parts(plan: PartsPlan, start: StartMachine, *, at_once: int) -> None:
+    """Start the state machine over all parts, `at_once` at the same time; a second start of the same run is a no-op."""
     order = plan.order
     state = PartsState(task_id=order.task_id, run_id=order.run_id, parts=plan.parts)
     payload: dict[str, Any] = {
         # as the event that starts the segments, so that whoever ends the job reads both alike
         "detail": {"bucket": {"name": order.bucket}, "object": {"key": keys.job_flows(order.task_id)}},
         "join": state.model_dump(mode="json"),
+        "max_concurrency": at_once,
     }
     start(f"{order.task_id[:60]}-{order.run_id}", payload)
 

@@ -312,7 +312,8 @@ class _Orchestration:
         advance(services.storage, order.task_id, order.run_id, stage="extract")
         # What it has used until now; the function that joins the parts writes the record.
         self._update(usage=services.usage("Orchestrator"))
-        start_parts(leave_plan(PartsPlan(order=self._order, video=video), services.storage), start)
+        plan = leave_plan(PartsPlan(order=self._order, video=video), services.storage)
+        start_parts(plan, start, at_once=services.max_concurrent_parts)
         return True
 
     def _order_gpu(self) -> bool:

@@ -17,7 +17,7 @@ from structureflow.errors import MemoryLimitError
 from structureflow.jobs.deadline import Deadline
 from structureflow.jobs.inputs import Inputs
 from structureflow.jobs.progress import EVERY_S, PartReport, Step
-from structureflow.limits import MAX_CONCURRENT_SEGMENTS, MEMORY_SHARE
+from structureflow.limits import MAX_CONCURRENT_PARTS, MAX_CONCURRENT_SEGMENTS, MEMORY_SHARE
 from structureflow.models.cost import StepUsage, spent_usd
 from structureflow.models.results import now
 from structureflow.storage.base import Storage
@@ -108,6 +108,7 @@ class Services:
         count: counts a metric.
         gpu: starts GPU tasks; None where the GPU part is not deployed.
         batch: submits Batch jobs, for what is beyond a function; None where the Batch part is not deployed.
+        max_concurrent_parts: parts of one video that are extracted at the same time.
         max_concurrent_segments: segments of one job that are rendered at the same time.
         allowed_origins: of pages that may ask the API, beside its own host's.
         requests_at_once: small requests to the store that are in flight at the same time.
@@ -133,6 +134,7 @@ class Services:
     gpu: GpuLauncher | None = None
     batch: BatchLauncher | None = None
     start_extraction: Callable[[str, Mapping[str, Any]], None] | None = None
+    max_concurrent_parts: int = MAX_CONCURRENT_PARTS
     max_concurrent_segments: int = MAX_CONCURRENT_SEGMENTS
     allowed_origins: tuple[str, ...] = ()
     requests_at_once: int = 16

@@ -68,6 +68,7 @@ class Settings:
         memory_mb: memory of the function; a vCPU is paid for per 1,769 MB (AWS Lambda Developer Guide).
         max_video_frames, max_video_bytes: bounds of inputs.
         work_dir: folder for temporary files.
+        max_concurrent_parts: parts of one video extracted at the same time; only the orchestrator has it.
         max_concurrent_segments: segments of one job rendered at the same time; only PlanSegments has it.
         allowed_origins: of pages that may ask the API; only the API has them.
         rebuild_function: that rebuilds timelines; only the API has it.
@@ -89,6 +90,7 @@ class Settings:
     max_video_bytes: int
     work_dir: Path
     extraction_machine_arn: str | None = None
+    max_concurrent_parts: int | None = None
     max_concurrent_segments: int | None = None
     allowed_origins: tuple[str, ...] = ()
     rebuild_function: str | None = None
@@ -127,6 +129,7 @@ class Settings:
             max_video_frames=_positive(environment, "MAX_VIDEO_FRAMES", most=MAX_VIDEO_FRAMES),
             max_video_bytes=_positive(environment, "MAX_VIDEO_MEGABYTES") * 1_000_000,
             work_dir=Path(environment.get("TMPDIR") or "/tmp"),  # noqa: S108  the only writable folder of a Lambda
+            max_concurrent_parts=_optional_positive(environment, "MAX_CONCURRENT_PARTS"),
             max_concurrent_segments=_optional_positive(environment, "MAX_CONCURRENT_SEGMENTS"),
             allowed_origins=_list(environment, "ALLOWED_ORIGINS"),
             rebuild_function=environment.get("REBUILD_FUNCTION") or None,

@@ -16,7 +16,7 @@ from structureflow.errors import SettingsError, StructureFlowError
 from structureflow.jobs.deadline import Deadline
 from structureflow.jobs.inputs import Inputs
 from structureflow.jobs.services import BatchLauncher, GpuLauncher, Services, clear_leftovers
-from structureflow.limits import MAX_CONCURRENT_SEGMENTS
+from structureflow.limits import MAX_CONCURRENT_PARTS, MAX_CONCURRENT_SEGMENTS
 from structureflow.runtime.events import check_event, event_subject
 from structureflow.runtime.meter import Meter
 from structureflow.runtime.queued import parse_message, work_off
@@ -92,6 +92,7 @@ def services() -> Services:
         count=_count,
         gpu=_gpu(found),
         batch=_batch(found),
+        max_concurrent_parts=found.max_concurrent_parts or MAX_CONCURRENT_PARTS,
         max_concurrent_segments=found.max_concurrent_segments or MAX_CONCURRENT_SEGMENTS,
         allowed_origins=found.allowed_origins,
         memory_mb=found.memory_mb,

@@ -74,4 +74,4 @@ def open_flow_file(path: Path, *, limits: FlowLimits | None = None, workers: int
     try:
         return open_flow_archive(FileReader(), str(path), limits=limits, workers=workers)
     except FlowCacheError as error:
-        raise error.within(str(path)) from error
+        raise error.within(str(path), instead_of=str(path)) from error
