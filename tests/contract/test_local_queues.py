@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,6 +101,25 @@ def test_what_fails_too_often_is_given_up(cloud: LocalCloud) -> None:
     assert received(cloud) == {("hopeless", count): 1 for count in (1, 2, 3)}
     assert left(cloud, "WorkQueue") == []
     assert left(cloud, "GivenUpQueue") == [{"id": "hopeless", "dies": 9}]
+
+
+def test_a_cloud_that_is_closed_during_a_call_ends_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever interrupts a job sees no traceback of a queue that is gone."""
+    said: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", said.append)
+    with LocalCloud(FIXTURE / "template.yaml", state_dir=tmp_path) as cloud:
+        send(cloud, {"id": "long", "sleep": 30})
+        deadline = time.monotonic() + 20
+        while not received(cloud):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    for thread in threading.enumerate():
+        if thread.name.startswith("batch-"):
+            thread.join(20)
+    assert said == []
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("batch-")]
 
 
 def test_throttled_calls_wait_and_count_as_no_try(tmp_path: Path) -> None:

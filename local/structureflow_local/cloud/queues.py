@@ -70,7 +70,9 @@ class Queues:
 
     def close(self) -> None:
         """Take no further messages."""
-        self._closing.set()
+        # not while a call's messages are put right
+        with self._lock:
+            self._closing.set()
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(timeout=5)
@@ -112,6 +114,9 @@ class Queues:
         try:
             failed = self._call(source, messages)
             with self._lock:
+                if self._closing.is_set():
+                    # the queue goes too
+                    return
                 for message in messages:
                     if message.id in failed:
                         self._come_again(source, message)
