@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import structureflow as sf
 from structureflow import compat
+from structureflow.compat import places
 from tests.contract.bad_arguments import FLOW, PICTURE
 from tests.contract.public_calls import Call, Made, plain
 
@@ -17,6 +20,17 @@ TOLD: Final = {
     },
     "download_and_load_cached_flows": {"flow_cache_url", "download_target_dir"},
 }  # fmt: skip
+
+
+@contextmanager
+def original_places() -> Iterator[None]:
+    """Whatever the block puts in place for the original functions is gone after it."""
+    kept = places._PLACES
+    before = (kept.upload, kept.download, kept.store)
+    try:
+        yield
+    finally:
+        kept.upload, kept.download, kept.store = before
 
 
 def _apply() -> Made:

@@ -11,10 +11,9 @@ import pytest
 
 import structureflow as sf
 from structureflow import compat
-from structureflow.compat import places as compat_places
 from tests.contract.bad_arguments import Bad, bad_values
 from tests.contract.client_calls import client_calls
-from tests.contract.compat_calls import TOLD, compat_calls
+from tests.contract.compat_calls import TOLD, compat_calls, original_places
 from tests.contract.public_calls import Call, library_calls, make_places
 from tests.contract.store_calls import cache_calls, store_calls
 
@@ -38,12 +37,9 @@ def here(places: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def original_places() -> Iterator[None]:
-    """Whatever a call puts in place for the original functions is gone after it."""
-    kept = compat_places._PLACES
-    before = (kept.upload, kept.download, kept.store)
-    yield
-    kept.upload, kept.download, kept.store = before
+def _original_places() -> Iterator[None]:
+    with original_places():
+        yield
 
 
 def functions_of(module: Any) -> dict[str, Any]:

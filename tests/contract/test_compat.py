@@ -32,16 +32,16 @@ from structureflow.errors import (
 )
 from structureflow.storage.s3 import S3Storage
 from structureflow.testing.videos import pan_frames, write_clip
+from tests.contract.compat_calls import original_places
 
 
 @pytest.fixture(autouse=True)
 def store() -> Iterator[sf.MemoryStorage]:
     """Whatever a test puts in place is gone after it."""
-    before = (places._PLACES.upload, places._PLACES.download, places._PLACES.store)
     store = sf.MemoryStorage()
-    compat.use_store(store)
-    yield store
-    places._PLACES.upload, places._PLACES.download, places._PLACES.store = before
+    with original_places():
+        compat.use_store(store)
+        yield store
 
 
 def frame(number: int, chunk_id: int | str = 0, timestamp: float | None = None) -> compat.Frame:

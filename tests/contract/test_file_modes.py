@@ -13,7 +13,7 @@ import pytest
 import structureflow as sf
 from structureflow.testing.videos import pan_frames, write_clip
 from structureflow_local import cli
-from tests.contract.compat_calls import compat_calls
+from tests.contract.compat_calls import compat_calls, original_places
 from tests.contract.public_calls import library_calls, make_places
 from tests.contract.store_calls import cache_calls, store_calls
 from tests.contract.test_bad_arguments import call
@@ -29,7 +29,8 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no umask; f
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     before = os.umask(UMASK)
-    yield tmp_path
+    with original_places():
+        yield tmp_path
     os.umask(before)
 
 
