@@ -22,6 +22,7 @@ from structureflow.frames.cache import Frame, FrameCache
 from structureflow.media.decode import DecodeLimits, VideoReader
 from structureflow.storage.base import Storage
 from structureflow.testing.browser import chromium, open_browser
+from structureflow.testing.frames import lengthened
 from structureflow.testing.jobs import png
 from structureflow_local.client import JobClient, PreparedJob
 from structureflow_local.cloud import LocalCloud
@@ -114,19 +115,11 @@ def _put_timeline(storage: Storage, clip: Path) -> None:
     FrameCache(storage).cache_frames("film", frames)
     manifest_key = keys.timeline_manifest("film")
     manifest = json.loads(storage.get(manifest_key).data)
-    columns = manifest["frames"]
     folder = manifest_key.rpartition("/")[0]
     files = [storage.get(f"{folder}/frames/{number:06d}.jpg").data for number in range(40)]
     etags = [storage.put(f"{folder}/frames/{number:06d}.jpg", files[number % 40]).etag for number in range(40, FRAMES)]
-    assert set(etags) <= set(columns["etag"]), "a copy has the ETag of what it is a copy of"
-    manifest["frames"] = {
-        name: [values[number % 40] for number in range(FRAMES)] for name, values in columns.items()
-    } | {
-        "sequence": list(range(FRAMES)),
-        "key": [f"frames/{number:06d}.jpg" for number in range(FRAMES)],
-        "timestamp_s": [number / 25 for number in range(FRAMES)],
-    }
-    storage.put(manifest_key, json.dumps(manifest).encode())
+    assert set(etags) <= set(manifest["frames"]["etag"]), "a copy has the ETag of what it is a copy of"
+    storage.put(manifest_key, json.dumps(lengthened(manifest, FRAMES)).encode())
 
 
 def _run_job(storage: Storage, clip: Path) -> None:

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from structureflow import keys
 from structureflow.errors import OutputError
-
-# Which of the two is there depends on the system, whatever a type checker runs on.
-fcntl: Any
-msvcrt: Any
-try:
-    import fcntl
-except ImportError:
-    fcntl = None
-try:
-    import msvcrt
-except ImportError:
-    msvcrt = None
+from structureflow.locks import try_lock
 
 #: Empty files that are locked, one for each job's name; beside what the store holds.
 _LOCKS: Final = "locks"
 _POLL_S: Final = 0.1
-#: What a system says of a lock that somebody else holds.
-_HELD: Final = frozenset({errno.EAGAIN, errno.EACCES, errno.EDEADLK})
 
 
 @contextmanager
@@ -68,10 +54,6 @@ def alone(store: Path, task_id: str, waiting: Callable[[], None]) -> Iterator[No
 def _locked(handle: int) -> bool:
     """Lock a file if nobody else has; True also where nothing can be locked."""
     try:
-        if fcntl is not None:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        elif msvcrt is not None:
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-    except OSError as error:
-        return error.errno not in _HELD
-    return True
+        return try_lock(handle)
+    except OSError:
+        return True

@@ -18,7 +18,7 @@ from structureflow import keys
 from structureflow.frames.cache import FrameCache
 from structureflow.storage.base import Storage
 from structureflow.storage.local import LocalStorage
-from structureflow.testing.frames import make_frames
+from structureflow.testing.frames import lengthened, make_frames
 from structureflow.testing.jobs import JobRunner, png, put_pan_clip
 from structureflow.testing.videos import decode_rgb, texture
 from structureflow_local.page_server import page_server
@@ -116,15 +116,7 @@ def long_timeline(storage: LocalStorage, folder: Path, timeline_id: str, frames:
     FrameCache(storage).cache_frames(timeline_id, make_frames(40, per_chunk=1000))
     path = folder / "store" / keys.timeline_manifest(timeline_id)
     manifest = json.loads(path.read_bytes())
-    columns = manifest["frames"]
     names = path.parent / "frames"
     for number in range(40, frames):
         os.link(names / f"{number % 40:06d}.jpg", names / f"{number:06d}.jpg")
-    manifest["frames"] = {
-        name: [values[number % 40] for number in range(frames)] for name, values in columns.items()
-    } | {
-        "sequence": list(range(frames)),
-        "key": [f"frames/{number:06d}.jpg" for number in range(frames)],
-        "timestamp_s": [number / 25 for number in range(frames)],
-    }
-    storage.put(keys.timeline_manifest(timeline_id), json.dumps(manifest).encode())
+    storage.put(keys.timeline_manifest(timeline_id), json.dumps(lengthened(manifest, frames)).encode())

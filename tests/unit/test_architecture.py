@@ -14,6 +14,7 @@ LIBRARY = REPO / "layers" / "core" / "python" / "structureflow"
 #: Lower number = closer to the root. A package may import those with a lower number, and itself.
 LEVELS = {
     "limits": 0,
+    "locks": 0,
     "ordered": 0,
     "processors": 0,
     "references": 0,

@@ -18,7 +18,7 @@ REPO = Path(__file__).resolve().parents[2]
 LIBRARY = REPO / "layers" / "core" / "python" / "structureflow"
 PAGE = (REPO / "docs" / "architecture.md").read_text()
 #: Small modules that the map draws as one room, and what is no room of the deployed system.
-BASE = {"arguments", "errors", "extras", "files", "keys", "limits", "ordered", "processors", "references"}
+BASE = {"arguments", "errors", "extras", "files", "keys", "limits", "locks", "ordered", "processors", "references"}
 OUTSIDE = {"functions": REPO / "functions", "local": REPO / "local"}
 
 

@@ -8,28 +8,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-# Which of the two is there depends on the system, whatever a type checker runs on.
-fcntl: Any
-msvcrt: Any
+from structureflow.locks import FOLDERS_TOO, lock, unlock
+
 # A plain value, which a type checker does not decide by the system that it runs on.
 _WINDOWS: bool = sys.platform == "win32"
-try:
-    import fcntl
-except ImportError:
-    fcntl = None
-try:
-    import msvcrt
-except ImportError:
-    msvcrt = None
-
-#: What file systems say that know no locks (some network ones).
-_NO_LOCKS: Final = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-#: What ``msvcrt.locking`` says when it has waited for ten seconds.
-_STILL_LOCKED: Final = (errno.EDEADLK, errno.EACCES)
 #: Where a folder itself cannot be locked; nothing is ever written to it.
 _LOCK_FILE: Final = "lock"
 #: What no name on Windows has in it.
@@ -54,11 +40,8 @@ class Clock:
             return self._last
 
 
-class NoLocksError(OSError):
-    """The file system, or the system itself, knows no locks."""
-
-
-def locked_folder(folder: Path) -> AbstractContextManager[None]:
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder, as far as they ask in the same way, until the block ends.
 
     The system unlocks for a process that is killed.
@@ -66,46 +49,16 @@ def locked_folder(folder: Path) -> AbstractContextManager[None]:
     Raises:
         NoLocksError: nothing can be locked there; the block is not entered.
     """
-    if fcntl is not None:
-        return _flocked(folder)
-    if msvcrt is not None:
-        return _byte_locked(folder / _LOCK_FILE)
-    raise NoLocksError(errno.ENOSYS, f"no file locks on {sys.platform}")
-
-
-@contextmanager
-def _flocked(folder: Path) -> Iterator[None]:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    if FOLDERS_TOO:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    else:
+        handle = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                raise NoLocksError(error.errno, error.strerror) from error
-            raise
-        yield
-    finally:
-        # unlocks
-        os.close(handle)
-
-
-@contextmanager
-def _byte_locked(file: Path) -> Iterator[None]:
-    """As Windows does it: the first byte of a file, which need not be there."""
-    handle = os.open(file, os.O_RDWR | os.O_CREAT)
-    try:
-        while True:
-            try:
-                msvcrt.locking(handle, msvcrt.LK_LOCK, 1)
-                break
-            except OSError as error:
-                if error.errno not in _STILL_LOCKED:
-                    raise
+        lock(handle)
         try:
             yield
         finally:
-            # closing alone unlocks too, but some time later
-            msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)
+            unlock(handle)
     finally:
         os.close(handle)
 

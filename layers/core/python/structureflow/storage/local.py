@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from structureflow import arguments
+from structureflow import arguments, locks
 from structureflow.arguments import checked
 from structureflow.errors import (
     InvalidKeyError,
@@ -25,7 +25,7 @@ from structureflow.errors import (
     ObjectNotFoundError,
     StorageError,
 )
-from structureflow.storage._folders import Clock, NoLocksError, create, is_name_here, locked_folder, names_in, when_free
+from structureflow.storage._folders import Clock, create, is_name_here, locked_folder, names_in, when_free
 from structureflow.storage.adapters import (
     CHUNK_BYTES,
     check_conditions,
@@ -357,11 +357,11 @@ class LocalStorage(Storage):
             if (self._root / SCRATCH).is_dir():
                 try:
                     stack.enter_context(locked_folder(self._root / SCRATCH))
-                except NoLocksError as error:
+                except locks.NoLocksError as error:
                     self._say_unlocked(error)
             yield
 
-    def _say_unlocked(self, error: NoLocksError) -> None:
+    def _say_unlocked(self, error: locks.NoLocksError) -> None:
         if not self._said:
             self._said = True
             _log.warning(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from structureflow.frames.cache import Frame
@@ -30,6 +32,20 @@ def make_frames(
             zip(times, pan_frames(count, height, width, dx=3, dy=1, seed=seed), strict=True)
         )
     ]
+
+
+def lengthened(manifest: dict[str, Any], count: int, *, fps: float = 25) -> dict[str, Any]:
+    """Return the manifest of a timeline of `count` frames, whose files are copies of those that `manifest` has."""
+    columns = manifest["frames"]
+    here = len(columns["sequence"])
+    return manifest | {
+        "frames": {name: [values[number % here] for number in range(count)] for name, values in columns.items()}
+        | {
+            "sequence": list(range(count)),
+            "key": [f"frames/{number:06d}.jpg" for number in range(count)],
+            "timestamp_s": [number / fps for number in range(count)],
+        }
+    }
 
 
 def psnr(one: np.ndarray, other: np.ndarray) -> float:
